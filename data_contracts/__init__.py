@@ -1,0 +1,1 @@
+"""What passes between stages: configuration, table schemas and manifests. No I/O."""

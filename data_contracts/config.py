@@ -1,0 +1,251 @@
+"""The one configuration of an experiment: a frozen pydantic model, validated from YAML and shown as a form in the UI.
+
+Key names are the guide's where it has them. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from data_contracts.defects import AUTOVI_DEFECT_GROUPS, AUTOVI_LARGE_CATEGORIES
+
+Size = Annotated[tuple[int, int], Field(description="width, height in pixels")]
+FPR_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
+
+
+def _client_name(key: Any) -> str:
+    return f"client_{key}" if isinstance(key, int) or str(key).isdigit() else str(key)
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys refused, defaults validated too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DatasetConfig(Section):
+    """Which images."""
+
+    root: Path | None = Field(None, description="directory that holds the categories")
+    layout: Literal["autovi", "mvtec", "folder"] = "autovi"
+    categories: tuple[str, ...] | None = Field(None, description="all that are found, unless named")
+    max_images: int | None = Field(
+        None, ge=2, description="at most this many images of each category and folder, evenly spaced"
+    )
+    on_bad_image: Literal["skip", "fail"] = "skip"
+
+
+class PreprocessingConfig(Section):
+    """Image sizes and normalization."""
+
+    small_size: Size = (400, 400)
+    large_size: Size = (1000, 750)
+    size_by_category: dict[str, Size] = {}
+    mean: tuple[float, float, float] | None = Field(None, description="the backbone's own values unless given")
+    std: tuple[float, float, float] | None = None
+
+    @field_validator("small_size", "large_size", "size_by_category")
+    @classmethod
+    def _sizes_in_range(cls, value: Any) -> Any:
+        for size in value.values() if isinstance(value, dict) else [value]:
+            if not all(32 <= side <= 8192 for side in size):
+                raise ValueError("each side must be from 32 to 8192 pixels, as [width, height]")
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _std_positive(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+        if value is not None and not all(v > 0 for v in value):
+            raise ValueError("must be above 0 in every channel")
+        return value
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> PreprocessingConfig:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together: give both or neither")
+        return self
+
+    def size(self, category: str) -> tuple[int, int]:
+        """(width, height) in pixels that images of this category are resized to."""
+        if category in self.size_by_category:
+            return self.size_by_category[category]
+        return self.large_size if category in AUTOVI_LARGE_CATEGORIES else self.small_size
+
+
+class ModelConfig(Section):
+    """Backbone, patch features and coreset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+    backbone: str = Field("wide_resnet50_2", min_length=1)
+    weights: Literal["pretrained", "random"] = "pretrained"
+    weights_path: Path | None = Field(None, description="a state dict on disk, instead of a download")
+    layers: tuple[str, ...] | None = Field(None, description="the backbone's usual ones unless given", min_length=1)
+    neighborhood_size: Literal[1, 3, 5, 7] = 3
+    coreset_percentage: float = Field(0.1, gt=0, le=1, description="share of the patches that is kept, 0.1 is 10 %")
+    subsampling: Literal["kcenter", "random", "density"] = Field(
+        "kcenter", description="exact greedy k-center; random and density are controls"
+    )
+    use_faiss: bool = True
+
+
+class TrainingConfig(Section):
+    """How images are read."""
+
+    batch_size: int = Field(32, ge=1, le=1024)
+    num_workers: int = Field(4, ge=0, le=64, description="image decoding threads")
+
+
+class InferenceConfig(Section):
+    """How test patches become scores."""
+
+    num_neighbors: int = Field(1, ge=1, le=100)
+    image_score: Literal["max", "reweighted"] = "max"
+    smoothing_sigma: float = Field(0.0, ge=0, le=64, description="Gaussian blur of the map, pixels of the image")
+    search: Literal["exact", "ivf", "hnsw", "pq"] = "exact"
+
+    @model_validator(mode="after")
+    def _neighbors_for_reweighting(self) -> InferenceConfig:
+        if self.image_score == "reweighted" and self.num_neighbors < 2:
+            raise ValueError("image_score: reweighted needs num_neighbors of at least 2")
+        return self
+
+
+class FederatedConfig(Section):
+    """Who the clients are and what they hold."""
+
+    mode: Literal["centralized", "federated", "local_only"] = "centralized"
+    num_clients: int = Field(5, ge=1, le=10_000)
+    partitioning: Literal["iid", "category", "time", "dirichlet"] = "iid"
+    alpha: float = Field(0.5, gt=0, description="concentration of the Dirichlet partition")
+    client_assignments: Annotated[
+        dict[str, tuple[str, ...]],
+        BeforeValidator(
+            lambda value: (
+                {_client_name(k): ((v,) if isinstance(v, str) else v) for k, v in value.items()}
+                if isinstance(value, dict)
+                else value
+            )
+        ),
+    ] = Field({}, description="client id -> categories, or [all] for a quality-control client")
+    qc_sample_ratio: float = Field(0.1, gt=0, lt=1)
+    num_rounds: int = Field(1, ge=1, le=100)
+    min_clients: int = Field(1, ge=1)
+    coreset_percentage_by_client: Annotated[
+        dict[str, Annotated[float, Field(gt=0, le=1)]],
+        BeforeValidator(
+            lambda value: {_client_name(k): v for k, v in value.items()} if isinstance(value, dict) else value
+        ),
+    ] = {}
+
+    @model_validator(mode="after")
+    def _assignments_fit(self) -> FederatedConfig:
+        if self.mode == "centralized":
+            return self
+        if self.partitioning == "category" and not self.client_assignments:
+            raise ValueError("partitioning: category needs client_assignments (client id -> list of categories)")
+        clients = len(self.client_assignments) if self.partitioning == "category" else self.num_clients
+        if self.min_clients > clients:
+            raise ValueError(f"min_clients is {self.min_clients}, but there are only {clients} clients")
+        return self
+
+
+class UploadConfig(Section):
+    """What happens to rows before they leave the station."""
+
+    codec: Literal["float32", "float16", "pca_float16", "pq"] = "float32"
+    clip_norm: float | None = Field(None, gt=0, description="rows longer than this are shortened to it")
+    noise_sigma: float = Field(0.0, ge=0, description="standard deviation of Gaussian noise, in feature units")
+
+
+class AggregationConfig(Section):
+    """How the server merges uploads."""
+
+    strategy: Literal["federated_coreset", "simple_concatenate", "diversity_preserving"] = "federated_coreset"
+    bank_scope: Literal["per_category", "global"] = "per_category"
+    global_bank_size: Annotated[int, Field(ge=1)] | Literal["match_centralized"] = Field(
+        "match_centralized", description="rows of each bank, or as many as the centralized baseline keeps"
+    )
+    weight_by_samples: bool = True
+    oversample_factor: float = Field(1.0, ge=1, le=100, description="each client sends this many times its quota")
+
+
+class EvaluationConfig(Section):
+    """What is measured."""
+
+    fpr_limits: tuple[Annotated[float, Field(gt=0, le=1)], ...] = FPR_LIMITS
+    bootstrap: int = Field(1000, ge=0, le=100_000, description="resamples for the 95 % intervals; 0 for none")
+    defect_groups: dict[str, str] = Field(
+        AUTOVI_DEFECT_GROUPS, description="defect name or test folder -> group, such as structural or logical"
+    )
+    defect_weights: dict[str, Annotated[float, Field(ge=0)]] | str = Field(
+        {}, description="weight of each defect's channels, or the key of defects_config.json that holds it"
+    )
+
+    @field_validator("fpr_limits")
+    @classmethod
+    def _headline_is_there(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(sorted({*value, 0.05}))
+
+
+class RuntimeConfig(Section):
+    """Where and how it runs; none of this changes a result, save `device` and `threads` in the last bits."""
+
+    store: Path | None = Field(
+        None, description="artifact store; $FEDPATCH_STORE or ~/.cache/fedpatch/store unless given"
+    )
+    out: Path | None = Field(None, description="run directory; runs/<name>-<timestamp> unless given")
+    task_runner: Literal["threads", "processes", "dask"] = "threads"
+    dask_address: str | None = Field(None, description="scheduler of an existing cluster, for task_runner: dask")
+    workers: int | None = Field(None, ge=1, le=1024, description="tasks at a time; one a core unless given")
+    threads: int = Field(1, ge=1, le=256, description="threads of torch, FAISS and OpenMP in each task")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool = True
+
+
+class ExperimentConfig(Section):
+    """One experiment. `config_hash` covers everything that can change a result."""
+
+    name: str = Field("experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
+    seed: int = Field(42, ge=0, lt=2**63)
+    dataset: DatasetConfig = DatasetConfig()
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    inference: InferenceConfig = InferenceConfig()
+    federated: FederatedConfig = FederatedConfig()
+    upload: UploadConfig = UploadConfig()
+    aggregation: AggregationConfig = AggregationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_federated_section_means_federated(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(section := data.get("federated"), dict) and "mode" not in section:
+            return {**data, "federated": {**section, "mode": "federated"}}
+        return data
+
+    @property
+    def clients_may_be_many(self) -> bool:
+        return self.federated.mode != "centralized"
+
+    def config_hash(self) -> str:
+        """First 16 hex digits of the SHA-256 over the canonical JSON, without name, data set root and runtime."""
+        values = self.model_dump(mode="json", exclude={"name": True, "runtime": True, "dataset": {"root"}})
+        return canonical_hash(values)[:16]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def canonical_hash(value: Any) -> str:
+    """SHA-256 (hex) of `canonical_json(value)`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

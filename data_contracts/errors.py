@@ -1,0 +1,35 @@
+"""The errors that a user is meant to read: one line each, saying what was wrong, what it got and what to do."""
+
+from __future__ import annotations
+
+
+class FedpatchError(Exception):
+    """Base of all errors that are reported as one clear line (exit status 1), without a traceback."""
+
+
+class ConfigError(FedpatchError):
+    """A configuration key or value that is not accepted."""
+
+
+class DatasetError(FedpatchError):
+    """A data set that cannot be used as it lies on disk."""
+
+
+class ImageError(DatasetError):
+    """One image or mask that cannot be read or does not fit."""
+
+
+class WeightsError(FedpatchError):
+    """Backbone weights that are not there or do not fit. Random weights are never used silently."""
+
+
+class ArtifactError(FedpatchError):
+    """An artifact that is missing, damaged or of the wrong kind."""
+
+
+class UploadError(FedpatchError):
+    """A client's upload that the server refuses; the message names the client and the reason."""
+
+
+class QuorumError(FedpatchError):
+    """Fewer clients delivered than `federated.min_clients` asks for."""

@@ -1,0 +1,76 @@
+"""What tasks hand to one another: small frozen records that point at artifacts by content hash, never arrays."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ArtifactKind = Literal[
+    "dataset_index",
+    "validation_report",
+    "partition",
+    "partition_stats",
+    "client_images",
+    "image_features",
+    "patch_features",
+    "client_upload",
+    "client_provenance",
+    "memory_bank",
+    "anomaly_maps",
+    "image_scores",
+    "metrics_table",
+    "metrics_document",
+    "curves",
+    "report",
+]
+
+
+class Manifest(BaseModel):
+    """One artifact in the store.
+
+    Two manifests with the same `sha256` stand for the same bytes; caching compares nothing else.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ArtifactKind
+    path: str = Field(description="path relative to the root of the artifact store, with forward slashes")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+    rows: int = Field(ge=0, description="table rows, patches or images, as the kind says")
+
+
+class UploadManifest(Manifest):
+    """A client's coreset of one category, as it leaves the station (DESIGN artifact 4)."""
+
+    client_id: str
+    category: str
+    round: int = Field(ge=1)
+    config_hash: str
+    dim: int = Field(ge=1)
+    n_images: int = Field(ge=0, description="training images that the coreset was selected from")
+    n_patches: int = Field(ge=0, description="patches that the coreset was selected from")
+    raw_image_bytes: int = Field(ge=0, description="size of the client's own image files of this category")
+    covering_radius: float = Field(ge=0, description="largest distance of a local patch to the coreset")
+
+
+class ClientImages(BaseModel):
+    """The training images of one client, one table a client, so that a client's work depends on its own rows only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    client_id: str
+    images: Manifest
+    categories: tuple[str, ...]
+
+
+class Partition(BaseModel):
+    """What `partition_dataset` returns (DESIGN artifact 2)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: Manifest
+    stats: Manifest
+    clients: tuple[ClientImages, ...]
+    skipped_clients: tuple[str, ...] = ()

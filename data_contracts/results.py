@@ -1,0 +1,76 @@
+"""`metrics.json`: the document that a run and `fedpatch evaluate` write. An undefined metric is null."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class MetricValues(BaseModel):
+    """The metrics of one set of test images; all in [0, 1]."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_auroc: float | None = None
+    image_ap: float | None = None
+    pixel_auroc: float | None = None
+    auc_spro: dict[str, float | None] = Field(default_factory=dict, description="FPR limit as text -> area / limit")
+    tpr_at_tnr: dict[str, float | None] = Field(
+        default_factory=dict, description="true negative rate as text (0.99, 0.95, 0.9) -> true positive rate"
+    )
+    n_good: int = 0
+    n_defective: int = 0
+
+
+class CategoryMetrics(MetricValues):
+    """One category, also split by defect name, test folder and defect group."""
+
+    by_defect: dict[str, MetricValues] = {}
+    by_folder: dict[str, MetricValues] = {}
+    by_group: dict[str, MetricValues] = {}
+    ci95: dict[str, tuple[float, float] | None] = {}
+    auc_spro_weighted: dict[str, float | None] | None = Field(None, description="with evaluation.defect_weights")
+    bad_saturation_channels: int = Field(0, description="channels whose saturation area came out as 0 and counts as 1")
+
+
+class ClientSummary(BaseModel):
+    """What one client had and sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    train_images: int
+    patches: int
+    coreset_rows: int
+    upload_bytes: int
+    raw_image_bytes: int
+    covering_radius: float | None = None
+
+
+class FederationSummary(BaseModel):
+    """The clients and the bank; for a centralized run the one client is `centralized`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: str = "centralized"
+    clients: dict[str, ClientSummary] = {}
+    failed_clients: dict[str, str] = {}
+    skipped_clients: list[str] = []
+    bank_rows: int = 0
+    bank_rows_by_category: dict[str, int] = {}
+
+
+class MetricsDocument(BaseModel):
+    """The whole of `metrics.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = 1
+    experiment: str
+    config_hash: str
+    seed: int
+    subset: str = Field("all", description="all | development | report (halves of the test set by sha256)")
+    categories: dict[str, CategoryMetrics] = {}
+    mean: MetricValues = MetricValues()
+    federation: FederationSummary = FederationSummary()
+    timings_s: dict[str, float] = {}
+    peak_rss_mb: float | None = None
+    warnings: list[str] = []

@@ -1,0 +1,90 @@
+"""Schemas of the Parquet tables. Each artifact kind has one schema, one writer and one reader."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+DATASET_INDEX = pa.schema(
+    [
+        ("image_id", pa.string()),  # <category>/<split>/<label>/<stem>, unique
+        ("category", pa.string()),
+        ("split", pa.string()),  # train | test
+        ("label", pa.string()),  # good, or the defect folder
+        ("label_index", pa.int64()),  # 0 good, 1 defective
+        ("path", pa.string()),  # relative to the data set's root, forward slashes
+        ("width", pa.int64()),  # pixels; 0 where the file cannot be read
+        ("height", pa.int64()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("n_mask_channels", pa.int64()),
+        ("problem", pa.string()),  # empty, or why the image is set aside
+    ]
+)
+
+PARTITION = pa.schema([("image_id", pa.string()), ("client_id", pa.string())])
+
+CLIENT_IMAGES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("category", pa.string()),
+        ("path", pa.string()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+    ]
+)
+
+PATCH_FEATURES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("category", pa.string()),
+        ("image_sha256", pa.string()),
+        ("image_bytes", pa.int64()),
+        ("grid_height", pa.int64()),
+        ("grid_width", pa.int64()),
+        ("dim", pa.int64()),
+        ("path", pa.string()),  # of the image's features in the store
+        ("sha256", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("problem", pa.string()),  # empty, or why the image was set aside while reading it
+    ]
+)
+
+IMAGE_SCORES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("category", pa.string()),
+        ("label", pa.string()),
+        ("label_index", pa.int64()),
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("score", pa.float64()),
+    ]
+)
+
+METRICS = pa.schema(
+    [
+        ("subset", pa.string()),  # all | development | report (halves of the test set)
+        ("scope", pa.string()),  # category | defect | folder | group | mean
+        ("category", pa.string()),  # empty for scope mean
+        ("group", pa.string()),  # the defect, folder or group; empty for scope category and mean
+        ("metric", pa.string()),
+        ("fpr_limit", pa.float64()),  # null where the metric has none
+        ("value", pa.float64()),  # null where undefined
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("n_good", pa.int64()),
+        ("n_defective", pa.int64()),
+    ]
+)
+
+CURVES = pa.schema(
+    [
+        ("category", pa.string()),
+        ("curve", pa.string()),  # spro_fpr | roc | precision_recall
+        ("x", pa.float64()),
+        ("y", pa.float64()),
+        ("threshold", pa.float64()),
+    ]
+)

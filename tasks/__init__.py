@@ -1,0 +1,1 @@
+"""Prefect tasks: load the inputs, one library call, save, return a manifest."""
