@@ -53,6 +53,9 @@ class UploadManifest(Manifest):
     n_patches: int = Field(ge=0, description="patches that the coreset was selected from")
     raw_image_bytes: int = Field(ge=0, description="size of the client's own image files of this category")
     covering_radius: float = Field(ge=0, description="largest distance of a local patch to the coreset")
+    reconstruction_error: float = Field(
+        0.0, ge=0, description="largest distance of a sent row to the row it stands for"
+    )
 
 
 class ClientImages(BaseModel):

@@ -47,7 +47,6 @@ PATCH_FEATURES = pa.schema(
         ("path", pa.string()),  # of the image's features in the store
         ("sha256", pa.string()),
         ("size_bytes", pa.int64()),
-        ("problem", pa.string()),  # empty, or why the image was set aside while reading it
     ]
 )
 

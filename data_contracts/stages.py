@@ -1,0 +1,152 @@
+"""What each stage depends on, and nothing else: a stage is recomputed when one of these values changes.
+
+The flow derives them from the `ExperimentConfig`, so that a changed `coreset_percentage`
+leaves the patch features alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from data_contracts.config import ExperimentConfig, PreprocessingConfig
+
+Codec = Literal["float32", "float16", "pca_float16", "pq"]
+
+
+class Settings(BaseModel):
+    """Base: frozen, exact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Place(Settings):
+    """Where and on what a task runs. Never part of a cache key."""
+
+    store: Path
+    data_root: Path
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 1
+    batch_size: int = 32
+    num_workers: int = 4
+
+
+class BackboneSettings(Settings):
+    """Everything that patch features depend on, with the defaults of the backbone filled in."""
+
+    backbone: str
+    layers: tuple[str, ...]
+    weights_source: str  # package | random | a name, for people
+    weights_sha256: str  # of the weights file, or of "random" and the seed
+    weights_path: Path | None  # where the weights lie on this machine
+    seed: int  # of random weights
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    neighborhood_size: int
+
+    def identity(self) -> dict[str, object]:
+        """The values that decide a feature's bytes (not where the weights lie)."""
+        return self.model_dump(mode="json", exclude={"weights_path", "weights_source"})
+
+
+class CoresetSettings(Settings):
+    """How a client selects its rows and what leaves the station."""
+
+    seed: int
+    subsampling: Literal["kcenter", "random", "density"]
+    ratio: float  # share of the client's patches that is sent: quota x oversample_factor
+    bank_scope: Literal["per_category", "global"]
+    codec: Codec
+    clip_norm: float | None
+    noise_sigma: float
+    round: int = 1
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, client_id: str, round_number: int = 1) -> CoresetSettings:
+        """For one client; a centralized run neither oversamples nor encodes."""
+        ratio = config.federated.coreset_percentage_by_client.get(client_id, config.model.coreset_percentage)
+        federated = config.federated.mode == "federated"
+        uploads = config.federated.mode != "centralized"
+        return cls(
+            seed=config.seed,
+            subsampling=config.model.subsampling,
+            ratio=min(1.0, ratio * (config.aggregation.oversample_factor if federated else 1.0)),
+            bank_scope=config.aggregation.bank_scope,
+            codec=config.upload.codec if uploads else "float32",
+            clip_norm=config.upload.clip_norm if uploads else None,
+            noise_sigma=config.upload.noise_sigma if uploads else 0.0,
+            round=round_number,
+        )
+
+
+class AggregationSettings(Settings):
+    """How the server merges uploads into one bank."""
+
+    seed: int
+    strategy: Literal["federated_coreset", "simple_concatenate", "diversity_preserving"]
+    target_rows: int | None  # None: as many as the centralized baseline keeps
+    coreset_percentage: float
+    weight_by_samples: bool
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> AggregationSettings:
+        """A centralized run keeps its one coreset as it is."""
+        size = config.aggregation.global_bank_size
+        return cls(
+            seed=config.seed,
+            strategy=config.aggregation.strategy if config.federated.mode == "federated" else "simple_concatenate",
+            target_rows=None if size == "match_centralized" or config.federated.mode != "federated" else size,
+            coreset_percentage=config.model.coreset_percentage,
+            weight_by_samples=config.aggregation.weight_by_samples,
+        )
+
+
+class ScoringSettings(Settings):
+    """How test patches become maps and scores."""
+
+    seed: int
+    num_neighbors: int
+    image_score: Literal["max", "reweighted"]
+    search: Literal["exact", "ivf", "hnsw", "pq"]
+    use_faiss: bool
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> ScoringSettings:
+        return cls(
+            seed=config.seed,
+            num_neighbors=config.inference.num_neighbors,
+            image_score=config.inference.image_score,
+            search=config.inference.search,
+            use_faiss=config.model.use_faiss,
+        )
+
+
+class EvaluationSettings(Settings):
+    """What is measured."""
+
+    seed: int
+    layout: Literal["autovi", "mvtec", "folder"]
+    smoothing_sigma: float
+    fpr_limits: tuple[float, ...]
+    bootstrap: int
+    defect_groups: dict[str, str]
+    defect_weights: dict[str, float] | str
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> EvaluationSettings:
+        return cls(
+            seed=config.seed,
+            layout=config.dataset.layout,
+            smoothing_sigma=config.inference.smoothing_sigma,
+            fpr_limits=config.evaluation.fpr_limits,
+            bootstrap=config.evaluation.bootstrap,
+            defect_groups=config.evaluation.defect_groups,
+            defect_weights=config.evaluation.defect_weights,
+        )
+
+
+def sizes_of(preprocessing: PreprocessingConfig, categories: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+    """category -> (width, height) in pixels."""
+    return {category: preprocessing.size(category) for category in categories}

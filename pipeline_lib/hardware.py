@@ -1,0 +1,79 @@
+"""The machine: threads, device, memory, and the description that goes into every run directory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import platform
+import resource
+from typing import Any, Literal
+
+import faiss
+import psutil
+import threadpoolctl
+import torch
+
+logger = logging.getLogger(__name__)
+
+REPORTED_PACKAGES = ("fedpatch", "prefect", "torch", "torchvision", "timm", "faiss-cpu", "numpy", "pandas", "pyarrow",
+                     "pillow", "scikit-learn")  # fmt: skip
+
+
+def limit_threads(threads: int) -> None:
+    """Let torch, FAISS, OpenMP and BLAS use this many threads in this process (the setting is process-wide)."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    if faiss.omp_get_max_threads() != threads:
+        faiss.omp_set_num_threads(threads)
+    threadpoolctl.threadpool_limits(limits=threads)
+
+
+def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """`auto` is the first CUDA device where there is one. Asking for cuda without one falls back, and says so."""
+    if device == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda:0")
+    if device == "cuda":
+        logger.warning("device: cuda was asked for, but torch finds no CUDA device; going on with the CPU")
+    return torch.device("cpu")
+
+
+def peak_rss_mb() -> float:
+    """Largest resident memory of this process so far, in MiB (or of its largest child, if that was larger)."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(own, children) / 1024
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions and hardware, for the run directory: what a small difference between two runs may come from."""
+    versions = {}
+    for package in REPORTED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "packages": versions,
+    }
+
+
+def _processor_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
