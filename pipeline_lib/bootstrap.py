@@ -1,0 +1,211 @@
+"""95 % percentile intervals over images, good and defective ones resampled apart (Efron & Tibshirani 1993, ch. 13).
+
+AUC-sPRO of a resample comes from per-image counts on a grid of thresholds: the counts of a resample are matrix
+products of the resample's weights (how often each image was drawn) with those of the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_contracts.errors import ArtifactError
+
+HEADLINE_FPR_LIMIT = 0.05
+GRID_SCORES = 1000
+_CHUNK = 128  # resamples whose curves are held at a time
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """For each image, what the sPRO curve is made of, on a grid of thresholds from high to low.
+
+    The grid has two thresholds for each of its scores v, "> v" and ">= v". All defect scores between two neighbours
+    together lift the curve of the whole set by less than 1 / (number of grid scores); the straight line between two
+    points of a rising curve is off by at most half of the rise, so the area divided by the limit is within half of
+    1 / (number of grid scores) of the exact one: 0.0005 for 1,000. Ties at a grid score are exact. In a resample the
+    rise between neighbours is larger by as much as their images were drawn more often.
+    """
+
+    normal_above: np.ndarray  # int32 (image, threshold): normal pixels over the threshold
+    spro_sum: np.ndarray  # float64 (image, threshold): sum of sPRO over the image's channels
+    n_normal_px: np.ndarray  # int64 (image,)
+    n_channels: np.ndarray  # int64 (image,)
+
+
+@dataclass(frozen=True)
+class ImageSample:
+    """The images that are resampled: what the metrics of any resample follow from."""
+
+    image_ids: tuple[str, ...]
+    label_index: np.ndarray  # int64 (image,): 0 good, 1 defective
+    scores: np.ndarray  # float64 (image,)
+    counts: ImageCounts | None  # None where there are no masks
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Named arrays for an npz file."""
+        arrays = {
+            "image_ids": np.array(self.image_ids, np.str_),
+            "label_index": self.label_index,
+            "scores": self.scores,
+        }
+        if self.counts is not None:
+            arrays |= {name: getattr(self.counts, name) for name in ImageCounts.__dataclass_fields__}
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ImageSample:
+        """The inverse of `to_arrays`. Raises ArtifactError when an array is missing."""
+        names = ["image_ids", "label_index", "scores"]
+        fields = list(ImageCounts.__dataclass_fields__)
+        has_counts = any(name in arrays for name in fields)
+        if missing := [name for name in names + fields * has_counts if name not in arrays]:
+            raise ArtifactError(f"per-image counts lack {', '.join(missing)}; compute the metrics again")
+        counts = ImageCounts(**{name: arrays[name] for name in fields}) if has_counts else None
+        return cls(tuple(arrays["image_ids"].tolist()), arrays["label_index"], arrays["scores"], counts)
+
+
+def score_grid(steps: np.ndarray, grid_scores: int) -> np.ndarray:
+    """Indices of at most about `grid_scores` defect scores, descending, between which the curve rises by less than
+    1 / grid_scores.
+
+    `steps` (float64, one for each distinct defect score, scores ascending) is how much each lifts the mean sPRO.
+    """
+    lifting = np.flatnonzero(steps)[::-1]
+    total = np.cumsum(steps[lifting])
+    cell = np.floor(total / total[-1] * grid_scores)
+    chosen = np.diff(cell, prepend=0) > 0
+    chosen[0] = chosen[-1] = True
+    picked: np.ndarray = lifting[chosen]
+    return picked
+
+
+def curve_area(x: np.ndarray, y: np.ndarray, *, limit: float) -> np.ndarray:
+    """Area below piecewise linear curves from 0 to `limit`, divided by `limit`.
+
+    x, y: float64 (curve, point), x ascending from 0 and reaching at least `limit`; returns float64 (curve,).
+    """
+    clipped = np.minimum(x, limit)
+    width, run = np.diff(clipped, axis=1), np.diff(x, axis=1)
+    rise = np.diff(y, axis=1)
+    end = y[:, :-1] + rise * np.divide(width, run, out=np.zeros_like(run), where=run > 0)
+    area: np.ndarray = ((y[:, :-1] + end) / 2 * width).sum(axis=1) / limit
+    return area
+
+
+def resample_weights(label_index: np.ndarray, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each resample draws each image, float64 (resample, image); both labels keep their counts."""
+    weights = np.zeros((resamples, len(label_index)))
+    for label in (0, 1):
+        where = np.flatnonzero((label_index != 0) == bool(label))
+        if len(where):
+            weights[:, where] = rng.multinomial(len(where), np.full(len(where), 1 / len(where)), size=resamples)
+    return weights
+
+
+def resampled_image_auroc(sample: ImageSample, weights: np.ndarray) -> np.ndarray | None:
+    """Image AUROC of each resample, float64 (resample,); None where one of the labels is missing."""
+    good, defective = sample.label_index == 0, sample.label_index != 0
+    if not (good.any() and defective.any()):
+        return None
+    difference = sample.scores[defective][:, None] - sample.scores[good][None, :]
+    wins = (np.sign(difference) + 1) / 2
+    won = ((weights[:, defective] @ wins) * weights[:, good]).sum(axis=1)
+    area: np.ndarray = won / (weights[:, defective].sum(axis=1) * weights[:, good].sum(axis=1))
+    return area
+
+
+def resampled_auc_spro(
+    sample: ImageSample, weights: np.ndarray, *, fpr_limit: float = HEADLINE_FPR_LIMIT
+) -> np.ndarray | None:
+    """AUC-sPRO of each resample from the grid, float64 (resample,); None without masks or normal pixels.
+
+    A resample that drew no image with a channel, or none with normal pixels, is NaN.
+    """
+    counts = sample.counts
+    if counts is None or not counts.n_channels.any() or not counts.n_normal_px.any():
+        return None
+    normal_above = counts.normal_above.astype(np.float64)
+    areas = np.empty(len(weights))
+    for start in range(0, len(weights), _CHUNK):
+        chunk = weights[start : start + _CHUNK]
+        n_normal, n_channels = chunk @ counts.n_normal_px, chunk @ counts.n_channels
+        empty = (n_normal == 0) | (n_channels == 0)
+        x, y = np.zeros((2, len(chunk), normal_above.shape[1] + 2))
+        x[:, 1:-1] = chunk @ normal_above / np.where(empty, 1, n_normal)[:, None]
+        y[:, 1:-1] = chunk @ counts.spro_sum / np.where(empty, 1, n_channels)[:, None]
+        x[:, -1], y[:, -1] = 1.0, y[:, -2]
+        areas[start : start + _CHUNK] = np.where(empty, np.nan, curve_area(x, y, limit=fpr_limit))
+    return areas
+
+
+def percentile_interval(values: np.ndarray | None) -> tuple[float, float] | None:
+    """The 2.5 and 97.5 percentiles of what is defined; None where nothing is."""
+    if values is None or not len(defined := values[~np.isnan(values)]):
+        return None
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def confidence_intervals(
+    sample: ImageSample, *, resamples: int, rng: np.random.Generator
+) -> dict[str, tuple[float, float] | None]:
+    """95 % intervals under the keys of metrics.json: image_auroc and auc_spro_0.05. Empty for 0 resamples."""
+    if not resamples:
+        return {}
+    weights = resample_weights(sample.label_index, resamples=resamples, rng=rng)
+    return {
+        "image_auroc": percentile_interval(resampled_image_auroc(sample, weights)),
+        f"auc_spro_{HEADLINE_FPR_LIMIT}": percentile_interval(resampled_auc_spro(sample, weights)),
+    }
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """First minus second experiment on the same images, with the 95 % interval of the paired bootstrap."""
+
+    difference: float
+    ci_low: float
+    ci_high: float
+
+
+def paired_differences(
+    first: ImageSample, second: ImageSample, *, resamples: int, rng: np.random.Generator
+) -> dict[str, PairedDifference | None]:
+    """Differences of image_auroc and auc_spro_0.05, both experiments measured on the same resamples.
+
+    The difference of AUC-sPRO itself is from the grid too (each within 0.0005). None where undefined.
+    Raises ValueError when the two do not hold the same images with the same labels.
+    """
+    order = _matching_order(first, second)
+    weights = np.concatenate(
+        [np.ones((1, len(order))), resample_weights(first.label_index, resamples=resamples, rng=rng)]
+    )
+    unordered = np.empty_like(weights)
+    unordered[:, order] = weights
+    differences: dict[str, PairedDifference | None] = {}
+    for name, metric in (
+        ("image_auroc", resampled_image_auroc),
+        (f"auc_spro_{HEADLINE_FPR_LIMIT}", resampled_auc_spro),
+    ):
+        a, b = metric(first, weights), metric(second, unordered)
+        values = None if a is None or b is None else a - b
+        interval = None if values is None else percentile_interval(values[1:])
+        differences[name] = (
+            None if values is None or interval is None else PairedDifference(float(values[0]), *interval)
+        )
+    return differences
+
+
+def _matching_order(first: ImageSample, second: ImageSample) -> np.ndarray:
+    """Where each image of `first` stands in `second`."""
+    place = {image_id: i for i, image_id in enumerate(second.image_ids)}
+    if len(place) != len(second.image_ids) or set(first.image_ids) != set(place) or len(place) != len(first.image_ids):
+        odd = sorted(set(first.image_ids) ^ set(place))[:3]
+        raise ValueError(f"a paired bootstrap needs the same images in both experiments; not in both: {odd}")
+    order = np.array([place[image_id] for image_id in first.image_ids], np.int64)
+    if not np.array_equal(first.label_index, second.label_index[order]):
+        raise ValueError("a paired bootstrap needs the same labels in both experiments")
+    return order

@@ -1,0 +1,123 @@
+"""Image-level metrics: AUROC, average precision, true positive rate at a true negative rate, and their curves."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+TRUE_NEGATIVE_RATES = (0.99, 0.95, 0.9)
+
+
+@dataclass(frozen=True)
+class ImageMetrics:
+    """None where only one class is there."""
+
+    auroc: float | None
+    average_precision: float | None
+    tpr_at_tnr: dict[float, float | None]
+    n_good: int
+    n_defective: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of a curve; a threshold of NaN stands for none."""
+
+    x: np.ndarray  # float64 (point,)
+    y: np.ndarray
+    threshold: np.ndarray
+
+
+def image_metrics(
+    label_index: np.ndarray, scores: np.ndarray, *, true_negative_rates: Sequence[float] = TRUE_NEGATIVE_RATES
+) -> ImageMetrics:
+    """The metrics of image scores.
+
+    label_index: int (image,), 0 good; scores: float (image,), higher is more anomalous. Raises ValueError for scores
+    that are not finite.
+    """
+    defective, scores = _checked(label_index, scores)
+    n_defective = int(defective.sum())
+    n_good = len(defective) - n_defective
+    if not (n_good and n_defective):
+        return ImageMetrics(None, None, dict.fromkeys(true_negative_rates), n_good, n_defective)
+    return ImageMetrics(
+        auroc=float(roc_auc_score(defective, scores)),
+        average_precision=float(average_precision_score(defective, scores)),
+        tpr_at_tnr={
+            rate: float(np.mean(scores[defective] > threshold_at_tnr(scores[~defective], rate)))
+            for rate in true_negative_rates
+        },
+        n_good=n_good,
+        n_defective=n_defective,
+    )
+
+
+def threshold_at_tnr(good_scores: np.ndarray, true_negative_rate: float) -> float:
+    """The lowest good score that leaves at least this share of the good images at or below it.
+
+    An image is called defective when its score is above the threshold.
+    """
+    rank = max(math.ceil(true_negative_rate * len(good_scores) - 1e-9), 1)  # 0.95 x 60 is 57, not 57.0...01
+    return float(np.sort(good_scores)[rank - 1])
+
+
+def roc(label_index: np.ndarray, scores: np.ndarray) -> Curve | None:
+    """True positive rate (y) against false positive rate (x); None where only one class is there."""
+    defective, scores = _checked(label_index, scores)
+    if defective.all() or not defective.any():
+        return None
+    x, y, threshold = roc_curve(defective, scores)
+    return Curve(x, y, np.where(np.isinf(threshold), np.nan, threshold))
+
+
+def precision_recall(label_index: np.ndarray, scores: np.ndarray) -> Curve | None:
+    """Precision (y) against recall (x), recall ascending; None where only one class is there."""
+    defective, scores = _checked(label_index, scores)
+    if defective.all() or not defective.any():
+        return None
+    precision, recall, threshold = precision_recall_curve(defective, scores, drop_intermediate=True)
+    return Curve(recall[::-1], precision[::-1], np.append(threshold, np.nan)[::-1])
+
+
+def thin_curve(x: np.ndarray, y: np.ndarray, *, points: int) -> np.ndarray:
+    """Indices (ascending) of at most `points` points that keep the curve, its area also over short ranges of x.
+
+    x, y: float64 (point,), x ascending and y monotone. The stretch that may change the area most, relative to the
+    range of x up to its end, is split at the point farthest from its chord (as Douglas and Peucker 1973 do), until
+    there are enough points or nothing is left to split.
+    """
+    kept = [0, len(x) - 1]
+    heap: list[tuple[float, int, int, int]] = []
+
+    def push(start: int, end: int) -> None:
+        run = x[end] - x[start]
+        if end - start < 2 or run <= 0:
+            return
+        inner = slice(start + 1, end)
+        off = np.abs(y[inner] - y[start] - (y[end] - y[start]) * ((x[inner] - x[start]) / run))
+        farthest = int(off.argmax())
+        if off[farthest] > 1e-12:
+            heapq.heappush(heap, (-float(off[farthest] * run / x[end]), start, end, start + 1 + farthest))
+
+    push(0, len(x) - 1)
+    while heap and len(kept) < points:
+        _, start, end, split = heapq.heappop(heap)
+        kept.append(split)
+        push(start, split)
+        push(split, end)
+    return np.unique(kept)
+
+
+def _checked(label_index: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    defective, scores = np.asarray(label_index) != 0, np.asarray(scores, np.float64)
+    if defective.shape != scores.shape or scores.ndim != 1:
+        raise ValueError(f"labels {defective.shape} and scores {scores.shape} must be one-dimensional and as many")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} image scores are not finite")
+    return defective, scores
