@@ -23,6 +23,9 @@ from data_contracts.errors import ConfigError, DatasetError, ImageError
 from pipeline_lib.dataset_index import DEFECTS_CONFIG, GOOD, Layout, category_directory, mask_files
 from pipeline_lib.images import decode_image, read_bytes
 
+MAX_COMPONENTS = 1000
+"""Parts of one MVTec mask; each is held as a mask of its own."""
+
 DefectWeights = Mapping[str, float] | str
 """Defect name -> weight (1 where it is not named), or the key of the entries that holds the weight."""
 
@@ -46,7 +49,10 @@ class MaskError(ImageError):
     """A mask file that cannot be used; `code` is the finding that the validation report gives it."""
 
     def __init__(
-        self, message: str, *, code: Literal["unreadable_image", "mask_size", "mask_value_unknown", "mask_empty"]
+        self,
+        message: str,
+        *,
+        code: Literal["unreadable_image", "mask_size", "mask_value_unknown", "mask_empty", "mask_fragmented"],
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -151,12 +157,18 @@ def read_mask_channels(
     """
     if layout == "folder" or folder == GOOD:
         return []
+    by_name = None if isinstance(defect_weights, str) else defect_weights
+    if layout == "mvtec" and by_name is None and defect_weights:
+        raise ConfigError(
+            f"evaluation.defect_weights names the key {defect_weights!r} of {DEFECTS_CONFIG}, which the layout mvtec "
+            f"does not have; give a mapping of defect name to weight"
+        )
     directory = category_directory(root, category, layout=layout)
     channels: list[DefectChannel] = []
     for path in mask_files(directory, folder, stem, layout=layout):
         values = read_mask_values(path, width=width, height=height)
         if layout == "mvtec":
-            channels += _components(values > 0, folder, weights=defect_weights)
+            channels += mask_components(values > 0, folder, defect_weights=by_name, name=str(path))
         else:
             channels += channels_by_value(values, defects, defect_weights=defect_weights, name=str(path))
     return channels
@@ -228,15 +240,22 @@ def _channel(mask: np.ndarray, entry: DefectEntry, weights: DefectWeights) -> De
     )
 
 
-def _components(mask: np.ndarray, defect_name: str, *, weights: DefectWeights | None) -> list[DefectChannel]:
-    if isinstance(weights, str):
-        raise ConfigError(
-            f"evaluation.defect_weights names the key {weights!r} of {DEFECTS_CONFIG}, which the layout mvtec does not "
-            f"have; give a mapping of defect name to weight"
-        )
+def mask_components(
+    mask: np.ndarray, defect_name: str, *, defect_weights: Mapping[str, float] | None = None, name: str
+) -> list[DefectChannel]:
+    """The 8-connected components of a boolean mask (height, width), each saturated by its whole area.
+
+    Raises MaskError, naming the file `name`, for more than MAX_COMPONENTS: that is noise, not defects.
+    """
     labels, count = ndimage.label(mask, structure=np.ones((3, 3), dtype=int))
+    if count > MAX_COMPONENTS:
+        raise MaskError(
+            f"mask {name} falls into {count} separate parts, at most {MAX_COMPONENTS} are read; clean it of specks "
+            f"(a mask saved as JPEG has them)",
+            code="mask_fragmented",
+        )
     areas_px = np.bincount(labels.ravel(), minlength=count + 1)
-    weight = float((weights or {}).get(defect_name, 1.0))
+    weight = float((defect_weights or {}).get(defect_name, 1.0))
     return [
         DefectChannel(defect_name, labels == number, int(areas_px[number]), weight=weight)
         for number in range(1, count + 1)
