@@ -1,0 +1,69 @@
+"""Threads for blocked array work: Python threads over blocks, each calling BLAS on one thread.
+
+The blocks do not depend on the number of threads, so neither does any result.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+from data_contracts.errors import FedpatchError
+
+Block = TypeVar("Block")
+Result = TypeVar("Result")
+
+_lock = threading.Lock()
+_users = 0
+_limiter: Any = None
+
+
+def resolve_threads(threads: int | None) -> int:
+    """`threads`, or the number of cores this process may use. Raises FedpatchError when it is below 1."""
+    if threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads < 1:
+        raise FedpatchError(f"threads is {threads}; give at least 1, or None for every core")
+    return threads
+
+
+@functools.cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """BLAS on one thread a caller, for the whole process, until the last user leaves; then as it was before."""
+    global _users, _limiter
+    with _lock:
+        if _users == 0:
+            _limiter = _controller().limit(limits=1, user_api="blas")
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _limiter.restore_original_limits()
+                _limiter = None
+
+
+@contextmanager
+def block_mapper(threads: int | None = None) -> Iterator[Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]]:
+    """A `map(function, blocks) -> list` that runs the blocks on `threads` threads and keeps their order."""
+    count = resolve_threads(threads)
+    with single_threaded_blas():
+        if count == 1:
+            yield lambda function, blocks: [function(block) for block in blocks]
+            return
+        with ThreadPoolExecutor(count, thread_name_prefix="fedpatch-block") as pool:
+            yield lambda function, blocks: list(pool.map(function, blocks))

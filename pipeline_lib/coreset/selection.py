@@ -1,0 +1,54 @@
+"""What a coreset selection returns, and the checks that every selector makes on its input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from data_contracts.errors import FedpatchError
+
+Progress = Callable[[int, int], None]  # (rows chosen so far, rows to choose)
+
+
+@dataclass(frozen=True)
+class CoresetSelection:
+    """Rows chosen from a feature matrix.
+
+    A coreset is indices into its source: `features[selection.indices]` are its rows.
+    Raises FedpatchError when an index appears twice or is negative.
+    """
+
+    indices: np.ndarray  # int64, (selected,): in order of selection
+    covering_radius: float  # largest distance (not squared) of any source row to its nearest selected row
+    pick_distances: np.ndarray = field(default_factory=lambda: np.empty(0))
+    """float64, (selected,): distance of each pick to the rows selected before it, which is the covering radius that
+    they had; the first is infinite. Never rises for k-center. Empty for the random and density controls."""
+
+    def __post_init__(self) -> None:
+        if len(self.indices) and (self.indices.min() < 0 or len(np.unique(self.indices)) != len(self.indices)):
+            raise FedpatchError("a coreset selection names a row twice, or a negative row; this is a fault in fedpatch")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def check_features(features: np.ndarray, target_size: int) -> None:
+    """Refuse what no selector accepts; whether the values are finite is checked where they are first read."""
+    if features.ndim != 2 or features.shape[1] == 0 or features.dtype not in (np.float16, np.float32, np.float64):
+        raise FedpatchError(
+            f"features are {features.dtype} of shape {features.shape}; a coreset is selected from a float16, float32 "
+            "or float64 matrix (rows, dimensions)"
+        )
+    if not 1 <= target_size <= len(features):
+        raise FedpatchError(
+            f"a coreset of {target_size} rows was asked for out of {len(features)}; give from 1 to {len(features)}"
+        )
+
+
+def coreset_size(rows: int, percentage: float) -> int:
+    """round(percentage x rows), at least 1; `percentage` is a share, 0.1 is 10 %."""
+    if not (rows >= 1 and 0 < percentage <= 1):
+        raise FedpatchError(f"coreset of share {percentage} of {rows} rows; the share lies in (0, 1], rows from 1")
+    return max(1, round(rows * percentage))
