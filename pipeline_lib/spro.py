@@ -321,7 +321,7 @@ def _normal_scores(image: EvaluationImage, position: int, collected: _Collected)
     scores = _load(image).reshape(-1)
     if position in collected.normal_bits:
         bits = collected.normal_bits[position]
-        return scores[np.unpackbits(bits, count=len(scores)).view(bool)]
+        scores = scores[np.unpackbits(bits, count=len(scores)).view(bool)]
     return scores
 
 
@@ -366,7 +366,8 @@ def _auroc(
 def _distinct(scores: np.ndarray) -> np.ndarray:
     """The distinct values, ascending; `scores` is sorted in place (several times faster than np.unique)."""
     scores.sort()
-    return scores[np.concatenate([[True], scores[1:] != scores[:-1]])]
+    distinct: np.ndarray = scores[np.concatenate([[True], scores[1:] != scores[:-1]])]
+    return distinct
 
 
 def _curve(keys: np.ndarray, above: np.ndarray, at: np.ndarray, steps: np.ndarray, n_normal: int) -> SproCurve:
