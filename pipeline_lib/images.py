@@ -26,7 +26,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 89_000_000
 """A larger image is refused as a probable decompression bomb (just below the size at which Pillow warns)."""
 
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _ACCEPTED = "accepted are PNG, JPEG, BMP and TIFF, 8-bit or 16-bit grey"
 
