@@ -106,9 +106,17 @@ class Canvas:
         """A line with round joints and ends."""
         pixels, w = self._pixels(points), max(1, round(width * self._scale))
         self._draw.line(pixels, fill=colour, width=w, joint="curve")
-        if w > 2 and len(colour) == 3:
+        if w > 2:
             for x, y in (pixels[0], pixels[-1]):
                 self._draw.ellipse([x - w / 2, y - w / 2, x + w / 2, y + w / 2], fill=colour)
+
+    def band(self, points: Sequence[Point], width: float, colour: Colour) -> None:
+        """A line for see-through colours, one polygon: overlapping joints would show."""
+        path = np.asarray(points, dtype=np.float64)
+        along = np.gradient(path, axis=0)
+        across = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.linalg.norm(along, axis=1, keepdims=True)
+        edges = np.concatenate([path + across * width / 2, (path - across * width / 2)[::-1]])
+        self.polygon([(float(x), float(y)) for x, y in edges], colour)
 
     def tube(self, points: Sequence[Point], width: float, colour: Colour, *, gloss: float = 0.5) -> None:
         """A round tube: darker at its edges, a highlight off its middle."""

@@ -7,6 +7,7 @@ import logging
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,7 +16,7 @@ from data_contracts.defects import AUTOVI_CATEGORIES, AUTOVI_COUNTS, AUTOVI_SMAL
 from data_contracts.errors import ConfigError, DatasetError
 from pipeline_lib.synthetic.canvas import Canvas, Look
 from pipeline_lib.synthetic.defects import Fault, change_mask, choose_faults, draw_foreign, entries
-from pipeline_lib.synthetic.photograph import background, dirt, photograph
+from pipeline_lib.synthetic.photograph import background, dirt, glare, photograph
 from pipeline_lib.synthetic.scenes import BACKGROUNDS, SCENES
 
 logger = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ def _draw(category: str, base: Image.Image, look: Look, faults: list[Fault]) -> 
     dirt(canvas, look)
     for fault in faults:
         draw_foreign(canvas, look, fault)
+    glare(canvas, look)
     return canvas.picture()
 
 
@@ -125,7 +127,7 @@ def _write_picture(
     number: int,
     count: int,
     *,
-    config: list[dict[str, object]],
+    config: list[dict[str, Any]],
     scale: float,
     seed: int,
 ) -> None:
@@ -137,7 +139,7 @@ def _write_picture(
     masks.mkdir(parents=True)
     values = {entry["defect_name"]: entry["pixel_value"] for entry in config}
     for channel, (fault, mask) in enumerate(channels):
-        grey = mask.astype(np.uint8) * np.uint8(values[fault.defect_name])
+        grey = np.where(mask, values[fault.defect_name], 0).astype(np.uint8)
         Image.fromarray(grey).save(masks / f"{channel:04d}.png", compress_level=3)
 
 

@@ -96,7 +96,11 @@ def draw_foreign(canvas: Canvas, look: Look, fault: Fault) -> None:
             ends = turned([(x - length, y), (x - length / 3, y + bend), (x + length / 3, y - bend), (x + length, y)],
                           turn, (x, y))  # fmt: skip
             cable_colours: list[Colour] = [(30, 30, 32), (120, 52, 44), (90, 92, 94)]
-            canvas.tube(bezier(*ends), float(rng.uniform(0.012, 0.026)), cable_colours[int(rng.integers(3))])
+            canvas.tube(
+                bezier(ends[0], ends[1], ends[2], ends[3]),
+                float(rng.uniform(0.012, 0.026)),
+                cable_colours[int(rng.integers(3))],
+            )
         case "tape":
             size = (float(rng.uniform(0.1, 0.24)), float(rng.uniform(0.03, 0.06)))
             canvas.box((x, y), size, (198, 188, 150, int(rng.integers(120, 235))), angle_deg=turn)
@@ -111,7 +115,7 @@ def draw_foreign(canvas: Canvas, look: Look, fault: Fault) -> None:
             length = float(rng.uniform(0.08, 0.2))
             for k in range(int(rng.integers(1, 4))):
                 ends = turned([(x - length, y + 0.014 * k), (x + length, y + 0.014 * k)], turn, (x, y))
-                canvas.line(ends, float(rng.uniform(0.004, 0.008)), (205, 205, 200, 210))
+                canvas.band(ends, float(rng.uniform(0.004, 0.008)), (205, 205, 200, 210))
         case "dent":
             radius = float(rng.uniform(0.03, 0.06))
             for k in range(6):

@@ -55,7 +55,19 @@ def dirt(canvas: Canvas, look: Look) -> None:
         x, y = float(rng.uniform(0, canvas.aspect)), float(rng.uniform(0, 1))
         angle, length = float(rng.uniform(0, math.tau)), float(rng.uniform(0.03, 0.12))
         end = (x + length * math.cos(angle), y + length * math.sin(angle))
-        canvas.line([(x, y), end], 0.004, (210, 210, 205, int(rng.integers(50, 120))))
+        canvas.band([(x, y), end], 0.004, (210, 210, 205, int(rng.integers(50, 120))))
+
+
+def glare(canvas: Canvas, look: Look) -> None:
+    """In some pictures a reflection, or the shadow of something outside the view, falls on the part."""
+    rng = look.rng("glare")
+    x, y = float(rng.uniform(0, 1)) * canvas.aspect, float(rng.uniform(0, 1))
+    angle, width = float(rng.uniform(0, math.pi)), float(rng.uniform(0.05, 0.25))
+    tone = (255, 252, 240) if rng.random() < 0.5 else (0, 0, 0)
+    if rng.random() < 0.35:
+        ends = [(x - 3 * math.cos(angle), y - 3 * math.sin(angle)), (x + 3 * math.cos(angle), y + 3 * math.sin(angle))]
+        for k in range(6):
+            canvas.band(ends, width * (1 - 0.1 * k), (*tone, int(rng.integers(5, 14))))
 
 
 def photograph(picture: Image.Image, look: Look) -> Image.Image:
@@ -75,7 +87,6 @@ def photograph(picture: Image.Image, look: Look) -> Image.Image:
     swing = math.sin(math.tau * 1.7 * look.time + look.key[1] % 7)
     drift = np.array([1.0 - 0.02 * look.time, 1.0 - 0.06 * look.time, 1.0 - 0.11 * look.time]) * (1 + 0.03 * swing)
     gain = float(rng.normal(1.0, 0.03)) * drift * rng.normal(1.0, 0.008, size=3)
-    pixels = pixels * light[:, :, None] * gain.astype(np.float32)
-    noise = rng.standard_normal(pixels.shape, dtype=np.float32)
-    pixels = pixels + noise * (2.0 + 0.02 * pixels)
-    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    lit = pixels * light[:, :, None] * gain.astype(np.float32)
+    noise = rng.standard_normal(lit.shape, dtype=np.float32) * (2.0 + 0.02 * lit)
+    return Image.fromarray(np.clip(np.rint(lit + noise), 0, 255).astype(np.uint8))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 
-from pipeline_lib.synthetic.canvas import Canvas, Colour, Look, Point, bezier, turned
+from pipeline_lib.synthetic.canvas import Canvas, Colour, Look, Point, bezier, shade, turned
 
 Scene = Callable[[Canvas, Look, Collection[str]], None]
 
@@ -25,15 +25,16 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 
 
 def screw(canvas: Canvas, look: Look, use: str, center: Point, radius: float) -> None:
-    """A flange screw with a hexagon head, turned as it happened to stop."""
-    colour = look.colour(f"{use}/colour", STEEL, 7)
+    """A flange screw with a hexagon head, turned as it happened to stop; of bright or of blackened steel."""
+    finish = float(look.rng(f"{use}/finish").choice([1.0, 0.85, 0.5]))
+    colour = shade(look.colour(f"{use}/colour", STEEL, 9), finish)
     angle = float(look.rng(f"{use}/angle").uniform(0, 60))
     canvas.disc((center[0] + 0.12 * radius, center[1] + 0.15 * radius), 1.06 * radius, (0, 0, 0, 90))
     canvas.disc(center, radius, colour)
     canvas.ring(center, radius, 0.12 * radius, (70, 70, 74))
-    canvas.star(center, 0.66 * radius, 6, (96, 98, 102), angle_deg=angle)
-    canvas.star(center, 0.56 * radius, 6, (176, 178, 180), angle_deg=angle)
-    canvas.disc(center, 0.22 * radius, (110, 112, 114))
+    canvas.star(center, 0.66 * radius, 6, shade(colour, 0.65), angle_deg=angle)
+    canvas.star(center, 0.56 * radius, 6, shade(colour, 1.15), angle_deg=angle)
+    canvas.disc(center, 0.22 * radius, shade(colour, 0.72))
 
 
 def hole(canvas: Canvas, look: Look, center: Point, radius: float) -> None:
@@ -46,10 +47,10 @@ def hole(canvas: Canvas, look: Look, center: Point, radius: float) -> None:
 def fastening(canvas: Canvas, look: Look, use: str, center: Point, *, angle_deg: float, is_open: bool) -> None:
     """A white strap across the harness; open, its tongue stands off and the lock is empty."""
     colour = look.colour(f"{use}/colour", WHITE, 5)
-    angle = angle_deg + look.near(f"{use}/angle", 0.0, 3.0)
+    angle = angle_deg + look.near(f"{use}/angle", 0.0, 6.0)
     lock = turned([(center[0], center[1] + 0.075)], angle, center)[0]
     if is_open:
-        swing = float(look.rng(f"{use}/swing").uniform(28, 75)) * (1 if look.rng(f"{use}/side").random() < 0.5 else -1)
+        swing = float(look.rng(f"{use}/swing").uniform(8, 60)) * (1 if look.rng(f"{use}/side").random() < 0.5 else -1)
         canvas.box((lock[0], lock[1]), (0.05, 0.035), colour, angle_deg=angle)
         canvas.box(lock, (0.026, 0.016), (60, 60, 62), angle_deg=angle)
         strap = [(center[0] - 0.015, center[1] - 0.08), (center[0] + 0.015, center[1] - 0.08),
@@ -75,7 +76,7 @@ def draw_engine_wiring(canvas: Canvas, look: Look, faults: Collection[str]) -> N
         wire = bezier((0.3, 0.56), (0.22, 0.5), (end[0], look.near(f"wire{number}", 0.45, 0.03)), end)
         canvas.tube(wire, 0.022, look.colour(f"wire{number}/colour", colour, 8), gloss=0.3)
     harness = bezier((-0.1, 0.64), (0.3, 0.50 + bend), (0.62, 0.72 - bend), (1.1, 0.5), 48)
-    canvas.line([(x + 0.012, y + 0.02) for x, y in harness], 0.115, (0, 0, 0, 70))
+    canvas.band([(x + 0.012, y + 0.02) for x, y in harness], 0.115, (0, 0, 0, 70))
     canvas.tube(harness, 0.105, look.colour("harness", BLACK, 8), gloss=0.7)
     for k in range(1, 47):
         (x0, y0), (x1, y1) = harness[k], harness[k + 1]
@@ -107,13 +108,13 @@ def draw_engine_wiring(canvas: Canvas, look: Look, faults: Collection[str]) -> N
 
 
 def draw_pipe_clip(canvas: Canvas, look: Look, faults: Collection[str]) -> None:
-    """Pipe held by a black clip on a bracket; unclipped, the clip's arm stands open and the pipe sags."""
+    """Pipe held by a black clip on a bracket; unclipped, the clip's arm stands open."""
     canvas.box((0.5, 0.5), (0.3, 1.3), (96, 92, 86))
     for y in (0.12, 0.9):
         canvas.disc((0.5, y), 0.035, (60, 58, 56))
-    sag = look.near("sag", 0.0, 0.008) + (look.near("sag/open", 0.03, 0.008) if "unclipped" in faults else 0.0)
+    sag = look.near("sag", 0.0, 0.008)
     pipe = bezier((-0.1, 0.44), (0.3, 0.45 + sag), (0.6, 0.47 + 1.4 * sag), (1.1, 0.5), 40)
-    canvas.line([(x + 0.01, y + 0.03) for x, y in pipe], 0.12, (0, 0, 0, 70))
+    canvas.band([(x + 0.01, y + 0.03) for x, y in pipe], 0.12, (0, 0, 0, 70))
     canvas.tube(pipe, 0.11, look.colour("pipe", (128, 132, 138), 7), gloss=0.9)
     thin = bezier((-0.1, 0.7), (0.3, 0.72), (0.7, look.near("thin", 0.7, 0.015)), (1.1, 0.74), 40)
     canvas.tube(thin, 0.045, look.colour("thin/colour", (44, 60, 48), 7))
@@ -121,9 +122,9 @@ def draw_pipe_clip(canvas: Canvas, look: Look, faults: Collection[str]) -> None:
     canvas.box((0.5, 0.585), (0.2, 0.075), clip)
     canvas.box((0.5, 0.735), (0.09, 0.09), clip)
     canvas.box((0.415, 0.48), (0.035, 0.2), clip)
-    tilt = look.near("arm", 0.0, 1.2)
+    tilt = look.near("arm", 0.0, 1.8)
     if "unclipped" in faults:
-        tilt -= float(look.rng("arm/open").uniform(14, 50))
+        tilt -= 4 + 30 * float(look.rng("arm/open").beta(1.0, 1.8))
     arm = [(0.40, 0.365), (0.61, 0.365), (0.625, 0.40), (0.625, 0.55), (0.59, 0.55), (0.585, 0.41), (0.40, 0.405)]
     canvas.polygon(turned(arm, tilt, (0.415, 0.385)), clip)
     canvas.line(turned([(0.43, 0.378), (0.59, 0.378)], tilt, (0.415, 0.385)), 0.008, (96, 96, 100))
@@ -135,7 +136,7 @@ def draw_pipe_staple(canvas: Canvas, look: Look, faults: Collection[str]) -> Non
     for y in (0.18, 0.86):
         canvas.box((0.5, y), (1.4, 0.04), (70, 76, 84))
     axis = 0.52 + look.near("axis", 0.0, 0.006)
-    canvas.line([(-0.1, axis + 0.03), (1.1, axis + 0.03)], 0.2, (0, 0, 0, 70))
+    canvas.band([(-0.1, axis + 0.03), (1.1, axis + 0.03)], 0.2, (0, 0, 0, 70))
     canvas.tube([(-0.1, axis), (0.52, axis)], 0.15, look.colour("pipe", (58, 60, 64), 7), gloss=0.8)
     canvas.tube([(0.50, axis), (1.1, axis)], 0.12, look.colour("hose", (150, 148, 140), 6), gloss=0.5)
     collar = look.colour("collar", (82, 86, 90), 6)
@@ -146,11 +147,12 @@ def draw_pipe_staple(canvas: Canvas, look: Look, faults: Collection[str]) -> Non
     canvas.box((0.43, axis + 0.13), (0.05, 0.05), collar)
     canvas.ring((0.2, axis), 0.035, 0.008, (120, 120, 120, 120))
     if "missing" not in faults:
-        wire = look.colour("wire", (176, 178, 180), 6)
-        lift = look.near("lift", 0.0, 0.005)
+        finish = float(look.rng("wire/finish").choice([1.0, 0.8, 0.55]))
+        wire = shade(look.colour("wire", (176, 178, 180), 8), finish)
+        lift = look.near("lift", 0.0, 0.008)
         top, bottom = axis - 0.125 + lift, axis + 0.085 + lift
         loop = [(0.45, bottom), (0.45, top + 0.03), (0.465, top), (0.535, top), (0.55, top + 0.03), (0.55, bottom)]
-        canvas.line([(x + 0.006, y + 0.008) for x, y in loop], 0.016, (0, 0, 0, 90))
+        canvas.band([(x + 0.006, y + 0.008) for x, y in loop], 0.016, (0, 0, 0, 90))
         canvas.line(loop, 0.015, wire)
 
 
@@ -189,7 +191,7 @@ def draw_underbody_pipes(canvas: Canvas, look: Look, faults: Collection[str]) ->
         y = 0.32 + 0.13 * number
         bow = look.near(f"pipe{number}", 0.0, 0.012)
         pipe = bezier((-0.1, y), (0.4, y - 0.04 + bow), (0.8, y + 0.08 + bow), (1.45, y + 0.02), 48)
-        canvas.line([(px + 0.01, py + 0.025) for px, py in pipe], 0.07, (0, 0, 0, 60))
+        canvas.band([(px + 0.01, py + 0.025) for px, py in pipe], 0.07, (0, 0, 0, 60))
         canvas.tube(pipe, 0.058 + 0.012 * (number % 2), look.colour(f"pipe{number}/colour", colour, 6), gloss=0.8)
     for number, x in enumerate((0.34, 1.0)):
         place = x + look.near(f"holder{number}", 0.0, 0.006)
