@@ -15,7 +15,7 @@ from PIL import Image
 from data_contracts.defects import AUTOVI_CATEGORIES, AUTOVI_COUNTS, AUTOVI_SMALL_CATEGORIES
 from data_contracts.errors import ConfigError, DatasetError
 from pipeline_lib.synthetic.canvas import Canvas, Look
-from pipeline_lib.synthetic.defects import Fault, change_mask, choose_faults, draw_foreign, entries
+from pipeline_lib.synthetic.defects import SOLID, Fault, change_mask, choose_faults, draw_foreign, entries
 from pipeline_lib.synthetic.photograph import background, dirt, glare, photograph
 from pipeline_lib.synthetic.scenes import BACKGROUNDS, SCENES
 
@@ -104,7 +104,7 @@ def draw_picture(
         clean = _draw(category, base, look, [])
         for fault in faults:
             alone = picture if len(faults) == 1 else _draw(category, base, look, [fault])
-            channels.append((fault, change_mask(clean, alone)))
+            channels.append((fault, change_mask(clean, alone, solid=fault.defect_name in SOLID)))
     return photograph(picture, look), channels
 
 

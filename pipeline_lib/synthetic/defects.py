@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
+from scipy.ndimage import binary_fill_holes
 
 from pipeline_lib.synthetic.canvas import Canvas, Colour, Look, bezier, shade, turned
 
 OBSTRUCTIONS = ("cable", "tape", "blob", "scratch", "dent")
-VISIBLE_CHANGE = 10  # a pixel is marked when a colour of it differs by more than this, of 255
+VISIBLE_CHANGE = 6  # a pixel is marked when a colour of it differs by more than this, of 255
+
+
+SOLID = {"missing", "cardboard", "obstruction", "operator"}  # defects whose region has no gaps
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def entries(category: str, scale: float) -> list[dict[str, Any]]:
 def choose_faults(category: str, folder: str, look: Look) -> list[Fault]:
     """The defects of one picture in a test folder; `multiple` has two or three."""
     rng = look.rng("faults")
-    hoop = "hoop_missing" if rng.random() < 0.6 else "hoop_slid"
+    hoop = ("hoop_missing", "hoop_missing", "hoop_slid", "hoop_doubled")[int(rng.integers(4))]
     fastenings = [Fault("fastening", f"fastening_{k}") for k in rng.permutation(3)]
     obstruction = Fault("obstruction", OBSTRUCTIONS[int(rng.integers(len(OBSTRUCTIONS)))])
     match folder:
@@ -149,9 +153,14 @@ def _draw_glove(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.disc((x, y), 0.07, shade(tone, 1.1))
 
 
-def change_mask(clean: Image.Image, faulty: Image.Image) -> np.ndarray:
-    """The pixels that a fault changed, bool (height, width), with pinholes closed; at least the one changed most."""
+def change_mask(clean: Image.Image, faulty: Image.Image, *, solid: bool) -> np.ndarray:
+    """The pixels that a fault changes, bool (height, width), pinholes closed; never empty where anything changed.
+
+    Both pictures are without noise. `solid` also marks what is enclosed: a missing part's whole region, or all of a
+    foreign thing, though it may have the colour of what is behind it here and there.
+    """
     difference = np.asarray(ImageChops.difference(clean, faulty)).max(axis=2)
     changed = difference > min(VISIBLE_CHANGE, max(int(difference.max()) - 1, 0))
     closed = Image.fromarray(changed.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(3))
-    return np.asarray(closed.filter(ImageFilter.MinFilter(3))) > 0
+    mask: np.ndarray = np.asarray(closed.filter(ImageFilter.MinFilter(3))) > 0
+    return np.asarray(binary_fill_holes(mask)) if solid else mask

@@ -64,6 +64,15 @@ def fastening(canvas: Canvas, look: Look, use: str, center: Point, *, angle_deg:
                 (150, 150, 146))  # fmt: skip
 
 
+def blue_hoop(canvas: Canvas, look: Look, place: Point, slide: float) -> None:
+    """The blue hoop around the harness, `slide` along from its place."""
+    center = (place[0] + slide, place[1] - 0.12 * slide)
+    blue = look.colour("hoop/colour", BLUE, 6)
+    canvas.box(center, (0.045, 0.13), shade(blue, 0.75), angle_deg=-8.0)
+    canvas.box((center[0] - 0.005, center[1]), (0.035, 0.13), shade(blue, 1.25), angle_deg=-8.0)
+    canvas.disc((center[0], center[1] + 0.072), 0.022, blue)
+
+
 def draw_engine_wiring(canvas: Canvas, look: Look, faults: Collection[str]) -> None:
     """Harness with two connectors, three fastenings and a blue hoop."""
     canvas.box((0.5, 0.04), (1.4, 0.14), (70, 74, 72))
@@ -95,16 +104,11 @@ def draw_engine_wiring(canvas: Canvas, look: Look, faults: Collection[str]) -> N
         name = f"fastening_{number}"
         fastening(canvas, look, name, harness[at], angle_deg=tilt, is_open=name in faults)
     slide = look.near("hoop", 0.0, 0.008)
-    if "hoop_slid" in faults:
-        slide += 0.10 + 0.05 * float(look.rng("hoop/slide").random())
-    if "hoop_missing" not in faults:
-        x, y = harness[31]
-        center = (x + slide, y - 0.12 * slide)
-        blue = look.colour("hoop/colour", BLUE, 6)
-        for offset, tone in ((0.0, 0.75), (-0.005, 1.25)):
-            canvas.box((center[0] + offset, center[1]), (0.045 + 2 * offset, 0.13), tuple(
-                min(255, round(c * tone)) for c in blue), angle_deg=-8.0)  # fmt: skip
-        canvas.disc((center[0], center[1] + 0.072), 0.022, blue)
+    away = 0.10 + 0.05 * float(look.rng("hoop/slide").random())
+    if "hoop_slid" in faults or "hoop_doubled" in faults:
+        blue_hoop(canvas, look, harness[31], slide + away)
+    if "hoop_slid" not in faults and "hoop_missing" not in faults:
+        blue_hoop(canvas, look, harness[31], slide)
 
 
 def draw_pipe_clip(canvas: Canvas, look: Look, faults: Collection[str]) -> None:
@@ -167,7 +171,7 @@ def draw_tank_screw(canvas: Canvas, look: Look, faults: Collection[str]) -> None
     for y in (0.40, 0.60):
         canvas.line([(-0.1, y), (1.45, y)], 0.008, (150, 152, 154))
     for center in ((0.42, 0.5), (0.92, 0.5)):
-        hole(canvas, look, center, 0.016)
+        hole(canvas, look, center, 0.017)
     canvas.box((0.98, 0.84), (0.3, 0.12), look.colour("label", (196, 194, 186), 4))
     bars = look.rng("label/bars").uniform(0.003, 0.011, size=12)
     for number, width in enumerate(bars):
@@ -175,9 +179,9 @@ def draw_tank_screw(canvas: Canvas, look: Look, faults: Collection[str]) -> None
     for number, center in enumerate(((0.2, 0.5), (0.667, 0.47), (1.14, 0.5), (0.3, 0.84))):
         name = f"screw_{number}"
         if name in faults:
-            hole(canvas, look, center, 0.021)
+            hole(canvas, look, center, 0.024)
         else:
-            screw(canvas, look, name, center, 0.042)
+            screw(canvas, look, name, center, 0.048)
 
 
 def draw_underbody_pipes(canvas: Canvas, look: Look, faults: Collection[str]) -> None:
