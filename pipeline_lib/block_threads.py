@@ -11,14 +11,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
 from data_contracts.errors import FedpatchError
 
-Block = TypeVar("Block")
-Result = TypeVar("Result")
+Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]  # map(function, blocks) -> list, in order
 
 _lock = threading.Lock()
 _users = 0
@@ -58,8 +57,8 @@ def single_threaded_blas() -> Iterator[None]:
 
 
 @contextmanager
-def block_mapper(threads: int | None = None) -> Iterator[Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]]:
-    """A `map(function, blocks) -> list` that runs the blocks on `threads` threads and keeps their order."""
+def block_mapper(threads: int | None = None) -> Iterator[Mapper]:
+    """A `Mapper` that runs the blocks on `threads` threads and keeps their order."""
     count = resolve_threads(threads)
     with single_threaded_blas():
         if count == 1:

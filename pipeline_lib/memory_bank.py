@@ -15,6 +15,7 @@ from pipeline_lib.artifact_store import write_file
 from pipeline_lib.nearest_neighbors import brute_force_neighbors, check_matrix, exact_distances
 
 Search = Literal["exact", "ivf", "hnsw", "pq"]
+SMALLEST_INDEX = 64  # rows below which an approximate index has nothing to learn from
 logger = logging.getLogger(__name__)
 
 
@@ -118,7 +119,7 @@ class MemoryBank:
     def load(cls, path: Path | str, *, threads: int | None = None) -> MemoryBank:
         """Read what `save` wrote. Raises ArtifactError when the file is missing, damaged or something else."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
                 stored = {name: file[name] for name in file.files}
             search: Any = str(stored["search"])
             features, use_faiss, seed = stored["features"], bool(stored["use_faiss"]), int(stored["seed"])
@@ -129,12 +130,16 @@ class MemoryBank:
         return cls(features, use_faiss=use_faiss, search=search, seed=seed, threads=threads)
 
 
-def build_index(features: np.ndarray, search: Search, *, seed: int) -> Any:
+def build_index(features: np.ndarray, search: str, *, seed: int) -> Any:
     """A trained approximate faiss index over the rows minus their mean; a small bank gets a coarser one."""
     rows, dim = features.shape
     centered = features - features.mean(axis=0, dtype=np.float64).astype(np.float32)
     index: Any
+    if rows < SMALLEST_INDEX:
+        search = "flat"
     match search:
+        case "flat":
+            index = faiss.IndexFlatL2(dim)
         case "ivf":
             lists = int(np.clip(4 * np.sqrt(rows), 1, max(1, rows // 39)))
             index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, lists)

@@ -20,14 +20,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from data_contracts.errors import FedpatchError
-from pipeline_lib.block_threads import block_mapper
-from pipeline_lib.coreset.centered import CenteredFeatures, Mapper, squared_norms
+from pipeline_lib.block_threads import Mapper, block_mapper
+from pipeline_lib.coreset.centered import CenteredFeatures, squared_norms
+from pipeline_lib.coreset.quotas import GroupQuotas
 from pipeline_lib.coreset.selection import CoresetSelection, Progress, check_features
 
-CANDIDATES_PER_ROUND = 4096
-ROWS_PER_PRODUCT = 2048
+CANDIDATES_PER_ROUND = 8192
+ROWS_PER_PRODUCT = 1024
 CENTERS_PER_PRODUCT = 128
-PAIRS_PER_STEP = 4096
+PAIRS_PER_STEP = 2048
 POOL_BYTES = 32 << 20
 SELECTED = -1.0  # in place of a bound: the row is selected, or its group's quota is used up
 
@@ -52,15 +53,15 @@ def greedy_coreset_selection(
     and `covering_radius` counts them. With `groups` (integers, (rows,)) and `group_quotas` at most that many rows of
     each group are picked (a group without a quota gives none): the farthest row among the groups with quota left.
 
-    Working memory: 24 bytes a row, 12 bytes a value of the selected rows and of `initial_centers`, and a few blocks
-    (up to 100 MB and 40 MB a thread); `features` are not copied and may be float16 or memory-mapped.
+    Working memory: 20 bytes a row, 8 bytes a value of the selected rows and of `initial_centers` (16 for float64),
+    and a few blocks (about 40 MB, and 10 MB a thread); `features` are not copied, and may be float16 or memory-mapped.
 
     Raises FedpatchError for values that are not finite, a size out of range, or quotas that do not reach it.
     """
     check_features(features, target_size)
+    quotas = GroupQuotas(groups, group_quotas, rows=len(features), target_size=target_size)
     with block_mapper(threads) as map_blocks:
-        state = _LazyFarthestFirst(features, target_size, map_blocks, initial_centers)
-        state.limit_groups(groups, group_quotas)
+        state = _LazyFarthestFirst(features, target_size, initial_centers, quotas, map_blocks)
         state.start(rng)
         while state.picked < target_size:
             if not state.pick_round():
@@ -71,130 +72,119 @@ def greedy_coreset_selection(
 
 
 class _LazyFarthestFirst:
-    """Bounds, stamps and centers of one selection. Squared distances are in the centered, scaled coordinates."""
+    """Bounds, stamps and centers of one selection; bounds are squared and in the scaled coordinates."""
 
     def __init__(
-        self, features: np.ndarray, target_size: int, map_blocks: Mapper, initial_centers: np.ndarray | None
+        self,
+        features: np.ndarray,
+        target_size: int,
+        initial_centers: np.ndarray | None,
+        quotas: GroupQuotas,
+        map_blocks: Mapper,
     ) -> None:
-        self.points = CenteredFeatures(features, map_blocks)
-        self.map_blocks = map_blocks
         rows, dim = features.shape
         given = np.empty((0, dim), np.float32) if initial_centers is None else initial_centers
         if given.ndim != 2 or given.shape[1] != dim:
             raise FedpatchError(f"initial_centers have shape {given.shape}; features have {dim} dimensions")
         if not np.isfinite(given).all():
             raise FedpatchError("initial_centers hold NaN or infinity; they must be finite")
+        self.points = CenteredFeatures(features)
+        self.quotas = quotas
+        self.map_blocks = map_blocks
         self.target_size = target_size
-        self.centers = np.empty((len(given) + target_size, dim))
-        self.filter_columns = np.empty((len(given) + target_size, dim + 1), np.float32)  # (-2c, |c|^2), see _compare
-        self.center_squares = np.empty(len(given) + target_size)
-        self.count = 0  # centers so far, initial ones included
+        self.given = len(given)
         self.indices = np.empty(target_size, np.int64)
         self.pick_squares = np.empty(target_size)
         self.picked = 0
-        self.bounds = np.full(rows, np.inf)  # squared distance to the centers before `stamps`, never too small
-        self.stamps = np.zeros(rows, np.int32)  # number of centers that the row was compared with
-        self.groups: np.ndarray | None = None
-        self.quota_left: dict[int, int] = {}
-        self.retired: list[tuple[np.ndarray, np.ndarray]] = []  # rows of groups without quota, and their bounds
+        self.centers = np.empty((len(given) + target_size, dim), np.result_type(features, given))
+        self.centers[: len(given)] = given
+        self.center_columns = np.empty((len(given) + target_size, dim + 1), np.float32)  # (-2c, |c|^2)
+        self.center_squares = np.empty(len(given) + target_size)
+        self.bounds = np.empty(rows)  # squared distance to the nearest of the centers before `stamps`
+        self.stamps = np.ones(rows, np.int32)  # number of centers that the row was compared with
         self.pool_rows = int(np.clip(POOL_BYTES // (8 * dim), 64, 8192))
-        for center in self.points.transform(given):
-            self._add_center(center)
 
-    # --- centers -----------------------------------------------------------------------------------------------
+    @property
+    def count(self) -> int:
+        """Centers so far."""
+        return self.given + self.picked
 
-    def _add_center(self, center: np.ndarray) -> None:
-        self.centers[self.count] = center
-        square = float(center @ center)
-        self.center_squares[self.count] = square
-        self.filter_columns[self.count, :-1] = -2.0 * center
-        self.filter_columns[self.count, -1] = square
-        self.count += 1
+    # --- start -------------------------------------------------------------------------------------------------
 
-    def pick(self, row: int, squared_distance: float) -> None:
-        """Make a row a center. Its bound is marked; others are not touched."""
+    def start(self, rng: np.random.Generator) -> None:
+        """Bounds of all rows from the first center alone: a row drawn evenly, unless centers were given."""
+        row = None if self.given else self.quotas.draw(rng)
+        center = self.centers[0].astype(np.float64) if row is None else self.points.raw(row)
+
+        def look(start: int) -> None:
+            block = slice(start, start + ROWS_PER_PRODUCT)
+            rows = self.points.measure(block)
+            rows -= center
+            with np.errstate(over="ignore", invalid="ignore"):
+                self.bounds[block] = squared_norms(rows)
+
+        self.map_blocks(look, range(0, len(self.points), ROWS_PER_PRODUCT))
+        given_squares = squared_norms(self.centers[: self.given].astype(np.float64) - self.points.center)
+        self.points.set_scale(float(given_squares.max(initial=0.0)))
+        self.bounds *= self.points.scale**2
+        self._prepare_centers(0, self.given)
+        self._mark(self.quotas.close_empty(self.bounds))
+        if row is not None:
+            self._pick(row, np.inf)
+            self._prepare_centers(0, 1)
+            if self.quotas.use(row):
+                self._mark(self.quotas.close(row, self.bounds))
+
+    def _pick(self, row: int, squared_distance: float) -> None:
+        """Take a row. `_prepare_centers` must follow before the next comparison."""
         self.indices[self.picked] = row
         self.pick_squares[self.picked] = squared_distance
         self.picked += 1
-        self._add_center(self.points.rows(row))
         self.bounds[row] = SELECTED
-        if self.groups is not None:
-            group = int(self.groups[row])
-            self.quota_left[group] -= 1
-            if self.quota_left[group] == 0:
-                self._retire(group)
 
-    # --- groups ------------------------------------------------------------------------------------------------
+    def _prepare_centers(self, first: int, last: int) -> None:
+        """What comparisons need of the centers [first, last)."""
+        if first >= self.given:
+            rows = self.indices[first - self.given : last - self.given]
+            self.centers[first:last] = self.points.features[rows]
+        centered = self.points.centered(self.centers[first:last])
+        squares = squared_norms(centered.astype(np.float64))
+        self.center_columns[first:last, :-1] = -2.0 * centered
+        self.center_columns[first:last, -1] = squares
+        self.center_squares[first:last] = squares
 
-    def limit_groups(self, groups: np.ndarray | None, group_quotas: Mapping[int, int] | None) -> None:
-        """Take up the quotas. Rows of groups without quota are never picked, but count for the covering radius."""
-        if (groups is None) != (group_quotas is None):
-            raise FedpatchError("groups and group_quotas go together: give both or neither")
-        if groups is None or group_quotas is None:
-            return
-        if groups.shape != (len(self.points),) or groups.dtype.kind not in "iu":
-            raise FedpatchError(f"groups are {groups.dtype} {groups.shape}; one integer a row, ({len(self.points)},)")
-        names, counts = np.unique(groups, return_counts=True)
-        self.groups = groups
-        self.quota_left = {int(name): int(group_quotas.get(int(name), 0)) for name in names}
-        reachable = sum(min(max(self.quota_left[int(g)], 0), int(n)) for g, n in zip(names, counts, strict=True))
-        if reachable < self.target_size:
-            raise FedpatchError(
-                f"group quotas allow {reachable} rows, {self.target_size} were asked for; raise the quotas"
-            )
-
-    def _retire(self, group: int) -> None:
-        assert self.groups is not None
-        rows = np.flatnonzero((self.groups == group) & (self.bounds >= 0))
-        self.retired.append((rows, self.bounds[rows]))
+    def _mark(self, rows: np.ndarray) -> None:
         self.bounds[rows] = SELECTED
 
     # --- rounds ------------------------------------------------------------------------------------------------
 
-    def start(self, rng: np.random.Generator) -> None:
-        """Bounds of all rows from the first center alone, a drawn row unless centers were given."""
-        row = None
-        if not self.count:
-            row = int(rng.integers(len(self.points)) if self.groups is None else rng.choice(self._rows_with_quota()))
-        center = self.points.rows(row) if row is not None else self.centers[0]
-
-        def look(block: slice) -> None:
-            self.bounds[block] = squared_norms(self.points.rows(block) - center)
-
-        self.map_blocks(look, self.points.blocks)
-        self.stamps[:] = 1
-        for group, quota in self.quota_left.items():
-            if quota <= 0:
-                self._retire(group)
-        if row is not None:
-            self.pick(row, np.inf)
-
-    def _rows_with_quota(self) -> np.ndarray:
-        assert self.groups is not None
-        with_quota = [group for group, quota in self.quota_left.items() if quota > 0]
-        return np.flatnonzero(np.isin(self.groups, with_quota))
-
     def pick_round(self) -> bool:
-        """Refresh the rows with the largest bounds and pick among them; False when no row has a distance above 0."""
-        while True:
-            largest = float(self.bounds.max())
-            if largest <= 0:
-                return False
+        """Refresh the rows with the largest bounds and pick among them; False when no distance is above 0."""
+        pool, threshold = self._farthest()
+        if len(pool):
+            before = self.count
+            self._pick_in_pool(pool, threshold)
+            self._prepare_centers(before, self.count)
+        return len(pool) > 0
+
+    def _farthest(self) -> tuple[np.ndarray, float]:
+        """Refreshed rows, ascending, and a threshold that they exceed and no other row does; none if all are 0."""
+        while (largest := float(self.bounds.max())) > 0:
             threshold = self._threshold(largest)
-            pool = self.refresh(np.flatnonzero(self.bounds > threshold), threshold)
+            pool = self._refresh(np.flatnonzero(self.bounds > threshold), threshold)
             if len(pool):
-                self._pick_in_pool(pool, threshold)
-                return True
+                return pool, threshold
+        return np.empty(0, np.int64), 0.0
 
     def _threshold(self, largest: float) -> float:
         """A value below `largest` that about CANDIDATES_PER_ROUND bounds exceed, from an evenly spaced sample."""
         rows = len(self.bounds)
-        sample = self.bounds[self.picked % max(1, rows // 16384) :: max(1, rows // 16384)]
-        above = min(len(sample) - 1, len(sample) * CANDIDATES_PER_ROUND // rows)
-        value = float(np.partition(sample, len(sample) - 1 - above)[len(sample) - 1 - above])
-        return max(0.0, min(value, largest * (1 - 1e-9)))
+        step = max(1, rows // 16384)
+        sample = self.bounds[self.picked % step :: step]
+        rank = max(0, len(sample) - 1 - len(sample) * CANDIDATES_PER_ROUND // rows)
+        return max(0.0, min(float(np.partition(sample, rank)[rank]), largest * (1 - 1e-9)))
 
-    def refresh(self, candidates: np.ndarray, threshold: float) -> np.ndarray:
+    def _refresh(self, candidates: np.ndarray, threshold: float) -> np.ndarray:
         """Compare rows with the centers that they have not seen; the ones still above the threshold, ascending.
 
         A row is left as soon as its bound falls to the threshold: its stamp says how far it got.
@@ -204,25 +194,19 @@ class _LazyFarthestFirst:
         alive = self.map_blocks(
             lambda start: self._refresh_block(candidates[start : start + ROWS_PER_PRODUCT], threshold), starts
         )
-        result: np.ndarray = np.sort(np.concatenate(alive)) if alive else candidates
-        return result
+        return np.sort(np.concatenate(alive)) if alive else candidates
 
     def _refresh_block(self, rows: np.ndarray, threshold: float) -> np.ndarray:
-        exact = self.points.rows(rows)
-        filter_rows = np.ones((len(rows), self.points.dim + 1), np.float32)
-        filter_rows[:, :-1] = exact
-        squares = self.points.squared_norms[rows]
-        bounds = self.bounds[rows]
-        start = int(self.stamps[rows].min())
+        columns, squares, bounds = self.points.columns(rows), self.points.squared_norms[rows], self.bounds[rows]
+        start = int(self.stamps[rows[0]])  # candidates come with their stamps ascending
         while start < self.count and len(rows):
             stop = min(self.count, start + CENTERS_PER_PRODUCT)
-            self._compare(exact, filter_rows, squares, bounds, start, stop)
+            self._compare(rows, columns, squares, bounds, start, stop)
             alive = bounds > threshold
             if stop < self.count and np.count_nonzero(alive) < 0.75 * len(rows):
                 self.bounds[rows] = bounds
                 self.stamps[rows] = stop
-                rows, exact, filter_rows, squares = rows[alive], exact[alive], filter_rows[alive], squares[alive]
-                bounds = bounds[alive]
+                rows, columns, squares, bounds = rows[alive], columns[alive], squares[alive], bounds[alive]
             start = stop
         self.bounds[rows] = bounds
         self.stamps[rows] = self.count
@@ -230,106 +214,116 @@ class _LazyFarthestFirst:
         return result
 
     def _compare(
-        self,
-        exact: np.ndarray,
-        filter_rows: np.ndarray,
-        squares: np.ndarray,
-        bounds: np.ndarray,
-        start: int,
-        stop: int,
+        self, rows: np.ndarray, columns: np.ndarray, squares: np.ndarray, bounds: np.ndarray, start: int, stop: int
     ) -> None:
         """Lower `bounds` in place to the squared distances to centers [start, stop) where those are smaller.
 
         |x - c|^2 = |x|^2 + (x, 1) . (-2c, |c|^2). In float32 the product of dim + 1 terms is off by at most
-        (dim + 1) u (2|x||c| + |c|^2) with u = 2^-24 (Higham 2002, section 3.1), rounding the factors adds 2u of the
-        same; 2|x||c| <= |x|^2 + |c|^2 gives the margin (dim + 16) u (|x|^2 + 2|c|^2).
+        (dim + 1) u (2|x||c| + |c|^2) with u = 2^-24 (Higham 2002, section 3.1), and rounding the factors adds 2u of
+        the same; 2|x||c| <= |x|^2 + |c|^2 gives the margin (dim + 16) u (|x|^2 + 2|c|^2).
         """
-        columns, squares_sum = self.filter_columns[start:stop], squares + 2.0 * self.center_squares[start:stop].max()
-        margin = (self.points.dim + 16) * 2.0**-24 * squares_sum + 1e-37
-        rows, centers = _undecided_pairs(filter_rows @ columns.T, squares, bounds, margin)
-        if len(rows) > 4 * PAIRS_PER_STEP:  # near-duplicates: the same filter in float64, for the rows in question
-            closer = np.unique(rows)
-            product = exact[closer] @ self.centers[start:stop].T
-            product *= -2.0
-            product += self.center_squares[start:stop]
-            margin = (self.points.dim + 16) * 2.0**-53 * squares_sum[closer]
-            rows, centers = _undecided_pairs(product, squares[closer], bounds[closer], margin)
-            rows = closer[rows]
-        for step in range(0, len(rows), PAIRS_PER_STEP):
-            row = rows[step : step + PAIRS_PER_STEP]
-            difference = exact[row]
+        norms = squares + 2.0 * self.center_squares[start:stop].max()
+        terms = self.points.dim + 16
+        product = self.center_columns[start:stop] @ columns.T
+        close, centers = _undecided_pairs(product, squares, bounds, terms * 2.0**-24 * norms + 1e-37)
+        if len(close) > 4 * PAIRS_PER_STEP:  # near-duplicates: the same filter in float64 for the rows in question
+            near = np.unique(close)
+            product = self._product64(rows[near], start, stop)
+            close, centers = _undecided_pairs(
+                product, squares[near], bounds[near], terms * 2.0**-53 * norms[near] + 1e-290
+            )
+            close = near[close]
+        square_of_scale = self.points.scale**2
+        for step in range(0, len(close), PAIRS_PER_STEP):
+            some = close[step : step + PAIRS_PER_STEP]
+            difference = self.points.raw(rows[some])
             difference -= self.centers[start + centers[step : step + PAIRS_PER_STEP]]
-            np.minimum.at(bounds, row, squared_norms(difference))
+            np.minimum.at(bounds, some, squared_norms(difference) * square_of_scale)
+
+    def _product64(self, rows: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """|c|^2 - 2 c . x in float64, (centers, rows)."""
+        points, scale = self.points, self.points.scale
+        centers = (self.centers[start:stop] - points.center) * scale
+        product: np.ndarray = centers @ ((points.raw(rows) - points.center) * scale).T
+        product *= -2.0
+        product += squared_norms(centers)[:, None]
+        return product
 
     def _pick_in_pool(self, pool: np.ndarray, threshold: float) -> None:
         """Pick among refreshed rows while the farthest of them beats everything outside (all at most `threshold`)."""
-        first_outside = len(self.points)  # the lowest index outside whose distance equals the threshold
+        first_outside = -1  # lowest row outside the pool that equals the threshold; -1: not known
         if len(pool) > self.pool_rows:
             order = np.lexsort((pool, -self.bounds[pool]))
-            outside = order[self.pool_rows :]
-            threshold = float(self.bounds[pool[outside[0]]])
-            first_outside = int(pool[outside][self.bounds[pool[outside]] == threshold].min())
+            outside = pool[order[self.pool_rows :]]
+            threshold = float(self.bounds[outside[0]])
+            first_outside = int(outside[0])
             pool = np.sort(pool[order[: self.pool_rows]])
-        else:
-            first_outside = -1  # rows at the threshold were left out of the pool: do not pick at it
-        points = self.points.rows(pool)
+        points, bounds = self.points.raw(pool), self.bounds[pool]
+        square_of_scale = self.points.scale**2
         while self.picked < self.target_size:
-            bounds = self.bounds[pool]
             farthest = int(bounds.argmax())
-            value = float(bounds[farthest])
-            if value < threshold or (value == threshold and int(pool[farthest]) > first_outside) or value <= 0:
-                return
-            self.pick(int(pool[farthest]), value)
-            still_open = self.bounds[pool] >= 0
+            value, row = float(bounds[farthest]), int(pool[farthest])
+            if value < threshold or (value == threshold and row > first_outside) or value <= 0:
+                break
+            self._pick(row, value)
             fresh = squared_norms(points - points[farthest])
-            self.bounds[pool[still_open]] = np.minimum(bounds[still_open], fresh[still_open])
-            self.stamps[pool[still_open]] = self.count
-            keep = self.bounds[pool] >= threshold
-            if np.count_nonzero(keep) < 0.75 * len(pool):
-                pool, points = pool[keep], points[keep]
+            fresh *= square_of_scale
+            np.minimum(bounds, fresh, out=bounds)
+            bounds[farthest] = SELECTED
+            keep = bounds >= threshold
+            closed = self.quotas.use(row)
+            if closed:
+                in_group = self.quotas.member(row, pool)
+                self.bounds[pool] = bounds
+                self.stamps[pool] = self.count
+                self._mark(self.quotas.close(row, self.bounds))
+                bounds[in_group] = SELECTED
+                keep &= ~in_group
+            if closed or np.count_nonzero(keep) < 0.75 * len(pool):
+                gone = ~keep & (bounds >= 0)
+                self.bounds[pool[gone]] = bounds[gone]
+                self.stamps[pool[gone]] = self.count
+                pool, points, bounds = pool[keep], points[keep], bounds[keep]
                 if not len(pool):
                     return
+        self.bounds[pool] = bounds
+        self.stamps[pool] = self.count
 
     def pick_duplicates(self) -> None:
         """Every row left lies on a center: take the lowest indices, as far as quotas allow."""
-        while self.picked < self.target_size:
-            left = np.flatnonzero(self.bounds >= 0)
-            if self.groups is None:
-                for row in left[: self.target_size - self.picked]:
-                    self.pick(int(row), 0.0)
-            else:
-                self.pick(int(left[0]), 0.0)
+        before = self.count
+        for row in np.flatnonzero(self.bounds >= 0):
+            if self.picked == self.target_size:
+                break
+            if self.bounds[row] >= 0:
+                self._pick(int(row), 0.0)
+                if self.quotas.use(int(row)):
+                    self._mark(self.quotas.close(int(row), self.bounds))
+        self._prepare_centers(before, self.count)
 
     # --- result ------------------------------------------------------------------------------------------------
 
     def result(self) -> CoresetSelection:
-        """The selection with its covering radius: one more refresh finds the row that would come next."""
-        for rows, bounds in self.retired:
-            unselected = ~np.isin(rows, self.indices[: self.picked])
-            self.bounds[rows[unselected]] = bounds[unselected]
-        radius = 0.0
-        while (largest := float(self.bounds.max())) > 0:
-            threshold = self._threshold(largest)
-            pool = self.refresh(np.flatnonzero(self.bounds > threshold), threshold)
-            if len(pool):
-                radius = float(np.sqrt(self.bounds[pool].max()))
-                break
-        distances = np.sqrt(self.pick_squares)
-        return CoresetSelection(self.indices, radius / self.points.scale, distances / self.points.scale)
+        """The selection with its covering radius: the distance of the row that would come next."""
+        self.quotas.reopen(self.bounds)
+        pool, _ = self._farthest()
+        radius = float(np.sqrt(self.bounds[pool].max(initial=0.0)))
+        scale = self.points.scale
+        return CoresetSelection(self.indices, radius / scale, np.sqrt(self.pick_squares) / scale)
 
 
 def _undecided_pairs(
-    approximate: np.ndarray, squares: np.ndarray, bounds: np.ndarray, margin: np.ndarray
+    product: np.ndarray, squares: np.ndarray, bounds: np.ndarray, margin: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (row, column) whose distance may be the row's smallest and below its bound.
+    """Pairs (row, center) whose distance may be the row's smallest and below its bound.
 
-    `approximate` (rows, columns) plus `squares` (rows,) is a squared distance, known to within `margin` (rows,).
+    `product` (centers, rows) plus `squares` (rows,) is a squared distance, known to within `margin` (rows,).
     """
-    lowest = approximate.min(axis=1) + squares
+    lowest = product.min(axis=0) + squares
     closer = np.flatnonzero(lowest - margin < bounds)
     if not len(closer):
         return closer, closer
     limit = np.minimum(bounds[closer], lowest[closer] + margin[closer]) + margin[closer] - squares[closer]
-    limit = np.nextafter(limit.astype(approximate.dtype), approximate.dtype.type(np.inf))
-    rows, columns = np.nonzero(approximate[closer] <= limit[:, None])
-    return closer[rows], columns
+    limit = np.nextafter(limit.astype(product.dtype), product.dtype.type(np.inf))
+    centers, rows = np.nonzero(product[:, closer] <= limit)
+    return closer[rows], centers

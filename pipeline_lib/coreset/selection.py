@@ -47,6 +47,17 @@ def check_features(features: np.ndarray, target_size: int) -> None:
         )
 
 
+def refuse_non_finite(features: np.ndarray, *, rows_per_block: int = 65536) -> None:
+    """Raise FedpatchError, naming the first row, when a value is NaN or infinite."""
+    for start in range(0, len(features), rows_per_block):
+        bad = np.flatnonzero(~np.isfinite(features[start : start + rows_per_block]).all(axis=1))
+        if len(bad):
+            raise FedpatchError(
+                f"features hold NaN or infinity, first in row {start + int(bad[0])}; "
+                "a coreset needs finite values: check the images and the backbone's precision"
+            )
+
+
 def coreset_size(rows: int, percentage: float) -> int:
     """round(percentage x rows), at least 1; `percentage` is a share, 0.1 is 10 %."""
     if not (rows >= 1 and 0 < percentage <= 1):

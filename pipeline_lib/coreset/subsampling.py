@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline_lib.block_threads import block_mapper
-from pipeline_lib.coreset.centered import CenteredFeatures
-from pipeline_lib.coreset.selection import CoresetSelection, check_features
+from pipeline_lib.coreset.selection import CoresetSelection, check_features, refuse_non_finite
 from pipeline_lib.nearest_neighbors import brute_force_neighbors, check_matrix
 
 DENSITY_SAMPLE_ROWS = 2048
@@ -18,8 +16,7 @@ def random_subsampling(
 ) -> CoresetSelection:
     """`target_size` different rows, drawn evenly. `covering_radius` is exact. Raises FedpatchError as k-center does."""
     check_features(features, target_size)
-    with block_mapper(threads) as map_blocks:
-        CenteredFeatures(features, map_blocks)  # refuses values that are not finite
+    refuse_non_finite(features)
     indices = rng.choice(len(features), size=target_size, replace=False).astype(np.int64)
     return CoresetSelection(indices, covering_radius(features, features[indices], threads=threads))
 
@@ -35,8 +32,7 @@ def density_subsampling(
     least 1e-3 of its median, so that duplicates do not take everything. Raises FedpatchError as k-center does.
     """
     check_features(features, target_size)
-    with block_mapper(threads) as map_blocks:
-        CenteredFeatures(features, map_blocks)
+    refuse_non_finite(features)
     sample = np.sort(rng.choice(len(features), size=min(DENSITY_SAMPLE_ROWS, len(features)), replace=False))
     bank = check_matrix(features[sample], name="density sample")
     distances = np.concatenate(
