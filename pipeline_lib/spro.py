@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -36,9 +37,10 @@ WHOLE: SubsetKey = ("category", "")
 """The subset of all channels."""
 
 KEPT_BYTES = 256 * 2**20  # normal scores of defective images kept between the passes; beyond it maps are loaded twice
-BATCH_PX = 2**21  # normal scores sorted at a time; 8 MiB stay in the cache
+BATCH_PX = 2**22  # normal scores sorted at a time; 16 MiB stay in the cache
 LARGE_BATCH_PX = 2**24  # where so many defect scores are looked up that fewer batches pay off
-MANY_KEYS = 2**20
+MANY_KEYS = 2**17
+CHUNK_KEYS = 2**18
 CURVE_POINTS = 1000
 
 
@@ -127,6 +129,7 @@ def evaluate_pixels(
     fpr_limits: Sequence[float],
     subsets_of: Callable[[EvaluationImage, DefectChannel], Iterable[SubsetKey]] = lambda image, channel: (),
     pixel_auroc: bool = True,
+    curve: bool = True,
     grid_scores: int = 0,
 ) -> PixelEvaluation:
     """Exact AUC-sPRO and pixel AUROC, for all channels and for every subset that `subsets_of` puts a channel in.
@@ -145,7 +148,7 @@ def evaluate_pixels(
         return PixelEvaluation({WHOLE: PixelMetrics.undefined(fpr_limits)}, collected.subsets, unmasked, None)
     scores = collected.marked[WHOLE] if pixel_auroc else [channel.top for channel in collected.channels]
     keys = _distinct(np.concatenate(scores))
-    positions = [np.searchsorted(keys, channel.top) for channel in collected.channels]
+    positions = [np.searchsorted(keys, channel.top).astype(np.int32) for channel in collected.channels]
     whole = _steps(len(keys), collected.channels, positions, weighted=False)
     grid = keys[score_grid(whole, grid_scores)] if grid_scores else keys[:0]
     normal = _NormalCounts(keys, grid, n_images=len(images))
@@ -161,14 +164,14 @@ def evaluate_pixels(
         has_weights = any(channel.weight != 1.0 for channel in channels)
         weighted = _steps(len(keys), channels, where, weighted=True) if has_weights else steps
         by_subset[subset] = PixelMetrics(
-            auc_spro={limit: _area(above, at, steps, n_normal, limit) for limit in fpr_limits},
-            auc_spro_weighted={limit: _area(above, at, weighted, n_normal, limit) for limit in fpr_limits},
+            auc_spro=(areas := _areas(above, at, steps, n_normal, fpr_limits)),
+            auc_spro_weighted=_areas(above, at, weighted, n_normal, fpr_limits) if has_weights else dict(areas),
             pixel_auroc=_auroc(keys, above, at, collected.marked[subset], n_normal) if pixel_auroc else None,
             n_channels=len(channels),
             n_normal_px=n_normal,
             bad_saturation_channels=sum(channel.bad_saturation for channel in channels),
             has_weights=has_weights,
-            curve=_curve(keys, above, at, steps, n_normal) if subset == WHOLE and n_normal else None,
+            curve=_curve(keys, above, at, steps, n_normal) if curve and subset == WHOLE and n_normal else None,
         )
     counts = _image_counts(collected, grid, normal) if grid_scores else None
     unmasked = [images[i].image_id for i in sorted(collected.unmasked)]
@@ -267,14 +270,20 @@ class _NormalCounts:
             return
         scores.sort()
         if group not in self.above:
-            self.above[group] = np.zeros(len(self.keys), np.int64)
-            self.at[group] = np.zeros(len(self.keys), np.int64)
-        not_above = np.searchsorted(scores, self.keys, side="right")
-        self.above[group] += len(scores) - not_above
-        level = np.flatnonzero(scores[not_above - 1] == self.keys)  # -1 where nothing is below: the highest, no match
-        if len(level):
-            self.at[group][level] += not_above[level] - np.searchsorted(scores, self.keys[level], side="left")
-        self.n_px[group] = self.n_px.get(group, 0) + len(scores)
+            self.above[group] = np.zeros(len(self.keys), np.uint32)
+            self.at[group] = np.zeros(len(self.keys), np.uint32)
+            self.n_px[group] = 0
+        self.n_px[group] += len(scores)
+        if self.n_px[group] > np.iinfo(self.above[group].dtype).max:
+            self.above[group], self.at[group] = self.above[group].astype(np.uint64), self.at[group].astype(np.uint64)
+        for chunk in _chunks(len(self.keys)):
+            keys, above, at = self.keys[chunk], self.above[group][chunk], self.at[group][chunk]
+            not_above = np.searchsorted(scores, keys, side="right")
+            above += (len(scores) - not_above).astype(above.dtype)
+            level = np.flatnonzero(scores[not_above - 1] == keys)  # -1, the highest, where none is below: no match
+            if len(level):
+                lower = np.searchsorted(scores, keys[level], side="left")
+                at[level] += (not_above[level] - lower).astype(at.dtype)
 
     def add_image(self, position: int, scores: np.ndarray) -> None:
         """Note one image's counts on the grid; `scores` is sorted in place if there is a grid."""
@@ -287,11 +296,13 @@ class _NormalCounts:
     def of_subset(self, subset: SubsetKey) -> tuple[np.ndarray, np.ndarray, int]:
         """(above, at, number of normal pixels) over the good images and those of the subset."""
         groups = [group for group in self.above if not group or subset in group]
-        above, at = np.zeros(len(self.keys), np.int64), np.zeros(len(self.keys), np.int64)
+        n_normal = sum(self.n_px[group] for group in groups)
+        dtype: np.dtype[Any] = np.dtype(np.uint32 if n_normal < 2**32 else np.uint64)
+        above, at = np.zeros(len(self.keys), dtype), np.zeros(len(self.keys), dtype)
         for group in groups:
             above += self.above[group]
             at += self.at[group]
-        return above, at, sum(self.n_px[group] for group in groups)
+        return above, at, n_normal
 
 
 def _count_normal(images: Sequence[EvaluationImage], collected: _Collected, normal: _NormalCounts) -> None:
@@ -334,21 +345,30 @@ def _steps(n_keys: int, channels: Sequence[_Channel], positions: Sequence[np.nda
     if not weights.sum() > 0:
         return np.zeros(n_keys)
     each = weights / weights.sum() / [channel.saturation_area_px for channel in channels]
-    lengths = [len(position) for position in positions]
-    steps: np.ndarray = np.bincount(np.concatenate(positions), weights=np.repeat(each, lengths), minlength=n_keys)
+    steps = np.zeros(n_keys)
+    for position, step in zip(positions, each, strict=True):
+        np.add.at(steps, position, step)
     return steps
 
 
-def _area(above: np.ndarray, at: np.ndarray, steps: np.ndarray, n_normal: int, limit: float) -> float | None:
-    """The formula of the module's docstring, divided by the limit."""
-    if not n_normal:
-        return None
-    low, high = above / n_normal, (above + at) / n_normal
-    share = np.maximum(limit - (low + high) / 2, 0.0)
-    cut = np.flatnonzero((low < limit) & (high > limit))
-    share[high > limit] = 0.0
-    share[cut] = (limit - low[cut]) ** 2 / (2 * (high[cut] - low[cut]))
-    return float(steps @ share) / limit
+def _areas(
+    above: np.ndarray, at: np.ndarray, steps: np.ndarray, n_normal: int, limits: Sequence[float]
+) -> dict[float, float | None]:
+    """The formula of the module's docstring, divided by the limit; None without normal pixels or without weight."""
+    if not n_normal or not steps.any():
+        return dict.fromkeys(limits)
+    areas = dict.fromkeys(limits, 0.0)
+    for chunk in _chunks(len(steps)):
+        low = above[chunk] / n_normal
+        high = low + at[chunk] / n_normal
+        middle = (low + high) / 2
+        for limit in limits:
+            share = limit - middle
+            share[high > limit] = 0.0
+            cut = np.flatnonzero((low < limit) & (high > limit))
+            share[cut] = (limit - low[cut]) ** 2 / (2 * (high[cut] - low[cut]))
+            areas[limit] += float(steps[chunk] @ share) / limit
+    return dict(areas)
 
 
 def _auroc(
@@ -357,10 +377,21 @@ def _auroc(
     """Probability that a marked pixel scores over a normal one, ties counting half."""
     if not n_normal:
         return None
-    scores = np.sort(np.concatenate(marked))
-    n_marked = np.diff(np.searchsorted(scores, keys, side="right"), prepend=0)
-    lower = n_normal - above - at / 2
-    return float(n_marked @ lower) / (len(scores) * n_normal)
+    scores = np.concatenate(marked)
+    scores.sort()
+    pairs = 0.0
+    counted = 0
+    for chunk in _chunks(len(keys)):
+        n_up_to = np.searchsorted(scores, keys[chunk], side="right")
+        lower = n_normal - above[chunk].astype(np.float64) - at[chunk] / 2
+        pairs += float(np.diff(n_up_to, prepend=counted) @ lower)
+        counted = int(n_up_to[-1])
+    return pairs / (len(scores) * n_normal)
+
+
+def _chunks(length: int) -> list[slice]:
+    """Keys are worked on in pieces, so that temporary arrays stay small."""
+    return [slice(start, start + CHUNK_KEYS) for start in range(0, length, CHUNK_KEYS)]
 
 
 def _distinct(scores: np.ndarray) -> np.ndarray:

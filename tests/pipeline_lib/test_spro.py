@@ -95,6 +95,7 @@ def test_equals_brute_force(seed: int, levels: int | None) -> None:
 def test_batches_and_second_loading_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spro, "KEPT_BYTES", 300)
     monkeypatch.setattr(spro, "BATCH_PX", 90)
+    monkeypatch.setattr(spro, "CHUNK_KEYS", 5)
     maps, channels = random_case(5, levels=4, n=12)
     result = evaluate_pixels(make_images(maps, channels), fpr_limits=LIMITS, subsets_of=by_defect, grid_scores=20)
     assert_equals_reference(result, maps, channels)
@@ -193,6 +194,26 @@ def test_a_defective_image_without_masks_counts_nowhere() -> None:
     result = evaluate_pixels([*make_images(maps, channels), unmasked], fpr_limits=LIMITS)
     assert result.unmasked == ["x"]
     assert result.by_subset[WHOLE].auc_spro == alone.by_subset[WHOLE].auc_spro
+
+
+def test_weights_of_zero_leave_the_weighted_mean_undefined() -> None:
+    mask = np.eye(4, dtype=bool)
+    images = make_images([np.ones((4, 4))], [[DefectChannel("a", mask, 1, weight=0.0)]])
+    got = evaluate_pixels(images, fpr_limits=LIMITS).by_subset[WHOLE]
+    assert got.has_weights
+    assert got.auc_spro_weighted == dict.fromkeys(LIMITS)
+    assert got.auc_spro == pytest.approx({limit: limit / 2 for limit in LIMITS})
+
+
+def test_more_pixels_than_32_bits_hold() -> None:
+    keys = np.array([0.5, 1.5], np.float32)
+    counts = spro._NormalCounts(keys, keys[:0], n_images=0)
+    counts.n_px[frozenset()] = 2**32 - 2
+    counts.above[frozenset()] = np.array([2**32 - 2, 7], np.uint32)
+    counts.at[frozenset()] = np.array([0, 3], np.uint32)
+    counts.add(frozenset(), np.array([1.0, 1.5, 2.0, 0.0], np.float32))
+    above, at, n_normal = counts.of_subset(WHOLE)
+    assert (above.tolist(), at.tolist(), n_normal) == ([2**32 + 1, 8], [0, 4], 2**32 + 2)
 
 
 def test_errors_name_the_image() -> None:
