@@ -154,6 +154,10 @@ class FederatedConfig(Section):
             raise ValueError(f"min_clients is {self.min_clients}, but there are only {clients} clients")
         return self
 
+    def as_mode(self, mode: Literal["centralized", "federated", "local_only"]) -> FederatedConfig:
+        """The same section in another mode, validated."""
+        return FederatedConfig.model_validate({**self.model_dump(), "mode": mode})
+
 
 class UploadConfig(Section):
     """What happens to rows before they leave the station."""
@@ -230,10 +234,6 @@ class ExperimentConfig(Section):
         if isinstance(data, dict) and isinstance(section := data.get("federated"), dict) and "mode" not in section:
             return {**data, "federated": {**section, "mode": "federated"}}
         return data
-
-    @property
-    def clients_may_be_many(self) -> bool:
-        return self.federated.mode != "centralized"
 
     def config_hash(self) -> str:
         """First 16 hex digits of the SHA-256 over the canonical JSON, without name, data set root and runtime."""

@@ -77,3 +77,65 @@ class Partition(BaseModel):
     stats: Manifest
     clients: tuple[ClientImages, ...]
     skipped_clients: tuple[str, ...] = ()
+
+
+class IndexedDataset(BaseModel):
+    """What `index_dataset` returns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: Manifest
+    categories: tuple[str, ...]
+    truth_sha256: dict[str, str] = Field(description="category -> SHA-256 over its masks and defects_config.json")
+    test_categories: tuple[str, ...] = Field(description="categories with readable test images")
+    n_set_aside: int = Field(ge=0, description="images that cannot be read")
+
+
+class ClientUploads(BaseModel):
+    """What `select_client_coreset` returns: what leaves the station, and the provenance that stays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    client_id: str
+    uploads: tuple[UploadManifest, ...]
+    provenance: tuple[Manifest, ...]
+
+
+class BankManifest(Manifest):
+    """A memory bank of one category, or of all (`bank` is then "all")."""
+
+    bank: str
+    dim: int = Field(ge=1)
+
+
+class ScoredCategory(BaseModel):
+    """What `score_category` returns: maps on the patch grid, and the images' scores."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    category: str
+    maps: Manifest
+    scores: Manifest
+
+
+class MeasuredCategory(BaseModel):
+    """What `measure_category` returns: metrics by half of the test set, as a table, and the curves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    category: str
+    metrics: Manifest
+    table: Manifest
+    curves: Manifest
+
+
+class ExperimentResult(BaseModel):
+    """What an experiment's flow ends with; everything else is found from here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    experiment: str
+    run_directory: str
+    metrics: Manifest
+    banks: tuple[BankManifest, ...]
+    failed_clients: dict[str, str] = {}

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from data_contracts.config import ExperimentConfig, PreprocessingConfig
+from data_contracts.config import ExperimentConfig, PreprocessingConfig, canonical_hash
 
 Codec = Literal["float32", "float16", "pca_float16", "pq"]
 
@@ -145,6 +145,16 @@ class EvaluationSettings(Settings):
             defect_groups=config.evaluation.defect_groups,
             defect_weights=config.evaluation.defect_weights,
         )
+
+
+def client_config_hash(config: ExperimentConfig, backbone: BackboneSettings) -> str:
+    """First 16 hex digits of the hash over all that a client's upload depends on, the same for every client.
+
+    The server refuses uploads that were made with another one. A client's own coreset ratio is not part of it.
+    """
+    sizes = config.preprocessing.model_dump(mode="json", exclude={"mean", "std"})
+    coreset = CoresetSettings.of(config, client_id="").model_dump(mode="json", exclude={"round"})
+    return canonical_hash([backbone.identity(), sizes, coreset])[:16]
 
 
 def sizes_of(preprocessing: PreprocessingConfig, categories: tuple[str, ...]) -> dict[str, tuple[int, int]]:

@@ -125,7 +125,11 @@ def aggregate_uploads(uploads: Sequence[Upload], settings: AggregationSettings, 
             case "federated_coreset":
                 quotas = client_quotas(uploads, target, weight_by_samples=settings.weight_by_samples)
                 kept = greedy_coreset_selection(
-                    rows, target, rng=rng, group_ids=row_client.astype(np.int64), group_quotas=quotas
+                    rows,
+                    target,
+                    rng=rng,
+                    groups=row_client,
+                    group_quotas={client: int(quota) for client, quota in enumerate(quotas)},
                 ).indices
         rows, row_client = rows[kept], row_client[kept]
     return MergedBank(rows, [upload.client_id for upload in uploads], row_client)

@@ -96,7 +96,7 @@ def _coreset_of(
     rows = patches[selection.indices]
     sent = clip_rows(rows, settings.clip_norm) if settings.clip_norm is not None else rows
     if settings.noise_sigma > 0:
-        sent = add_noise(sent, settings.noise_sigma, rng=stage_rng(settings.seed, "noise", client_id, bank))
+        sent = add_noise(sent, settings.noise_sigma, rng=stage_rng(settings.seed, "noise", client_id, bank, settings.round))
     arrays = encode_rows(sent, settings.codec)
     changed = settings.codec != "float32" or sent is not rows
     error = float(np.linalg.norm(decode_rows(arrays) - rows, axis=1).max()) if changed else 0.0

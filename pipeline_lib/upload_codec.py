@@ -53,10 +53,10 @@ def decode_rows(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """The arrays of an upload -> rows float32 (row, dim). Raises UploadError for arrays that no codec writes."""
     names = set(arrays)
     if names == {"rows"}:
-        return arrays["rows"].astype(np.float32)
+        return np.asarray(arrays["rows"], dtype=np.float32)
     if names == {"coefficients", "components", "mean"}:
         decoded: np.ndarray = arrays["coefficients"].astype(np.float32) @ arrays["components"].astype(np.float32)
-        return decoded + arrays["mean"]
+        return np.asarray(decoded + arrays["mean"], dtype=np.float32)
     if names == {"codes", "codebooks", "dim"}:
         codebooks = arrays["codebooks"].astype(np.float32)  # (code, centroid, width)
         parts = [codebooks[m][arrays["codes"][:, m]] for m in range(len(codebooks))]

@@ -1,0 +1,148 @@
+"""The command line: `fedpatch --help`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+
+from cyclopts import App, CycloptsError, Parameter
+
+from data_contracts.errors import FedpatchError
+
+app = App(
+    name="fedpatch",
+    help="Federated PatchCore for visual inspection: train and measure anomaly detection without pooling images.",
+    help_format="plaintext",
+)
+dataset_app = App(name="dataset", help="Get, check, describe or make a data set.")
+app.command(dataset_app)
+
+Set = Annotated[
+    list[str] | None,
+    Parameter(name="--set", help="Override a key of the configuration, such as --set dataset.root=/data", negative=""),
+]
+Out = Annotated[Path | None, Parameter(name="--out", help="Where the results go.")]
+Json = Annotated[bool, Parameter(name="--json", help="Print the result as one JSON value.", negative="")]
+
+
+@app.command
+def run(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = False) -> None:
+    """Run one experiment.
+
+    Parameters
+    ----------
+    config
+        A YAML file such as configs/real3_iid.yaml.
+    """
+    from flows.cli.experiments import print_experiment, run_and_describe
+    from pipeline_lib.config_files import load_config
+
+    overrides = [*(set_ or []), *([f"runtime.out={json.dumps(str(out.absolute()))}"] if out else [])]
+    outcome = run_and_describe(load_config(config, overrides), quiet=json_)
+    print_experiment(outcome, as_json=json_)
+
+
+@app.command
+def demo(*, out: Out = None, json_: Json = False) -> None:
+    """Make a small data set, run a centralized and a federated experiment on it, and print both results."""
+    from flows.cli.experiments import run_demo
+
+    run_demo((out or Path("demo")).absolute(), as_json=json_)
+
+
+@app.command
+def evaluate(
+    *,
+    dataset_root: Annotated[Path, Parameter(help="The data set with its masks.")],
+    maps: Annotated[Path, Parameter(help="<maps>/<category>/test/<folder>/<stem>.png, .tiff or .npy")],
+    category: Annotated[list[str] | None, Parameter(help="Only these.", negative="")] = None,
+    out: Annotated[Path, Parameter(name="--out", help="Where metrics.json goes.")],
+    set_: Set = None,
+    json_: Json = False,
+) -> None:
+    """Measure anyone's anomaly maps: AUC-sPRO, AUROC and AP by category, defect and folder."""
+    from flows.cli.map_evaluation import evaluate_maps
+
+    evaluate_maps(dataset_root, maps, tuple(category) if category else None, out, set_ or [], as_json=json_)
+
+
+@app.command
+def partition(config: Path, /, *, out: Out, set_: Set = None, json_: Json = False) -> None:
+    """Compute a partition of the training images over clients and save it: partition.parquet, partition_stats.json."""
+    from flows.cli.datasets import write_partition
+    from pipeline_lib.config_files import load_config
+
+    write_partition(load_config(config, set_ or []), out or Path("partition"), as_json=json_)
+
+
+@dataset_app.command
+def validate(root: Path, /, *, layout: str = "autovi", json_: Json = False) -> None:
+    """Check a data set: unreadable images, masks that do not fit, duplicates, counts. Exit status 1 for errors."""
+    from flows.cli.datasets import validate_root
+
+    validate_root(root, layout, as_json=json_)
+
+
+@dataset_app.command
+def stats(root: Path, /, *, layout: str = "autovi", json_: Json = False) -> None:
+    """Count images by category, split and defect folder."""
+    from flows.cli.datasets import dataset_stats
+
+    dataset_stats(root, layout, as_json=json_)
+
+
+@dataset_app.command
+def synthesize(
+    *,
+    out: Annotated[Path, Parameter(name="--out", help="Where the data set goes.")],
+    scale: Annotated[float, Parameter(help="Of the native image sizes.")] = 1.0,
+    seed: int = 0,
+    images: Annotated[int | None, Parameter(help="Training images of each category.")] = None,
+    category: Annotated[list[str] | None, Parameter(help="Only these.", negative="")] = None,
+    json_: Json = False,
+) -> None:
+    """Make an AutoVI-like data set: six categories, structural and logical defects, masks."""
+    from flows.cli.datasets import synthesize_root
+
+    synthesize_root(out, scale, seed, images, category, as_json=json_)
+
+
+def fail(message: str) -> NoReturn:
+    """End with exit status 1 and one line on stderr."""
+    print(f"fedpatch: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def main(arguments: Sequence[str] | None = None) -> Any:
+    """Entry point. Exit status 0, 1 with one line on stderr, or 2 for wrong usage; `--debug` shows the traceback."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in tokens
+    tokens = [token for token in tokens if token != "--debug"]
+    try:
+        app(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        print(f"fedpatch: {' '.join(str(error).split())} (see fedpatch --help)", file=sys.stderr)
+        raise SystemExit(2) from None
+    except FedpatchError as error:
+        if debug:
+            raise
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("interrupted; run the same command again to go on from what is finished")
+    except (OSError, MemoryError) as error:
+        if debug:
+            raise
+        fail(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""What the commands print: tables in per cent, one JSON value, where things lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from data_contracts.results import MetricsDocument
+from pipeline_lib import result_tables
+
+
+def print_metrics(metrics: MetricsDocument) -> None:
+    """Metrics in per cent with 95 % intervals, clients, warnings."""
+    print_table(result_tables.metric_rows(metrics), f"{metrics.experiment}: per cent [95 % interval], all test images")
+    if metrics.federation.clients:
+        print_table(
+            result_tables.client_rows(metrics.federation), f"clients; bank rows: {metrics.federation.bank_rows}"
+        )
+    for warning in metrics.warnings:
+        print(f"warning: {warning}")
+
+
+def print_where(directory: Path) -> None:
+    """Where the results lie."""
+    print(f"run directory: {directory}")
+    if (directory / "report.html").is_file():
+        print(f"report:        {directory / 'report.html'}")
+
+
+def print_table(rows: list[dict[str, Any]], title: str) -> None:
+    """Rows as a table; as wide as it needs where the output is not a terminal."""
+    table = Table(title=title, title_justify="left")
+    for column in rows[0] if rows else []:
+        table.add_column(column, justify="left" if column in ("category", "client", "state", "experiment") else "right")
+    for row in rows:
+        table.add_row(*("-" if value is None else str(value) for value in row.values()))
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(table)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))

@@ -1,0 +1,74 @@
+"""Progress in the terminal: one line that moves, nothing where the output is not a terminal."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+STEP = re.compile(r"^(?P<what>.+): (?P<done>\d+) of (?P<total>\d+)$")
+
+
+def quiet_prefect() -> None:
+    """Leave out what Prefect logs about its own workings; warnings and errors of the runs stay."""
+    for name in ("prefect.events", "prefect._internal", "prefect.server", "httpx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class _ProgressHandler(logging.Handler):
+    """Turns log lines such as `client_0: images extracted: 40 of 80` into bars."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(logging.INFO)
+        self.progress = progress
+        self.bars: dict[str, TaskID] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = STEP.match(record.getMessage())
+        if found:
+            self.update(found["what"], int(found["done"]), int(found["total"]))
+
+    def update(self, what: str, done: int, total: int) -> None:
+        if what not in self.bars:
+            self.bars[what] = self.progress.add_task(what, total=total)
+        self.progress.update(self.bars[what], completed=done, total=total, visible=done < total)
+
+
+@contextmanager
+def show_progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show the progress that tasks log while the block runs; yields a callback for progress of the caller's own."""
+    console = Console(stderr=True)
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        handler = _ProgressHandler(progress)
+        logger = logging.getLogger("prefect.task_runs")
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        try:
+            yield lambda done, total: handler.update(title, done, total)
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)

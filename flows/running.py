@@ -1,0 +1,93 @@
+"""How tasks are run: on which runner, where, and what is said about clients that failed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prefect import Task
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+from data_contracts.config import ExperimentConfig, RuntimeConfig
+from data_contracts.errors import ConfigError
+from data_contracts.stages import Place
+
+R = TypeVar("R")
+
+
+def default_store() -> Path:
+    """`$FEDPATCH_STORE`, or `~/.cache/fedpatch/store`."""
+    return Path(os.environ.get("FEDPATCH_STORE") or Path.home() / ".cache" / "fedpatch" / "store")
+
+
+def place_of(config: ExperimentConfig) -> Place:
+    """Where this run reads and writes. Raises ConfigError when there is no data set."""
+    root = config.dataset.root
+    if root is None:
+        raise ConfigError(
+            "dataset.root: not given; say where the data set lies, such as --set dataset.root=/data/autovi"
+        )
+    return Place(
+        store=(config.runtime.store or default_store()).expanduser().absolute(),
+        data_root=root.expanduser().absolute(),
+        device=config.runtime.device,
+        threads=config.runtime.threads,
+        batch_size=config.training.batch_size,
+        num_workers=config.training.num_workers,
+    )
+
+
+def task_runner(runtime: RuntimeConfig) -> TaskRunner[Any]:
+    """The configured task runner; as many tasks at a time as there are cores unless `workers` is given."""
+    workers = runtime.workers or max(1, (os.cpu_count() or 1) // runtime.threads)
+    match runtime.task_runner:
+        case "threads":
+            return ThreadPoolTaskRunner(max_workers=workers)
+        case "processes":
+            return ProcessPoolTaskRunner(max_workers=workers)
+        case "dask":
+            try:
+                from prefect_dask.task_runners import DaskTaskRunner
+            except ImportError as error:
+                raise ConfigError("runtime.task_runner: dask needs the extra: pip install 'fedpatch[dask]'") from error
+            if runtime.dask_address:
+                return DaskTaskRunner(address=runtime.dask_address)
+            return DaskTaskRunner(cluster_kwargs={"n_workers": workers, "threads_per_worker": 1})
+
+
+def submit(runner: TaskRunner[Any], task: Task[..., R], **parameters: Any) -> PrefectFuture[R]:
+    """Hand a task to the runner; parameters may be futures of other tasks."""
+    future: PrefectFuture[R] = runner.submit(task, parameters=parameters)
+    return future
+
+
+def failure_of(future: PrefectFuture[Any]) -> str | None:
+    """Why a task failed, in one line, or None when it completed. Waits for it."""
+    future.wait()
+    if future.state.is_completed():
+        return None
+    cause = future.result(raise_on_failure=False)
+    text = str(cause) if isinstance(cause, BaseException) and str(cause) else future.state.message or future.state.name
+    name = f"{type(cause).__name__}: " if isinstance(cause, OSError | MemoryError) else ""
+    return name + (text or "unknown").splitlines()[0]
+
+
+class StageClock:
+    """Wall time of each stage of a run, in seconds."""
+
+    def __init__(self) -> None:
+        self.timings_s: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the block; the same name twice adds up."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings_s[name] = round(self.timings_s.get(name, 0.0) + time.perf_counter() - start, 3)

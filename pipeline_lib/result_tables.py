@@ -1,0 +1,79 @@
+"""Results as rows for people: the terminal's table, the UI's tables, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from data_contracts.manifests import IndexedDataset
+from data_contracts.results import CategoryMetrics, FederationSummary, MetricsDocument, MetricValues
+from data_contracts.stages import BackboneSettings
+
+HEADLINE_LIMIT = "0.05"
+THIN_CLASS = 20
+
+
+def per_cent(value: float | None, interval: tuple[float, float] | None = None) -> str:
+    """0.9731 -> "97.3", with its interval "97.3 [96.1, 98.2]"; an undefined value is a dash."""
+    if value is None:
+        return "-"
+    text = f"{100 * value:.1f}"
+    return f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else text
+
+
+def metric_rows(document: MetricsDocument) -> list[dict[str, Any]]:
+    """A row a category and one for their mean: AUROC and AUC-sPRO@0.05 in per cent with intervals, and counts."""
+    rows = [_row(name, values, values.ci95) for name, values in document.categories.items()]
+    return [*rows, _row("mean", document.mean, {})]
+
+
+def _row(name: str, values: MetricValues, ci95: dict[str, tuple[float, float] | None]) -> dict[str, Any]:
+    thin = isinstance(values, CategoryMetrics) and 0 < values.n_defective < THIN_CLASS
+    return {
+        "category": name,
+        "image AUROC": per_cent(values.image_auroc, ci95.get("image_auroc")),
+        "image AP": per_cent(values.image_ap),
+        "AUC-sPRO@0.05": per_cent(values.auc_spro.get(HEADLINE_LIMIT), ci95.get("auc_spro_0.05")),
+        "pixel AUROC": per_cent(values.pixel_auroc),
+        "good": values.n_good,
+        "defective": f"{values.n_defective} (few)" if thin else str(values.n_defective),
+    }
+
+
+def client_rows(federation: FederationSummary) -> list[dict[str, Any]]:
+    """A row a client: images, patches, rows sent, bytes sent and their share of the client's own image files."""
+    rows: list[dict[str, Any]] = []
+    for name, client in federation.clients.items():
+        share = client.upload_bytes / client.raw_image_bytes if client.raw_image_bytes else None
+        rows.append(
+            {
+                "client": name,
+                "state": "delivered",
+                "images": client.train_images,
+                "patches": client.patches,
+                "rows sent": client.coreset_rows,
+                "upload MB": round(client.upload_bytes / 1e6, 2),
+                "share of image bytes": "-" if share is None else f"{100 * share:.0f} %",
+                "covering radius": None if client.covering_radius is None else round(client.covering_radius, 3),
+            }
+        )
+    empty = dict.fromkeys(("images", "patches", "rows sent", "upload MB", "share of image bytes", "covering radius"))
+    rows += [{"client": n, "state": f"failed: {cause}", **empty} for n, cause in federation.failed_clients.items()]
+    rows += [{"client": n, "state": "skipped: no images", **empty} for n in federation.skipped_clients]
+    return rows
+
+
+def run_warnings(
+    indexed: IndexedDataset, backbone: BackboneSettings, failed: dict[str, str], skipped: Sequence[str]
+) -> list[str]:
+    """What a reader of the figures must know."""
+    warnings = []
+    if backbone.weights_source == "random":
+        warnings.append(f"{backbone.backbone} has random weights: the figures say nothing about a trained backbone")
+    if indexed.n_set_aside:
+        warnings.append(f"{indexed.n_set_aside} images cannot be read and were set aside; validation.txt lists them")
+    for category in sorted(set(indexed.categories) - set(indexed.test_categories)):
+        warnings.append(f"{category} has no readable test images and is not measured")
+    warnings += [f"client {name} failed and is not in the bank: {cause}" for name, cause in failed.items()]
+    warnings += [f"client {name} has no images and was skipped" for name in skipped]
+    return warnings

@@ -1,0 +1,212 @@
+"""The run directory: everything that one run leaves for people, and a model that `fedpatch score` can use.
+
+config.yaml, environment.json, metrics.json (all of test), metrics_development.json and metrics_report.json (its
+halves), metrics.parquet, curves.parquet, scores.parquet, partition.parquet, partition_stats.json, validation.json,
+validation.txt, manifests.json, banks/<bank>.npz, model.json, report.html; maps/ where asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_contracts.config import ExperimentConfig
+from data_contracts.manifests import (
+    BankManifest,
+    ClientUploads,
+    IndexedDataset,
+    Manifest,
+    MeasuredCategory,
+    Partition,
+    ScoredCategory,
+)
+from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument
+from data_contracts.stages import BackboneSettings
+from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS
+from data_contracts.validation import ValidationReport
+from pipeline_lib.artifact_store import ArtifactStore, write_file
+from pipeline_lib.config_files import write_config
+from pipeline_lib.evaluation import SUBSETS, metrics_document
+from pipeline_lib.hardware import describe_environment, peak_rss_mb
+from pipeline_lib.metrics import metrics_table
+from pipeline_lib.validation import render_validation_text
+
+METRICS_FILES = {"all": "metrics.json", "development": "metrics_development.json", "report": "metrics_report.json"}
+
+
+def default_run_directory(name: str) -> Path:
+    """runs/<name>-<timestamp>, counted up where that exists."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    path = Path("runs") / f"{name}-{stamp}"
+    number = 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{stamp}-{number}"
+    return path
+
+
+def federation_summary(
+    mode: str,
+    uploads: Sequence[ClientUploads],
+    failed: Mapping[str, str],
+    partition: Partition,
+    banks: Sequence[BankManifest],
+) -> FederationSummary:
+    """What the clients had and sent, and the banks that came of it."""
+    clients = {}
+    for client in uploads:
+        sent = client.uploads
+        clients[client.client_id] = ClientSummary(
+            train_images=sum(upload.n_images for upload in sent),
+            patches=sum(upload.n_patches for upload in sent),
+            coreset_rows=sum(upload.rows for upload in sent),
+            upload_bytes=sum(upload.size_bytes for upload in sent),
+            raw_image_bytes=sum(upload.raw_image_bytes for upload in sent),
+            covering_radius=max(upload.covering_radius for upload in sent),
+        )
+    by_bank = {bank.bank: bank.rows for bank in banks}
+    return FederationSummary(
+        mode=mode,
+        clients=clients,
+        failed_clients=dict(failed),
+        skipped_clients=list(partition.skipped_clients),
+        bank_rows=sum(by_bank.values()),
+        bank_rows_by_category=by_bank,
+    )
+
+
+def read_categories(
+    measured: Sequence[MeasuredCategory], store: ArtifactStore
+) -> tuple[dict[str, dict[str, CategoryMetrics]], list[str]]:
+    """(subset -> category -> metrics, warnings) of the measured categories."""
+    by_subset: dict[str, dict[str, CategoryMetrics]] = {subset: {} for subset in SUBSETS}
+    warnings: list[str] = []
+    for category in measured:
+        document = store.read_json(category.metrics)
+        for subset in SUBSETS:
+            by_subset[subset][category.category] = CategoryMetrics.model_validate(document["subsets"][subset])
+        warnings += document["warnings"]
+    return by_subset, warnings
+
+
+def build_documents(
+    config: ExperimentConfig,
+    measured: Sequence[MeasuredCategory],
+    store: ArtifactStore,
+    federation: FederationSummary,
+    timings_s: Mapping[str, float],
+    warnings: Sequence[str],
+) -> dict[str, MetricsDocument]:
+    """subset -> metrics document."""
+    by_subset, category_warnings = read_categories(measured, store)
+    documents = {}
+    for subset, categories in by_subset.items():
+        document = metrics_document(
+            categories,
+            experiment=config.name,
+            config_hash=config.config_hash(),
+            seed=config.seed,
+            subset=subset,
+        )
+        document.federation = federation
+        document.timings_s = dict(timings_s)
+        document.peak_rss_mb = round(peak_rss_mb(), 1)
+        document.warnings = [*warnings, *category_warnings]
+        documents[subset] = document
+    return documents
+
+
+def write_run_directory(
+    out: Path,
+    store: ArtifactStore,
+    config: ExperimentConfig,
+    backbone: BackboneSettings,
+    indexed: IndexedDataset,
+    validation: Manifest,
+    partition: Partition,
+    banks: Sequence[BankManifest],
+    scored: Sequence[ScoredCategory],
+    measured: Sequence[MeasuredCategory],
+    documents: Mapping[str, MetricsDocument],
+) -> None:
+    """Write everything but the report. Files that exist are replaced, each whole."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_config(config, out / "config.yaml")
+    write_json_file(out / "environment.json", describe_environment())
+    write_metrics_files(
+        out,
+        documents,
+        [store.read_table(category.table) for category in measured],
+        [store.read_table(category.curves) for category in measured],
+    )
+    write_table_file(out / "scores.parquet", [store.read_table(category.scores) for category in scored], IMAGE_SCORES)
+    copy_artifact(store, partition.table, out / "partition.parquet")
+    copy_artifact(store, partition.stats, out / "partition_stats.json")
+    copy_artifact(store, validation, out / "validation.json")
+    copy_artifact(store, indexed.index, out / "dataset_index.parquet")
+    report = ValidationReport.model_validate(store.read_json(validation))
+    write_file(out / "validation.txt", render_validation_text(report).encode())
+    for bank in banks:
+        copy_artifact(store, bank, out / "banks" / f"{safe_name(bank.bank)}.npz")
+    model = {
+        "schema_version": 1,
+        "backbone": backbone.model_dump(mode="json"),
+        "banks": {bank.bank: {"file": f"banks/{safe_name(bank.bank)}.npz", **bank.model_dump()} for bank in banks},
+    }
+    write_json_file(out / "model.json", model)
+
+
+def write_metrics_files(
+    out: Path,
+    documents: Mapping[str, MetricsDocument],
+    tables: Sequence[pd.DataFrame],
+    curves: Sequence[pd.DataFrame],
+) -> None:
+    """metrics.json and its halves, metrics.parquet (with the means over categories) and curves.parquet."""
+    for subset, document in documents.items():
+        write_json_file(out / METRICS_FILES[subset], document.model_dump(mode="json"))
+    means = [metrics_table({}, document.mean, subset=subset) for subset, document in documents.items()]
+    write_table_file(out / "metrics.parquet", [*tables, *means], METRICS)
+    write_table_file(out / "curves.parquet", curves, CURVES)
+
+
+def copy_artifact(store: ArtifactStore, manifest: Manifest, target: Path) -> None:
+    """A checked artifact under a name for people: a hard link where the file system allows it, else a copy."""
+    source = store.verify(manifest)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        temporary = target.with_name(f".{target.name}.tmp")
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+
+
+def write_json_file(path: Path, value: Any) -> None:
+    """Write a JSON value for people: indented, keys in order of writing."""
+    write_file(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_table_file(path: Path, frames: Sequence[pd.DataFrame], schema: pa.Schema) -> None:
+    """Write frames one after the other as one Parquet file in this schema."""
+    tables = [pa.Table.from_pandas(frame, schema=schema, preserve_index=False) for frame in frames if len(frame)]
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(None), sink, compression="zstd")
+    write_file(path, memoryview(sink.getvalue()))
+
+
+def safe_name(name: str) -> str:
+    """A file name for any category or client id."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)

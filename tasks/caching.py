@@ -1,0 +1,218 @@
+"""How a stage decides that it need not run: content hashes in, content hashes out.
+
+The key of a task run is its stage, the version of the code behind it, and the canonical JSON of its inputs, where a
+manifest counts only by its content hash. A record counts only while the artifacts that it names are intact: the key
+is computed anew for every run, and a record whose artifact is missing or damaged is dropped on that occasion.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import inspect
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from prefect import Task
+from prefect.cache_policies import CachePolicy
+from prefect.context import TaskRunContext
+from prefect.transactions import IsolationLevel
+from pydantic import BaseModel, ValidationError
+
+from data_contracts.config import canonical_hash
+from data_contracts.manifests import Manifest
+from data_contracts.stages import BackboneSettings, Place
+from pipeline_lib.artifact_store import ArtifactStore
+from pipeline_lib.features import image_manifests
+from tasks.locking import FlockLockManager
+
+logger = logging.getLogger(__name__)
+
+CODE_PACKAGES = ("pipeline_lib", "data_contracts")
+Tree = TypeVar("Tree", bound=ast.AST)
+RECORDS_DIRECTORY = "records"
+LOCKS_DIRECTORY = "locks"
+
+
+@dataclass
+class StagePolicy(CachePolicy):
+    """Cache policy of one stage on one artifact store."""
+
+    stage: str = ""
+    version: str = ""
+    store_root: str = ""
+    ignored: tuple[str, ...] = ("place",)
+
+    def compute_key(
+        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
+    ) -> str:
+        """Key of this call; drops the key's record first when it is no longer good."""
+        values = {name: canonical_value(value) for name, value in inputs.items() if name not in self.ignored}
+        key = f"{self.stage}-{canonical_hash([self.stage, self.version, values])}"
+        self.drop_broken_record(key)
+        return key
+
+    def drop_broken_record(self, key: str) -> None:
+        """Remove the record of `key` when it cannot be read or names an artifact that is not intact.
+
+        A record whose key is locked is being computed right now and is left alone.
+        """
+        record = Path(self.store_root) / RECORDS_DIRECTORY / key
+        if not record.exists():
+            return
+        locks = FlockLockManager(Path(self.store_root) / LOCKS_DIRECTORY)
+        holder = f"check-{id(self)}"
+        if not locks.acquire_lock(key, holder, acquire_timeout=0):
+            return
+        try:
+            problem = record_problem(record, ArtifactStore(self.store_root))
+            if problem:
+                logger.warning("stage %s runs again: %s", self.stage, problem)
+                record.unlink(missing_ok=True)
+        finally:
+            locks.release_lock(key, holder)
+
+
+def stage_policy(task: Task[..., Any], store_root: Path) -> StagePolicy:
+    """The policy of a stage on one store."""
+    policy = StagePolicy(stage=task.name, version=task_version(task), store_root=str(store_root))
+    policy.lock_manager = FlockLockManager(Path(store_root) / LOCKS_DIRECTORY)
+    policy.isolation_level = IsolationLevel.SERIALIZABLE
+    return policy
+
+
+def task_version(task: Task[..., Any]) -> str:
+    """Version of the code behind a task: its own source and the library modules that its body names."""
+    source = ast.parse(inspect.getsource(sys.modules[task.fn.__module__]))
+    body = next(n for n in source.body if isinstance(n, ast.FunctionDef) and n.name == task.fn.__name__)
+    used = {node.id for node in ast.walk(body) if isinstance(node, ast.Name)}
+    names = {name: value.__name__ for name, value in task.fn.__globals__.items() if isinstance(value, ModuleType)}
+    modules = sorted(names[name] for name in used & set(names) if names[name].split(".")[0] in CODE_PACKAGES)
+    body.decorator_list = []
+    own = hashlib.sha256(ast.dump(_without_docstrings(body)).encode()).hexdigest()
+    return canonical_hash([own, code_version(*modules, "pipeline_lib.artifact_store", "data_contracts.tables")])[:16]
+
+
+def canonical_value(value: Any) -> Any:
+    """A value as JSON for a cache key: manifests by content hash, settings by their values; anything else is refused.
+
+    Raises TypeError for types that have no canonical form; nothing is pickled.
+    """
+    match value:
+        case Manifest():
+            return {"kind": value.kind, "sha256": value.sha256, **_upload_identity(value)}
+        case BackboneSettings():
+            return value.identity()
+        case Place():
+            raise TypeError("a Place is not part of a cache key")
+        case BaseModel():
+            return {name: canonical_value(getattr(value, name)) for name in type(value).model_fields}
+        case dict():
+            return {str(key): canonical_value(item) for key, item in value.items()}
+        case list() | tuple():
+            return [canonical_value(item) for item in value]
+        case Path():
+            return value.as_posix()
+        case None | bool() | int() | float() | str():
+            return value
+    raise TypeError(f"a {type(value).__name__} cannot be part of a cache key")
+
+
+def _upload_identity(manifest: Manifest) -> dict[str, Any]:
+    extra = set(type(manifest).model_fields) - set(Manifest.model_fields)
+    return {name: getattr(manifest, name) for name in sorted(extra)}
+
+
+def record_problem(record: Path, store: ArtifactStore) -> str | None:
+    """Why a result record does not count, or None when it does."""
+    try:
+        manifests = list(manifests_in(json.loads(record.read_text(encoding="utf-8"))))
+    except (OSError, ValueError):
+        return f"its record {record.name} cannot be read"
+    for manifest in manifests:
+        if not store.is_intact(manifest):
+            return f"artifact {manifest.path} is missing or damaged"
+        if manifest.kind == "patch_features":
+            for image in image_manifests(store.read_table(manifest)):
+                if not store.is_intact(image):
+                    return f"artifact {image.path} is missing or damaged"
+    return None
+
+
+def manifests_in(value: Any) -> Iterator[Manifest]:
+    """All manifests anywhere in a JSON value (also in strings that hold JSON, as Prefect's records do)."""
+    if isinstance(value, dict):
+        if {"kind", "path", "sha256", "size_bytes", "rows"} <= set(value):
+            try:
+                yield Manifest.model_validate({name: value[name] for name in Manifest.model_fields})
+            except ValidationError:
+                pass
+            else:
+                return
+        for item in value.values():
+            yield from manifests_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from manifests_in(item)
+    elif isinstance(value, str) and value[:1] in "{[":
+        try:
+            yield from manifests_in(json.loads(value))
+        except ValueError:
+            return
+
+
+@functools.cache
+def code_version(*modules: str) -> str:
+    """Hash of the code of these modules and of all of ours that they import, without comments and docstrings."""
+    seen: dict[str, str] = {}
+    pending = list(modules)
+    while pending:
+        module = pending.pop()
+        if module in seen:
+            continue
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            continue
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        pending.extend(name for name in _imported_modules(tree) if name.split(".")[0] in CODE_PACKAGES)
+        seen[module] = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()
+    return canonical_hash(seen)[:16]
+
+
+def _imported_modules(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if _is_module(node.module, alias.name))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def _is_module(package: str, name: str) -> bool:
+    if package.split(".")[0] not in CODE_PACKAGES:
+        return False
+    try:
+        return importlib.util.find_spec(f"{package}.{name}") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _without_docstrings(tree: Tree) -> Tree:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:] or [ast.Pass()]
+    return tree

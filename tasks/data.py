@@ -1,0 +1,96 @@
+"""Tasks on the data set: index it, check it, cut it into clients."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from data_contracts.config import DatasetConfig, FederatedConfig, ModelConfig, PreprocessingConfig
+from data_contracts.manifests import ClientImages, IndexedDataset, Manifest, Partition
+from data_contracts.stages import BackboneSettings, Place
+from data_contracts.tables import CLIENT_IMAGES, DATASET_INDEX, PARTITION
+from pipeline_lib import backbone, client_tables, dataset_index, partition, partition_stats, seeding, validation
+from tasks.stage import open_store, progress_log, stage
+
+
+@task(name="fingerprint-dataset")
+def fingerprint_dataset(dataset: DatasetConfig, place: Place) -> str:
+    """A hash that changes when any file of the data set does; cheap, so that it runs every time."""
+    return dataset_index.dataset_fingerprint(place.data_root, layout=dataset.layout, categories=dataset.categories)
+
+
+@task(name="resolve-backbone")
+def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, seed: int) -> BackboneSettings:
+    """Fill in the backbone's layers, mean and std, and find its weights."""
+    return backbone.resolve_backbone(model, preprocessing, seed=seed)
+
+
+@stage("index-dataset")
+def index_dataset(fingerprint: str, dataset: DatasetConfig, place: Place) -> IndexedDataset:
+    """Find, open and hash every image (DESIGN artifact 1)."""
+    store = open_store(place)
+    index = dataset_index.index_dataset(
+        place.data_root,
+        layout=dataset.layout,
+        categories=dataset.categories,
+        max_images=dataset.max_images,
+        progress=progress_log("images indexed"),
+    )
+    if dataset.on_bad_image == "fail":
+        client_tables.refuse_bad_images(index)
+    categories = tuple(sorted(set(index.category)))
+    truth = {
+        category: client_tables.ground_truth_sha256(index, place.data_root, category, layout=dataset.layout)
+        for category in categories
+    }
+    manifest = store.write_table("dataset_index", index, DATASET_INDEX)
+    return IndexedDataset(
+        index=manifest,
+        categories=categories,
+        truth_sha256=truth,
+        test_categories=tuple(c for c in categories if len(client_tables.category_test_table(index, c))),
+        n_set_aside=int((index.problem != "").sum()),
+    )
+
+
+@stage("validate-dataset")
+def validate_dataset(
+    fingerprint: str,
+    indexed: IndexedDataset,
+    dataset: DatasetConfig,
+    preprocessing: PreprocessingConfig,
+    defect_weights: dict[str, float] | str,
+    place: Place,
+) -> Manifest:
+    """Check images and masks; findings are listed, nothing is fatal."""
+    store = open_store(place)
+    report = validation.validate_dataset(
+        store.read_table(indexed.index),
+        place.data_root,
+        layout=dataset.layout,
+        defect_weights=defect_weights,
+        categories=dataset.categories,
+        preprocessing=preprocessing,
+    )
+    return store.write_json("validation_report", report.model_dump(mode="json"), rows=len(report.findings))
+
+
+@stage("partition-dataset")
+def partition_dataset(index: Manifest, federated: FederatedConfig, seed: int, place: Place) -> Partition:
+    """Give every training image to one client (DESIGN artifact 2); clients without images are skipped and listed."""
+    store = open_store(place)
+    table = store.read_table(index)
+    frame = partition.partition_images(table, federated, rng=seeding.stage_rng(seed, "partition"))
+    names = ("centralized",) if federated.mode == "centralized" else partition.client_ids(federated)
+    clients = []
+    for name in names:
+        rows = client_tables.client_table(table, frame, name)
+        if len(rows):
+            images = store.write_table("client_images", rows, CLIENT_IMAGES)
+            clients.append(ClientImages(client_id=name, images=images, categories=tuple(sorted(set(rows.category)))))
+    stats = partition_stats.compute_partition_stats(table, frame, clients=names)
+    return Partition(
+        table=store.write_table("partition", frame, PARTITION),
+        stats=store.write_json("partition_stats", stats),
+        clients=tuple(clients),
+        skipped_clients=tuple(sorted(set(names) - {client.client_id for client in clients})),
+    )

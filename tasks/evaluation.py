@@ -1,0 +1,84 @@
+"""Tasks on test images: features, anomaly maps and scores, metrics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from data_contracts.manifests import BankManifest, Manifest, MeasuredCategory, ScoredCategory
+from data_contracts.stages import BackboneSettings, EvaluationSettings, Place, ScoringSettings
+from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS, PATCH_FEATURES
+from pipeline_lib import backbone, client_tables, evaluation, features, hardware, memory_bank, scoring
+from tasks.stage import open_store, progress_log, stage
+
+
+@stage("extract-test-features", run_name="extract-test-{category}")
+def extract_test_features(
+    index: Manifest, category: str, settings: BackboneSettings, size: tuple[int, int], place: Place
+) -> Manifest:
+    """Patch features of a category's test images (DESIGN artifact 3)."""
+    store = open_store(place)
+    rows = client_tables.category_test_table(store.read_table(index), category)
+    table = features.extract_features(
+        features.image_rows(rows, place.data_root),
+        store,
+        backbone.shared_extractor(settings, hardware.pick_device(place.device)),
+        {category: size},
+        batch_size=place.batch_size,
+        num_workers=place.num_workers,
+        progress=progress_log(f"{category}: test images extracted"),
+    )
+    return store.write_table("patch_features", table, PATCH_FEATURES)
+
+
+@stage("score-category", run_name="score-{category}")
+def score_category(
+    index: Manifest,
+    patch_features: Manifest,
+    bank: BankManifest,
+    category: str,
+    settings: ScoringSettings,
+    place: Place,
+) -> ScoredCategory:
+    """Anomaly maps and image scores of a category's test images (DESIGN artifact 6)."""
+    store = open_store(place)
+    rows = client_tables.category_test_table(store.read_table(index), category)
+    model = memory_bank.MemoryBank(
+        store.read_arrays(bank)["features"], use_faiss=settings.use_faiss, search=settings.search, seed=settings.seed
+    )
+    scored = scoring.score_images(
+        store.read_table(patch_features), store, model, settings, progress=progress_log(f"{category}: images scored")
+    )
+    maps = {"maps": scored.maps, "image_ids": np.array(scored.image_ids, dtype=np.str_)}
+    table = pd.DataFrame({"image_id": scored.image_ids, "score": scored.scores}).merge(rows, on="image_id")
+    return ScoredCategory(
+        category=category,
+        maps=store.write_arrays("anomaly_maps", maps, rows=len(scored.maps)),
+        scores=store.write_table("image_scores", table, IMAGE_SCORES),
+    )
+
+
+@stage("measure-category", run_name="measure-{category}")
+def measure_category(
+    index: Manifest,
+    truth_sha256: str,
+    scored: ScoredCategory,
+    category: str,
+    settings: EvaluationSettings,
+    on_bad_image: str,
+    place: Place,
+) -> MeasuredCategory:
+    """Metrics of one category on all of test and on its halves (DESIGN artifact 7)."""
+    store = open_store(place)
+    rows = client_tables.category_test_table(store.read_table(index), category)
+    loaders, scores = evaluation.stored_maps(
+        rows, store.read_arrays(scored.maps)["maps"], store.read_table(scored.scores), settings.smoothing_sigma
+    )
+    result = evaluation.evaluate_category(rows, place.data_root, loaders, scores, settings, on_bad_image=on_bad_image)
+    document = {subset: metrics.model_dump(mode="json") for subset, metrics in result.metrics.items()}
+    return MeasuredCategory(
+        category=category,
+        metrics=store.write_json("metrics_document", {"subsets": document, "warnings": result.warnings}),
+        table=store.write_table("metrics_table", result.table, METRICS),
+        curves=store.write_table("curves", result.curves, CURVES),
+    )

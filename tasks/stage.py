@@ -1,0 +1,78 @@
+"""What all stages share: which failures are worth a second try, progress for people, and the way onto a store."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task, task
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.logging import get_run_logger
+
+from data_contracts.errors import FedpatchError
+from data_contracts.stages import Place
+from pipeline_lib.artifact_store import ArtifactStore
+from pipeline_lib.hardware import limit_threads
+from tasks.caching import RECORDS_DIRECTORY, stage_policy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRY_DELAYS_SECONDS = [float(s) for s in os.environ.get("FEDPATCH_RETRY_DELAYS", "2,10").split(",") if s]
+PERMANENT = (FedpatchError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, TypeError)
+
+
+def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether trying again may help: not for bad data, a wrong configuration or a missing file."""
+    try:
+        state.result()
+    except PERMANENT:
+        return False
+    except Exception:
+        return True
+    return False
+
+
+def stage(name: str, *, run_name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """A Prefect task that persists its manifests as JSON and retries transient failures with growing delays."""
+    return task(
+        name=name,
+        task_run_name=run_name,
+        persist_result=True,
+        result_serializer="json",
+        cache_result_in_memory=False,
+        retries=len(RETRY_DELAYS_SECONDS),
+        retry_delay_seconds=RETRY_DELAYS_SECONDS,
+        retry_condition_fn=is_transient,
+    )
+
+
+def on_store(task_: Task[P, R], place: Place) -> Task[P, R]:
+    """The task with its cache, results and locks on the place's store."""
+    return task_.with_options(
+        cache_policy=stage_policy(task_, place.store), result_storage=place.store / RECORDS_DIRECTORY
+    )
+
+
+def open_store(place: Place) -> ArtifactStore:
+    """The place's artifact store, with this process's threads set as the place says."""
+    limit_threads(place.threads)
+    return ArtifactStore(place.store)
+
+
+def progress_log(what: str, *, steps: int = 10) -> Callable[[int, int], None]:
+    """A progress callback that logs to the task run about `steps` times."""
+    log = get_run_logger()
+    level = logging.INFO
+    last = -1
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        step = done * steps // total if total else steps
+        if step > last:
+            last = step
+            log.log(level, "%s: %d of %d", what, done, total)
+
+    return report
