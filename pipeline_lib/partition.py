@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,7 @@ from data_contracts.config import FederatedConfig
 from data_contracts.errors import ArtifactError, ConfigError, DatasetError
 from data_contracts.tables import PARTITION
 from pipeline_lib.artifact_store import write_file
-
-if TYPE_CHECKING:
-    from pipeline_lib.autovi_dataset import AutoVIDataset, AutoVISubset
+from pipeline_lib.autovi_dataset import AutoVIDataset, AutoVISubset
 
 CENTRALIZED_CLIENT = "centralized"
 ALL_CATEGORIES = "all"
@@ -229,8 +227,6 @@ class _Partitioner:
 
     def create_subsets(self, dataset: AutoVIDataset) -> dict[str, AutoVISubset]:
         """Client id -> a view of `dataset` with that client's images."""
-        from pipeline_lib.autovi_dataset import AutoVISubset
-
         return {client: AutoVISubset(dataset, indices) for client, indices in self.partition(dataset).items()}
 
 

@@ -29,7 +29,7 @@ def screw(canvas: Canvas, look: Look, use: str, center: Point, radius: float) ->
     finish = float(look.rng(f"{use}/finish").choice([1.0, 0.85, 0.5]))
     colour = shade(look.colour(f"{use}/colour", STEEL, 9), finish)
     angle = float(look.rng(f"{use}/angle").uniform(0, 60))
-    canvas.disc((center[0] + 0.12 * radius, center[1] + 0.15 * radius), 1.06 * radius, (0, 0, 0, 90))
+    canvas.disc((center[0] + 0.08 * radius, center[1] + 0.1 * radius), 1.02 * radius, (0, 0, 0, 80))
     canvas.disc(center, radius, colour)
     canvas.ring(center, radius, 0.12 * radius, (70, 70, 74))
     canvas.star(center, 0.66 * radius, 6, shade(colour, 0.65), angle_deg=angle)

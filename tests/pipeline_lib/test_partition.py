@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from data_contracts.config import FederatedConfig
 from data_contracts.errors import ArtifactError, ConfigError, DatasetError
 from data_contracts.tables import PARTITION
+from pipeline_lib.autovi_dataset import AutoVIDataset
 from pipeline_lib.partition import (
     CategoryPartitioner,
     DirichletPartitioner,
@@ -42,14 +44,6 @@ def make_index(counts: dict[str, int]) -> pd.DataFrame:
         rows.append((f"{category}/test/good/0000", category, "test", "good", 0, ""))
         rows.append((f"{category}/test/missing/0000", category, "test", "missing", 1, ""))
     return pd.DataFrame(rows, columns=["image_id", "category", "split", "label", "label_index", "problem"])
-
-
-def category_counts(partition: pd.DataFrame) -> dict[str, Counter[str]]:
-    """Client -> category -> images, counted from the image ids."""
-    counts: dict[str, Counter[str]] = {}
-    for image_id, client in zip(partition["image_id"], partition["client_id"], strict=True):
-        counts.setdefault(client, Counter())[image_id.split("/")[0]] += 1
-    return counts
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -255,6 +249,24 @@ def test_classes_give_what_the_functions_give() -> None:
     assert CategoryPartitioner(assignments, 0.2, seed=5).partition(dataset) == category_shards(
         CATEGORIES, {"client_0": ["a"], "client_1": ["b", "c"], "qc": ["all"]}, 0.2, rng=rng(5)
     )
+
+
+def test_subsets_are_views_of_each_clients_images(tmp_path: Path) -> None:
+    for category, count in {"a": 5, "b": 4}.items():
+        good = tmp_path / category / "train" / "good"
+        good.mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (32, 32), (10 * number, 0, 0)).save(good / f"{number:04d}.png")
+    dataset = AutoVIDataset(tmp_path, split="train")
+    partitioner = CategoryPartitioner({"x": ["a"], "y": ["b"]}, seed=3)
+    subsets = partitioner.create_subsets(dataset)
+    assert {client: {sample[2] for sample in subset.samples} for client, subset in subsets.items()} == {
+        "x": {"a"},
+        "y": {"b"},
+    }
+    assert [len(subset) for subset in subsets.values()] == [5, 4]
+    stats = compute_partition_stats(dataset, partitioner.partition(dataset))
+    assert stats["by_category"] == {"a": 5, "b": 4}
 
 
 def test_a_partitioner_gives_the_same_twice() -> None:

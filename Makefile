@@ -1,0 +1,34 @@
+# `make` prints what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO ?= demo
+
+.PHONY: help install demo test test-slow lint serve bench clean
+
+help: ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(STAMP)
+
+install: $(STAMP) ## set up .venv with the exact versions of constraints.txt
+
+demo: $(STAMP) ## a small made-up data set, centralized and federated, offline; prints the results
+	$(BIN)/fedpatch demo --out $(DEMO)
+
+test: $(STAMP) ## formatting, lint, types, layers, and the fast tests (about ten minutes on two cores)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest -m "not slow and not e2e"
+
+test-slow: $(STAMP) ## the slow tests and those with real servers and browsers
+	$(BIN)/pytest -m "slow or e2e"
+
+clean: ## remove what make demo and the tools left (not .venv, not runs/)
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,70 @@
+"""Fixtures for all tests: one thread, a Prefect server of the tests' own, tiny data sets, real data where it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("FEDPATCH_RETRY_DELAYS", "0.1")
+
+import pytest
+
+from tests.dataset_fixtures import write_tiny_autovi
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    from pipeline_lib.hardware import limit_threads
+
+    limit_threads(1)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Prefect server and home for this test session alone."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two categories of tiny images in AutoVI's layout; not to be changed by a test."""
+    return write_tiny_autovi(
+        tmp_path_factory.mktemp("tiny"), categories=("pipe_clip", "tank_screw"), train=9, good=4, defective=3
+    )
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real images: $FEDPATCH_REAL_DATA, or ../shared/datasets/real3 beside the checkout."""
+    path = Path(os.environ.get("FEDPATCH_REAL_DATA", ROOT.parent / "shared" / "datasets" / "real3"))
+    if not path.is_dir():
+        pytest.skip(f"real images are not at {path}; set FEDPATCH_REAL_DATA to have this test run")
+    return path
+
+
+def experiment_values(root: Path, store: Path, out: Path, **sections: Any) -> dict[str, Any]:
+    """Values of a quick configuration on tiny images; sections are merged in."""
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "seed": 1,
+        "dataset": {"root": str(root)},
+        "preprocessing": {"small_size": [64, 64], "large_size": [96, 64]},
+        "model": {"backbone": "efficientnet_lite0", "coreset_percentage": 0.1},
+        "evaluation": {"bootstrap": 50},
+        "federated": {"mode": "federated", "num_clients": 3},
+        "training": {"num_workers": 1},
+        "runtime": {"store": str(store), "out": str(out)},
+    }
+    for name, section in sections.items():
+        values[name] = {**values.get(name, {}), **section} if isinstance(section, dict) else section
+    return values

@@ -1,0 +1,116 @@
+"""The configuration: defaults, bounds, the guide's two files, hashes."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from data_contracts.config import ExperimentConfig, canonical_json
+from data_contracts.defects import DefectEntry
+from data_contracts.stages import CoresetSettings
+from tests.conftest import ROOT
+
+GUIDE_BASELINE = """
+model: {backbone: wide_resnet50_2, layers: [layer2, layer3], coreset_percentage: 0.1, neighborhood_size: 3,
+        use_faiss: true}
+preprocessing: {small_size: [400, 400], large_size: [1000, 750], mean: [0.485, 0.456, 0.406],
+                std: [0.229, 0.224, 0.225]}
+training: {batch_size: 32, num_workers: 4}
+inference: {num_neighbors: 1}
+seed: 42
+"""
+GUIDE_FEDERATED = (
+    GUIDE_BASELINE
+    + """
+federated:
+  num_clients: 5
+  partitioning: category
+  num_rounds: 1
+  qc_sample_ratio: 0.1
+  client_assignments:
+    0: [engine_wiring]
+    1: [underbody_pipes, underbody_screw]
+    2: [tank_screw, pipe_staple]
+    3: [pipe_clip]
+    4: all
+aggregation: {strategy: federated_coreset, global_bank_size: 10000, weight_by_samples: true, oversample_factor: 2.0}
+"""
+)
+
+
+def test_the_guides_baseline_file_loads_as_centralized() -> None:
+    config = ExperimentConfig.model_validate(yaml.safe_load(GUIDE_BASELINE))
+    assert config.federated.mode == "centralized"
+    assert config.preprocessing.size("tank_screw") == (1000, 750)
+    assert config.preprocessing.size("pipe_clip") == (400, 400)
+
+
+def test_the_guides_federated_file_loads_as_federated() -> None:
+    config = ExperimentConfig.model_validate(yaml.safe_load(GUIDE_FEDERATED))
+    assert config.federated.mode == "federated"
+    assert config.federated.client_assignments["client_4"] == ("all",)
+    assert config.aggregation.global_bank_size == 10000
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_configuration_is_valid_yaml_for_its_model(path: object) -> None:
+    from pathlib import Path
+
+    text = Path(str(path)).read_text(encoding="utf-8")
+    if "experiments:" not in text:
+        ExperimentConfig.model_validate(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        ({"modle": {}}, "modle"),
+        ({"model": {"coreset_percentage": 0}}, "coreset_percentage"),
+        ({"model": {"coreset_percentage": 1.5}}, "coreset_percentage"),
+        ({"model": {"neighborhood_size": 2}}, "neighborhood_size"),
+        ({"preprocessing": {"mean": [0.5, 0.5, 0.5]}}, "go together"),
+        ({"preprocessing": {"small_size": [4, 400]}}, "32 to 8192"),
+        ({"federated": {"partitioning": "category"}}, "client_assignments"),
+        ({"federated": {"num_clients": 3, "min_clients": 4}}, "only 3 clients"),
+        ({"inference": {"image_score": "reweighted"}}, "num_neighbors"),
+        ({"aggregation": {"global_bank_size": "most"}}, "global_bank_size"),
+        ({"evaluation": {"fpr_limits": [0.05, 1.5]}}, "fpr_limits"),
+    ],
+)
+def test_wrong_values_are_refused(values: dict[str, object], part: str) -> None:
+    with pytest.raises(ValidationError, match=part):
+        ExperimentConfig.model_validate(values)
+
+
+def test_hash_covers_what_changes_results_and_nothing_else() -> None:
+    base = ExperimentConfig()
+    same = ExperimentConfig.model_validate({"name": "other", "dataset": {"root": "/x"}, "runtime": {"workers": 3}})
+    other = ExperimentConfig.model_validate({"seed": 43})
+    assert base.config_hash() == same.config_hash() != other.config_hash()
+    assert len(base.config_hash()) == 16
+
+
+def test_a_client_sends_oversample_factor_times_its_quota_at_most_everything() -> None:
+    config = ExperimentConfig.model_validate(
+        {
+            "model": {"coreset_percentage": 0.1},
+            "federated": {"num_clients": 2, "coreset_percentage_by_client": {"client_1": 0.4}},
+            "aggregation": {"oversample_factor": 3},
+        }
+    )
+    assert CoresetSettings.of(config, "client_0").ratio == pytest.approx(0.3)
+    assert CoresetSettings.of(config, "client_1").ratio == 1.0
+
+
+def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
+    assert canonical_json({"b": 1, "a": [1, 2]}) == canonical_json({"a": [1, 2], "b": 1}) == '{"a":[1,2],"b":1}'
+
+
+@pytest.mark.parametrize(
+    ("threshold", "relative", "area", "expected"),
+    [(0.5, True, 9, 4), (1, True, 9, 9), (120, False, 50, 50), (30, False, 50, 30), (0.01, True, 9, 1)],
+)
+def test_saturation_area(threshold: float, relative: bool, area: int, expected: int) -> None:
+    entry = DefectEntry(defect_name="x", pixel_value=1, saturation_threshold=threshold, relative_saturation=relative)
+    assert entry.saturation_area_px(area) == expected

@@ -1,0 +1,143 @@
+"""Backbones: real weights, the cut, neighborhood averaging, grids, clear errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+
+from data_contracts.config import ModelConfig, PreprocessingConfig
+from data_contracts.errors import ConfigError, WeightsError
+from pipeline_lib.backbone import (
+    FeatureExtractor,
+    apply_local_neighborhood_averaging,
+    backbone_source,
+    find_pretrained_weights,
+    resolve_backbone,
+)
+
+
+@pytest.fixture(scope="module")
+def lite0() -> FeatureExtractor:
+    return FeatureExtractor("efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def wide_resnet() -> FeatureExtractor:
+    return FeatureExtractor("wide_resnet50_2", weights="random", seed=3)
+
+
+def test_offline_backbone_equals_timms_feature_maps_bit_for_bit(lite0: FeatureExtractor) -> None:
+    path, _ = find_pretrained_weights("efficientnet_lite0", backbone_source("efficientnet_lite0"))
+    full = timm.create_model("tf_efficientnet_lite0").eval()
+    weights = torch.load(path, weights_only=True)
+    full.load_state_dict(dict(zip(full.state_dict(), weights.values(), strict=True)))
+    reference = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3)).eval()
+    reference.load_state_dict({k: v for k, v in full.state_dict().items() if k in reference.state_dict()})
+    images = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        fine, coarse = (
+            apply_local_neighborhood_averaging(m, 3)
+            for m in reference.to(memory_format=torch.channels_last)(
+                images.contiguous(memory_format=torch.channels_last)
+            )
+        )
+        coarse = torch.nn.functional.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
+        torch.testing.assert_close(lite0(images), torch.cat([fine, coarse], dim=1), rtol=0, atol=0)
+
+
+def test_mean_and_std_are_the_backbones_own() -> None:
+    lite = resolve_backbone(ModelConfig(backbone="efficientnet_lite0"), PreprocessingConfig(), seed=0)
+    assert (lite.mean, lite.std, lite.layers) == ((0.5,) * 3, (0.5,) * 3, ("blocks.2", "blocks.4"))
+    wide = resolve_backbone(ModelConfig(weights="random"), PreprocessingConfig(), seed=0)
+    assert wide.mean == (0.485, 0.456, 0.406)
+    assert wide.layers == ("layer2", "layer3")
+
+
+def test_wide_resnet_gives_the_guides_50x50x1536(wide_resnet: FeatureExtractor) -> None:
+    pixels = torch.zeros(1, 400, 400, 3, dtype=torch.uint8)
+    features, grid = wide_resnet.extract(pixels)
+    assert grid == (50, 50)
+    assert features.shape == (1, 2500, 1536)
+
+
+def test_nothing_past_the_last_layer_is_computed(wide_resnet: FeatureExtractor) -> None:
+    calls: list[str] = []
+    handle = wide_resnet.network.layer4.register_forward_hook(lambda *_: calls.append("layer4"))  # type: ignore[union-attr]
+    wide_resnet.extract(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    handle.remove()
+    assert calls == []
+
+
+def test_random_weights_depend_on_the_seed_only() -> None:
+    pixels = torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    same = [FeatureExtractor("resnet18", weights="random", seed=5).extract(pixels)[0] for _ in range(2)]
+    other = FeatureExtractor("resnet18", weights="random", seed=6).extract(pixels)[0]
+    assert torch.equal(same[0], same[1])
+    assert not torch.equal(same[0], other)
+
+
+def test_weights_path_is_loaded_and_hashed(tmp_path: Path) -> None:
+    network = torchvision.models.resnet18(weights=None)
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    extractor = FeatureExtractor("resnet18", weights_path=tmp_path / "w.pth")
+    loaded = extractor.network.state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
+    assert extractor.settings.weights_sha256 != FeatureExtractor("resnet18", weights="random").settings.weights_sha256
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_neighborhood_averaging_is_the_uniform_kernel_with_zero_padding(size: int) -> None:
+    features = torch.randn(1, 2, 6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    averaged = apply_local_neighborhood_averaging(features, size)
+    half = size // 2
+    for y, x in [(0, 0), (3, 4), (5, 6), (0, 3)]:
+        window = features[0, :, max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1]
+        torch.testing.assert_close(averaged[0, :, y, x], window.sum(dim=(1, 2)) / size**2)
+
+
+def test_batch_and_position_do_not_change_a_single_images_features(lite0: FeatureExtractor) -> None:
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8))
+    alone = torch.cat([lite0.extract(pixels[i : i + 1])[0] for i in (2, 0, 1)])
+    again = torch.cat([lite0.extract(pixels[i : i + 1])[0] for i in (0, 1, 2)])
+    assert torch.equal(alone[[1, 2, 0]], again)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda p: FeatureExtractor("no_such_net"), ConfigError, "model.backbone: got 'no_such_net'"),
+        (lambda p: FeatureExtractor("efficientnet_lite0", ["blocks.9"]), ConfigError, "no layer 'blocks.9'"),
+        (lambda p: FeatureExtractor("densenet121", weights="random"), ConfigError, "name them"),
+        (lambda p: FeatureExtractor("resnet18", weights_path=p / "none.pth"), WeightsError, "there is no file"),
+        (lambda p: FeatureExtractor("resnet18", weights_path=_written(p)), WeightsError, "not a state dict"),
+        (lambda p: FeatureExtractor("resnet34", weights_path=_other(p)), WeightsError, "tensors, the network has"),
+    ],
+)
+def test_errors_say_what_to_do(tmp_path: Path, call: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(tmp_path)  # type: ignore[operator]
+
+
+def _written(directory: Path) -> Path:
+    (directory / "bad.pth").write_bytes(b"not weights")
+    return directory / "bad.pth"
+
+
+def _other(directory: Path) -> Path:
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), directory / "18.pth")
+    return directory / "18.pth"
+
+
+def test_missing_pretrained_weights_are_an_error_not_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_args: object, **_kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(WeightsError, match=r"no network.*weights_path.*efficientnet_lite0"):
+        FeatureExtractor("wide_resnet50_2")
