@@ -12,6 +12,7 @@ ArtifactKind = Literal[
     "partition",
     "partition_stats",
     "client_images",
+    "test_images",
     "image_features",
     "patch_features",
     "client_upload",
@@ -87,7 +88,7 @@ class IndexedDataset(BaseModel):
     index: Manifest
     categories: tuple[str, ...]
     truth_sha256: dict[str, str] = Field(description="category -> SHA-256 over its masks and defects_config.json")
-    test_categories: tuple[str, ...] = Field(description="categories with readable test images")
+    test_images: dict[str, Manifest] = Field(description="category -> its readable test images, where it has any")
     n_set_aside: int = Field(ge=0, description="images that cannot be read")
 
 

@@ -57,6 +57,7 @@ class CoresetSettings(Settings):
     seed: int
     subsampling: Literal["kcenter", "random", "density"]
     ratio: float  # share of the client's patches that is sent: quota x oversample_factor
+    round_up: bool = False  # in a federation, so that quotas add up to the baseline's rows
     bank_scope: Literal["per_category", "global"]
     codec: Codec
     clip_norm: float | None
@@ -73,6 +74,7 @@ class CoresetSettings(Settings):
             seed=config.seed,
             subsampling=config.model.subsampling,
             ratio=min(1.0, ratio * (config.aggregation.oversample_factor if federated else 1.0)),
+            round_up=federated,
             bank_scope=config.aggregation.bank_scope,
             codec=config.upload.codec if uploads else "float32",
             clip_norm=config.upload.clip_norm if uploads else None,

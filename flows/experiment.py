@@ -220,7 +220,7 @@ def _test(
     """Anomaly maps and metrics of every category that has test images and a bank."""
     config, place = run.config, run.place
     by_name = {bank.bank: bank for bank in banks}
-    bank_of = {c: by_name.get(GLOBAL_BANK) or by_name.get(c) for c in indexed.test_categories}
+    bank_of = {c: by_name.get(GLOBAL_BANK) or by_name.get(c) for c in indexed.test_images}
     categories = [category for category, bank in bank_of.items() if bank is not None]
     for category in sorted(set(indexed.categories) - set(categories)):
         get_run_logger().warning("category %s has no test images or no memory bank and is not measured", category)
@@ -229,7 +229,7 @@ def _test(
             category: submit(
                 run.runner,
                 on_store(extract_test_features, place),
-                index=indexed.index,
+                test_images=indexed.test_images[category],
                 category=category,
                 settings=backbone,
                 size=config.preprocessing.size(category),
@@ -244,7 +244,7 @@ def _test(
             category: submit(
                 run.runner,
                 on_store(score_category, place),
-                index=indexed.index,
+                test_images=indexed.test_images[category],
                 patch_features=features[category],
                 bank=bank_of[category],
                 category=category,
@@ -259,7 +259,7 @@ def _test(
             submit(
                 run.runner,
                 on_store(measure_category, place),
-                index=indexed.index,
+                test_images=indexed.test_images[category],
                 truth_sha256=indexed.truth_sha256[category],
                 scored=scored[category],
                 category=category,

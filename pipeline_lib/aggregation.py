@@ -96,7 +96,7 @@ def client_quotas(uploads: Sequence[Upload], target: int, *, weight_by_samples: 
 
 
 def aggregate_uploads(uploads: Sequence[Upload], settings: AggregationSettings, *, bank: str) -> MergedBank:
-    """Merge the uploads of one bank, in the order of client ids.
+    """Merge the uploads of one bank, in the order of client ids. Rows of an upload are in the order of selection.
 
     federated_coreset: farthest-first over all uploaded rows, at most its quota from each client;
     diversity_preserving: farthest-first without quotas; simple_concatenate: all rows, a uniform draw where that is
@@ -122,6 +122,10 @@ def aggregate_uploads(uploads: Sequence[Upload], settings: AggregationSettings, 
                 kept = np.sort(rng.choice(len(rows), target, replace=False))
             case "diversity_preserving":
                 kept = greedy_coreset_selection(rows, target, rng=rng).indices
+            case "federated_coreset" if len(rows) - target <= len(uploads):  # rounding: the last picks matter least
+                quotas = client_quotas(uploads, target, weight_by_samples=settings.weight_by_samples)
+                starts = np.cumsum([0] + [len(upload.rows) for upload in uploads[:-1]])
+                kept = np.concatenate([start + np.arange(q) for start, q in zip(starts, quotas, strict=True)])
             case "federated_coreset":
                 quotas = client_quotas(uploads, target, weight_by_samples=settings.weight_by_samples)
                 kept = greedy_coreset_selection(

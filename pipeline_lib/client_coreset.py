@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,9 +38,13 @@ class ClientCoreset:
     patch_index: np.ndarray  # (row,) patch of that image, row-major
 
 
-def coreset_size(ratio: float, n_patches: int) -> int:
-    """round(ratio x patches), at least 1 and at most all."""
-    return min(n_patches, max(1, round(ratio * n_patches)))
+def coreset_size(ratio: float, n_patches: int, *, round_up: bool = False) -> int:
+    """round(ratio x patches), at least 1 and at most all.
+
+    A client rounds up, so that the clients of a federation together have as many rows as the baseline keeps.
+    """
+    wanted = math.ceil(ratio * n_patches - 1e-9) if round_up else round(ratio * n_patches)
+    return min(n_patches, max(1, wanted))
 
 
 def select_rows(
@@ -90,13 +95,15 @@ def _coreset_of(
     progress: Callable[[int, int], None] | None,
 ) -> ClientCoreset:
     patches = read_patches(table, store)
-    size = coreset_size(settings.ratio, len(patches))
+    size = coreset_size(settings.ratio, len(patches), round_up=settings.round_up)
     rng = stage_rng(settings.seed, "coreset", client_id, bank, settings.round)
     selection = select_rows(patches, size, settings, rng=rng, progress=progress)
     rows = patches[selection.indices]
     sent = clip_rows(rows, settings.clip_norm) if settings.clip_norm is not None else rows
     if settings.noise_sigma > 0:
-        sent = add_noise(sent, settings.noise_sigma, rng=stage_rng(settings.seed, "noise", client_id, bank, settings.round))
+        sent = add_noise(
+            sent, settings.noise_sigma, rng=stage_rng(settings.seed, "noise", client_id, bank, settings.round)
+        )
     arrays = encode_rows(sent, settings.codec)
     changed = settings.codec != "float32" or sent is not rows
     error = float(np.linalg.norm(decode_rows(arrays) - rows, axis=1).max()) if changed else 0.0

@@ -72,7 +72,7 @@ def run_warnings(
         warnings.append(f"{backbone.backbone} has random weights: the figures say nothing about a trained backbone")
     if indexed.n_set_aside:
         warnings.append(f"{indexed.n_set_aside} images cannot be read and were set aside; validation.txt lists them")
-    for category in sorted(set(indexed.categories) - set(indexed.test_categories)):
+    for category in sorted(set(indexed.categories) - set(indexed.test_images)):
         warnings.append(f"{category} has no readable test images and is not measured")
     warnings += [f"client {name} failed and is not in the bank: {cause}" for name, cause in failed.items()]
     warnings += [f"client {name} has no images and was skipped" for name in skipped]

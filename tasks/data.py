@@ -47,7 +47,11 @@ def index_dataset(fingerprint: str, dataset: DatasetConfig, place: Place) -> Ind
         index=manifest,
         categories=categories,
         truth_sha256=truth,
-        test_categories=tuple(c for c in categories if len(client_tables.category_test_table(index, c))),
+        test_images={
+            category: store.write_table("test_images", rows, DATASET_INDEX)
+            for category in categories
+            if len(rows := client_tables.category_test_table(index, category))
+        },
         n_set_aside=int((index.problem != "").sum()),
     )
 

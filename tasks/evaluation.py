@@ -8,17 +8,17 @@ import pandas as pd
 from data_contracts.manifests import BankManifest, Manifest, MeasuredCategory, ScoredCategory
 from data_contracts.stages import BackboneSettings, EvaluationSettings, Place, ScoringSettings
 from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS, PATCH_FEATURES
-from pipeline_lib import backbone, client_tables, evaluation, features, hardware, memory_bank, scoring
+from pipeline_lib import backbone, evaluation, features, hardware, memory_bank, scoring
 from tasks.stage import open_store, progress_log, stage
 
 
 @stage("extract-test-features", run_name="extract-test-{category}")
 def extract_test_features(
-    index: Manifest, category: str, settings: BackboneSettings, size: tuple[int, int], place: Place
+    test_images: Manifest, category: str, settings: BackboneSettings, size: tuple[int, int], place: Place
 ) -> Manifest:
     """Patch features of a category's test images (DESIGN artifact 3)."""
     store = open_store(place)
-    rows = client_tables.category_test_table(store.read_table(index), category)
+    rows = store.read_table(test_images)
     table = features.extract_features(
         features.image_rows(rows, place.data_root),
         store,
@@ -33,7 +33,7 @@ def extract_test_features(
 
 @stage("score-category", run_name="score-{category}")
 def score_category(
-    index: Manifest,
+    test_images: Manifest,
     patch_features: Manifest,
     bank: BankManifest,
     category: str,
@@ -42,7 +42,7 @@ def score_category(
 ) -> ScoredCategory:
     """Anomaly maps and image scores of a category's test images (DESIGN artifact 6)."""
     store = open_store(place)
-    rows = client_tables.category_test_table(store.read_table(index), category)
+    rows = store.read_table(test_images)
     model = memory_bank.MemoryBank(
         store.read_arrays(bank)["features"], use_faiss=settings.use_faiss, search=settings.search, seed=settings.seed
     )
@@ -60,7 +60,7 @@ def score_category(
 
 @stage("measure-category", run_name="measure-{category}")
 def measure_category(
-    index: Manifest,
+    test_images: Manifest,
     truth_sha256: str,
     scored: ScoredCategory,
     category: str,
@@ -70,7 +70,7 @@ def measure_category(
 ) -> MeasuredCategory:
     """Metrics of one category on all of test and on its halves (DESIGN artifact 7)."""
     store = open_store(place)
-    rows = client_tables.category_test_table(store.read_table(index), category)
+    rows = store.read_table(test_images)
     loaders, scores = evaluation.stored_maps(
         rows, store.read_arrays(scored.maps)["maps"], store.read_table(scored.scores), settings.smoothing_sigma
     )
