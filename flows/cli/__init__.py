@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-
 from cyclopts import App, CycloptsError, Parameter
 
 from data_contracts.errors import FedpatchError
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+DEBUG_FLAG = "--debug"
+if DEBUG_FLAG not in sys.argv:  # the error line sums up what Prefect would print with tracebacks; its UI has all of it
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 app = App(
     name="fedpatch",
@@ -125,8 +127,8 @@ def fail(message: str) -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Entry point. Exit status 0, 1 with one line on stderr, or 2 for wrong usage; `--debug` shows the traceback."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in tokens
-    tokens = [token for token in tokens if token != "--debug"]
+    debug = DEBUG_FLAG in tokens
+    tokens = [token for token in tokens if token != DEBUG_FLAG]
     try:
         app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:

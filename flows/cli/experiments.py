@@ -14,7 +14,7 @@ from data_contracts.errors import FedpatchError, QuorumError
 from data_contracts.manifests import ExperimentResult
 from data_contracts.results import MetricsDocument
 from flows.cli.printing import print_json, print_metrics, print_where
-from flows.cli.progress import quiet_prefect, show_progress
+from flows.cli.progress import show_progress
 from flows.experiment import centralized_experiment, federated_experiment
 from pipeline_lib.config_files import parse_config
 from pipeline_lib.synthetic import synthesize_dataset
@@ -37,7 +37,6 @@ def run_and_describe(config: ExperimentConfig, *, quiet: bool = False) -> Outcom
 
     Raises the error of the step that failed, QuorumError when too few clients delivered.
     """
-    quiet_prefect()
     flow = centralized_experiment if config.federated.mode == "centralized" else federated_experiment
     with show_progress(config.name, quiet=quiet):
         state: State[Any] = flow(config, return_state=True)  # type: ignore[assignment]

@@ -22,12 +22,6 @@ from rich.progress import (
 STEP = re.compile(r"^(?P<what>.+): (?P<done>\d+) of (?P<total>\d+)$")
 
 
-def quiet_prefect() -> None:
-    """Leave out what Prefect logs about its own workings; warnings and errors of the runs stay."""
-    for name in ("prefect.events", "prefect._internal", "prefect.server", "httpx"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 class _ProgressHandler(logging.Handler):
     """Turns log lines such as `client_0: images extracted: 40 of 80` into bars."""
 

@@ -1,0 +1,140 @@
+"""The command line: exit statuses, one clear line for errors, JSON, the commands on data sets and maps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from flows.cli import main
+from tests.conftest import experiment_values
+
+
+def call(*arguments: object) -> int:
+    """Exit status of `fedpatch ARGUMENTS`."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def write_yaml(path: Path, values: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_run_prints_the_table_and_json(tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = experiment_values(tiny_root, tmp_path / "store", tmp_path / "ignored")
+    del values["name"]
+    config = write_yaml(tmp_path / "my_lab.yaml", values)
+    assert call("run", config, "--set", "federated.num_clients=2", "--out", tmp_path / "out") == 0
+    shown = capsys.readouterr()
+    assert "my_lab" in shown.out
+    assert "AUC-sPRO@0.05" in shown.out
+    assert str(tmp_path / "out") in shown.out
+    assert (tmp_path / "out" / "metrics.json").is_file()
+    assert call("run", config, "--set", "federated.num_clients=2", "--out", tmp_path / "out2", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["experiment"] == "my_lab"
+    assert len(document["federation"]["clients"]) == 2
+    assert document["categories"]["pipe_clip"]["auc_spro"].keys() == {"0.01", "0.05", "0.1", "0.3", "1.0"}
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_run_fails_with_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = experiment_values(tmp_path / "nowhere", tmp_path / "store", tmp_path / "out")
+    assert call("run", write_yaml(tmp_path / "c.yaml", values)) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("fedpatch: ")
+    assert str(tmp_path / "nowhere") in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "message"),
+    [
+        ("modle: {}", None, "unknown key 'modle'; the top level accepts name, seed, dataset"),
+        ("model: {coreset_percentage: 7}", None, "model.coreset_percentage: got 7, accepts less than or equal to 1"),
+        ("model: {backbone: efficientnet_lite0}", "model.layerz=[a]", "unknown key 'layerz'; model accepts backbone"),
+        ("a: [", None, "is not YAML"),
+        ("- 1", None, "expected keys and values, got a list"),
+        ("{}", "seed", "--set takes key=value"),
+        ("{}", "seed.x=1", "seed"),
+        ("{}", None, "dataset.root: not given"),
+    ],
+)
+def test_wrong_configuration_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, override: str | None, message: str
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    status = call("partition", tmp_path / "c.yaml", "--out", tmp_path, *(["--set", override] if override else []))
+    shown = capsys.readouterr()
+    assert status == 1
+    assert shown.err.count("\n") == 1
+    assert message in shown.err
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["no-such-command"], ["run", "x.yaml", "--nonsense", "1"]])
+def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*arguments) == 2
+    assert capsys.readouterr().err.startswith("fedpatch: ")
+
+
+def test_partition_saves_what_a_run_uses(tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_yaml(tmp_path / "c.yaml", experiment_values(tiny_root, tmp_path, tmp_path))
+    assert call("partition", config, "--out", tmp_path / "p", "--json") == 0
+    stats = json.loads(capsys.readouterr().out)
+    assert stats["n_images"] == 18
+    table = pq.read_table(tmp_path / "p" / "partition.parquet").to_pandas()
+    assert sorted(set(table.client_id)) == ["client_0", "client_1", "client_2"]
+    assert len(set(table.image_id)) == 18
+
+
+def test_evaluate_measures_map_files(tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    maps = tmp_path / "maps"
+    for image in sorted((tiny_root / "pipe_clip" / "test").rglob("*.png")):
+        folder, stem = image.parent.name, image.stem
+        with Image.open(image) as opened:
+            values = rng.random((opened.height, opened.width), dtype=np.float32)
+        for mask in (tiny_root / "pipe_clip" / "ground_truth" / folder / stem).glob("*.png"):
+            with Image.open(mask) as opened:
+                values[np.array(opened) > 0] += 2
+        target = maps / "pipe_clip" / "test" / folder
+        target.mkdir(parents=True, exist_ok=True)
+        np.save(target / f"{stem}.npy", values)
+    status = call("evaluate", "--dataset-root", tiny_root, "--maps", maps, "--out", tmp_path / "e", "--json")
+    assert status == 0
+    document = json.loads(capsys.readouterr().out)
+    perfect = document["categories"]["pipe_clip"]
+    assert list(document["categories"]) == ["pipe_clip"]
+    assert perfect["image_auroc"] == 1.0
+    assert perfect["auc_spro"]["0.05"] == pytest.approx(1.0)
+    assert perfect["by_defect"]["scratch"]["auc_spro"]["0.3"] == pytest.approx(1.0)
+    assert json.loads((tmp_path / "e" / "metrics.json").read_text()) == document
+    next(maps.rglob("*.npy")).unlink()
+    assert call("evaluate", "--dataset-root", tiny_root, "--maps", maps, "--out", tmp_path / "e") == 1
+    assert "1 of 10 maps of pipe_clip are missing" in capsys.readouterr().err
+
+
+def test_dataset_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = tmp_path / "made"
+    arguments = ("--scale", "0.2", "--images", "3", "--category", "pipe_clip", "--category", "tank_screw")
+    assert call("dataset", "synthesize", "--out", made, *arguments) == 0
+    assert str(made) in capsys.readouterr().out
+    assert call("dataset", "validate", made) == 0
+    assert "pipe_clip" in capsys.readouterr().out
+    assert call("dataset", "stats", made, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["pipe_clip"]["train"]["good"] == 3
+    next((made / "pipe_clip" / "train" / "good").iterdir()).write_bytes(b"not an image")
+    assert call("dataset", "validate", made) == 1
+    assert "unreadable" in capsys.readouterr().out
