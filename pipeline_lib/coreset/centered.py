@@ -1,77 +1,108 @@
-"""A feature matrix seen block by block: exact in float64, or centered and scaled for float32 products."""
+"""A feature matrix seen block by block: exact in float64, centered for float32 products, and in a short form."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from data_contracts.errors import FedpatchError
+from pipeline_lib.block_threads import Mapper
+from pipeline_lib.coreset.projection import choose_basis, shorten
 from pipeline_lib.coreset.selection import refuse_non_finite
 
-SAMPLED_ROWS = 4096
-FLOAT32_SAFE = 1e37  # below this, the difference of two float32 values cannot overflow
+SAMPLED_ROWS = 2048
+ROWS_PER_BLOCK = 1024
+SAFE_NORM = 2.0**40  # scaled norms below it keep every float32 square far from overflow and underflow
+FLOAT32_SAFE = 1e37  # below it, the difference of two float32 values cannot overflow
 
 
 class CenteredFeatures:
-    """Rows of `features`, in two views, without a copy of the whole.
+    """Rows of `features` (rows, dim) without a copy of the whole.
 
     `raw` gives float64 rows as they are: the difference of two is exact to a rounding, whatever the offset.
-    `columns` gives (x, 1) with x the float32 row minus `center`, times `scale`, for matrix products. The center is
-    about the mean, and the scale a power of two that brings the longest row to a norm from 0.5 to 1.
-    Call `measure` for every row first: it fills `squared_norms`, float64 (rows,), of the scaled rows.
+    `columns` gives (x, 1) with x the float32 row minus `center`, times `scale`: the left side of a matrix product.
+    `short_columns` gives the same of the rows' short form (see projection.py), float32 (rows, size + 2), kept for all
+    rows; it is None where a projection would not pay. The center is about the mean, the scale a power of two.
+    `squared_norms`, float64 (rows,), and all distances of this class are those of the scaled rows.
+
+    Raises FedpatchError for values that are not finite, or so large that squares overflow.
     """
 
-    def __init__(self, features: np.ndarray) -> None:
+    def __init__(self, features: np.ndarray, first_center: np.ndarray | int, map_blocks: Mapper) -> None:
+        """`first_center` is a row number or a raw row (dim,); `first_squares` are the squared distances to it."""
         self.features = features
-        self.dim = features.shape[1]
-        self.squared_norms = np.empty(len(features))
-        self.scale = 1.0
-        sample = features[:: max(1, len(features) // SAMPLED_ROWS)]
+        rows, self.dim = features.shape
+        sample = features[:: max(1, rows // SAMPLED_ROWS)].astype(np.float64)
+        if not np.isfinite(sample).all():
+            refuse_non_finite(features)
         with np.errstate(over="ignore", invalid="ignore"):
-            center = sample.mean(axis=0, dtype=np.float64).astype(np.float32).astype(np.float64)
-        self.center: np.ndarray = np.where(np.isfinite(center), center, 0.0)
-        self._float32_center: np.ndarray | None = None
+            self.center: np.ndarray = sample.mean(axis=0).astype(np.float32).astype(np.float64)
+            sample -= self.center
+            largest = float(np.sqrt(squared_norms(sample).max()))
+        if not np.isfinite(largest):
+            raise FedpatchError("features are too large: the squares of their distances overflow; rescale them")
+        self.basis = choose_basis(sample / largest) if largest > 0 else None
+        self.squared_norms = np.empty(rows)
+        self.first_squares = np.empty(rows)
+        self.short_columns: np.ndarray | None = None
+        if self.basis is not None:
+            self.short_columns = np.ones((rows, self.basis.shape[1] + 2), np.float32)
+        center = self.raw(first_center) if isinstance(first_center, int) else first_center.astype(np.float64)
+        self.scale = power_of_two_scale(largest)
+        self._measure(center, map_blocks)
+        largest = float(np.sqrt(self.squared_norms.max()))
+        if not np.isfinite(largest):
+            refuse_non_finite(features)
+            raise FedpatchError("features are too large: the squares of their distances overflow; rescale them")
+        if not 1 / SAFE_NORM < largest < SAFE_NORM:
+            self.scale *= power_of_two_scale(largest)
+            self._measure(center, map_blocks)
+        self._float32_center = self.center.astype(np.float32)
+        self._by_float32 = features.dtype != np.float64 and largest / self.scale < FLOAT32_SAFE
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def _measure(self, first_center: np.ndarray, map_blocks: Mapper) -> None:
+        def measure(start: int) -> None:
+            block = slice(start, start + ROWS_PER_BLOCK)
+            rows = self.raw(block)
+            self.first_squares[block] = squared_norms(rows - first_center) * self.scale**2
+            rows -= self.center
+            rows *= self.scale
+            self.squared_norms[block] = squared_norms(rows)
+            if self.short_columns is not None and self.basis is not None:
+                self.short_columns[block, :-1] = shorten(rows, self.squared_norms[block], self.basis)
+
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            map_blocks(measure, range(0, len(self), ROWS_PER_BLOCK))
 
     def raw(self, index: slice | np.ndarray | int) -> np.ndarray:
         """float64 rows in the coordinates that came in."""
         result: np.ndarray = self.features[index].astype(np.float64)
         return result
 
-    def measure(self, block: slice) -> np.ndarray:
-        """Fill the squared norms of a block, still without the scale; its raw rows."""
-        rows = self.raw(block)
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.squared_norms[block] = squared_norms(rows - self.center)
-        return rows
-
-    def set_scale(self, extra_squared_norm: float = 0.0) -> None:
-        """Choose the scale when all blocks are measured. Raises FedpatchError when a value was not finite."""
-        largest = max(float(self.squared_norms.max()), extra_squared_norm)
-        if not np.isfinite(largest):
-            refuse_non_finite(self.features)
-            raise FedpatchError("features are too large: the squares of their distances overflow; rescale them")
-        if largest > 0:
-            self.scale = 2.0 ** -float(np.frexp(np.sqrt(largest))[1])
-            self.squared_norms *= self.scale**2
-        if self.features.dtype != np.float64 and largest < FLOAT32_SAFE**2:
-            self._float32_center = self.center.astype(np.float32)
-
     def columns(self, rows: np.ndarray) -> np.ndarray:
         """float32 (len(rows), dim + 1): centered and scaled rows, and a column of ones."""
-        result = np.ones((len(rows), self.dim + 1), np.float32)
-        result[:, :-1] = self.centered(self.features[rows])
+        result = np.empty((len(rows), self.dim + 1), np.float32)
+        result[:, -1] = 1.0
+        values = self.features[rows]
+        if self._by_float32 and values.dtype != np.float64:
+            np.subtract(values, self._float32_center, out=result[:, :-1])
+            result[:, :-1] *= np.float32(self.scale)
+        else:
+            result[:, :-1] = self.scaled64(values)
         return result
 
-    def centered(self, values: np.ndarray) -> np.ndarray:
-        """Raw rows, minus the center, scaled: each value is rounded once to float32."""
-        if self._float32_center is None or values.dtype == np.float64:
-            scaled: np.ndarray = (values.astype(np.float64) - self.center) * self.scale
-            return scaled.astype(np.float32)
-        result: np.ndarray = values.astype(np.float32, copy=False) - self._float32_center
-        result *= np.float32(self.scale)
+    def scaled64(self, values: np.ndarray) -> np.ndarray:
+        """Raw rows, minus the center, scaled, in float64."""
+        result: np.ndarray = values.astype(np.float64) - self.center
+        result *= self.scale
         return result
+
+
+def power_of_two_scale(norm: float) -> float:
+    """The power of two that brings `norm` to [0.5, 1); 1 for a norm of 0."""
+    return 2.0 ** -float(np.frexp(norm)[1]) if norm > 0 else 1.0
 
 
 def squared_norms(rows: np.ndarray) -> np.ndarray:

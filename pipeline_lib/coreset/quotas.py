@@ -22,6 +22,7 @@ class GroupQuotas:
         if (groups is None) != (quotas is None):
             raise FedpatchError("groups and group_quotas go together: give both or neither")
         self.groups = groups
+        self.limited = groups is not None
         self.rows = rows
         self.left: dict[int, int] = {}
         self.aside: list[tuple[np.ndarray, np.ndarray]] = []
@@ -49,12 +50,6 @@ class GroupQuotas:
         group = int(self.groups[row])
         self.left[group] -= 1
         return self.left[group] == 0
-
-    def member(self, row: int, rows: np.ndarray) -> np.ndarray:
-        """bool (len(rows),): which of `rows` are of the same group as `row`."""
-        assert self.groups is not None
-        result: np.ndarray = self.groups[rows] == self.groups[row]
-        return result
 
     def close(self, row: int, bounds: np.ndarray) -> np.ndarray:
         """The rows still open (bounds of at least 0) in the group of `row`; their bounds are put aside."""
