@@ -62,6 +62,20 @@ def demo(*, out: Out = None, json_: Json = False) -> None:
 
 
 @app.command
+def show(
+    runs: list[Path],
+    /,
+    *,
+    markdown: Annotated[bool, Parameter(help="Print a Markdown table.", negative="")] = False,
+    json_: Json = False,
+) -> None:
+    """Show the results of finished runs side by side, on all of test and on its halves."""
+    from flows.cli.runs import show_runs
+
+    show_runs(runs, markdown=markdown, as_json=json_)
+
+
+@app.command
 def evaluate(
     *,
     dataset_root: Annotated[Path, Parameter(help="The data set with its masks.")],
