@@ -12,7 +12,7 @@ import numpy as np
 
 from data_contracts.errors import ArtifactError, FedpatchError
 from pipeline_lib.artifact_store import write_file
-from pipeline_lib.nearest_neighbors import brute_force_neighbors, check_matrix, exact_distances
+from pipeline_lib.nearest_neighbors import ExactSearch, check_matrix, exact_distances
 
 Search = Literal["exact", "ivf", "hnsw", "pq"]
 SMALLEST_INDEX = 64  # rows below which an approximate index has nothing to learn from
@@ -46,6 +46,7 @@ class MemoryBank:
             raise FedpatchError(f"search: {search} is an index of faiss; set use_faiss: true, or search: exact")
         self.use_faiss, self.search, self.seed, self.threads = use_faiss, search, seed, threads
         self.index = build_index(self.features, search, seed=seed) if search != "exact" else None
+        self._exact: ExactSearch | None = None  # made when first used
 
     def __len__(self) -> int:
         return len(self.features)
@@ -66,7 +67,7 @@ class MemoryBank:
             raise FedpatchError(f"num_neighbors is {num_neighbors}; it must be at least 1")
         kept = min(num_neighbors, len(self))
         if self.index is None:
-            return brute_force_neighbors(queries, self.features, num_neighbors=kept, threads=self.threads)
+            return self.exact_search.search(queries, kept)
         return self._query_index(queries, kept)
 
     def _query_index(self, queries: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
@@ -82,10 +83,15 @@ class MemoryBank:
         distances, indices = np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
         short = np.flatnonzero(~np.isfinite(distances).all(axis=1))
         if len(short):  # the index reached fewer rows than were asked for
-            distances[short], indices[short] = brute_force_neighbors(
-                queries[short], self.features, num_neighbors=kept, threads=self.threads
-            )
+            distances[short], indices[short] = self.exact_search.search(queries[short], kept)
         return distances, indices
+
+    @property
+    def exact_search(self) -> ExactSearch:
+        """The rows prepared for exact search."""
+        if self._exact is None:
+            self._exact = ExactSearch(self.features, threads=self.threads)
+        return self._exact
 
     @property
     def center(self) -> np.ndarray:
@@ -99,7 +105,7 @@ class MemoryBank:
         queries = check_matrix(queries, name="queries", dim=self.dim)
         if not len(queries):
             raise FedpatchError("recall: no queries; give at least one")
-        true, _ = brute_force_neighbors(queries, self.features, num_neighbors=found.shape[1], threads=self.threads)
+        true, _ = self.exact_search.search(queries, found.shape[1])
         return float((found <= true[:, -1:] * (1 + 1e-6)).mean())
 
     def save(self, path: Path | str) -> None:

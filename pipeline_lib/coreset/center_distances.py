@@ -10,7 +10,7 @@ import numpy as np
 
 from data_contracts.errors import FedpatchError
 from pipeline_lib.coreset.centered import CenteredFeatures, squared_norms
-from pipeline_lib.coreset.projection import shorten, shortening_error
+from pipeline_lib.short_forms import shorten, shortening_error
 
 PAIRS_PER_STEP = 2048
 PAIR_COST = 50  # a direct difference takes about as long as this many entries of a float32 product
@@ -93,7 +93,7 @@ class CenterDistances:
         hit = np.flatnonzero(product.min(axis=0) <= limit)
         if not len(hit):
             return
-        centers, near = _nonzero(product[:, hit] <= limit[hit])
+        centers, near = _nonzero(np.take(product, hit, axis=1) <= limit[hit])
         if len(near) * PAIR_COST <= len(hit) * (stop - start):
             self._by_differences(block, hit[near], start + centers)
         elif len(hit) > 0.8 * len(block.rows):
@@ -158,5 +158,5 @@ def _undecided_pairs(
         return closer, closer
     limit = np.minimum(bounds[closer], lowest[closer] + margin[closer]) + margin[closer] - squares[closer]
     limit = np.nextafter(limit.astype(product.dtype), product.dtype.type(np.inf))
-    centers, rows = _nonzero(product[:, closer] <= limit)
+    centers, rows = _nonzero(np.take(product, closer, axis=1) <= limit)
     return closer[rows], centers

@@ -6,10 +6,10 @@ import numpy as np
 
 from data_contracts.errors import FedpatchError
 from pipeline_lib.block_threads import Mapper
-from pipeline_lib.coreset.projection import choose_basis, shorten
 from pipeline_lib.coreset.selection import refuse_non_finite
+from pipeline_lib.short_forms import choose_basis, shorten
 
-SAMPLED_ROWS = 2048
+SAMPLED_ROWS = 1024
 ROWS_PER_BLOCK = 1024
 SAFE_NORM = 2.0**40  # scaled norms below it keep every float32 square far from overflow and underflow
 FLOAT32_SAFE = 1e37  # below it, the difference of two float32 values cannot overflow
@@ -20,8 +20,8 @@ class CenteredFeatures:
 
     `raw` gives float64 rows as they are: the difference of two is exact to a rounding, whatever the offset.
     `columns` gives (x, 1) with x the float32 row minus `center`, times `scale`: the left side of a matrix product.
-    `short_columns` gives the same of the rows' short form (see projection.py), float32 (rows, size + 2), kept for all
-    rows; it is None where a projection would not pay. The center is about the mean, the scale a power of two.
+    `short_columns` holds the same of all rows' short forms (see pipeline_lib.short_forms), float32 (rows, size + 2);
+    it is None where a projection would not pay. The center is about the mean, the scale a power of two.
     `squared_norms`, float64 (rows,), and all distances of this class are those of the scaled rows.
 
     Raises FedpatchError for values that are not finite, or so large that squares overflow.

@@ -54,7 +54,7 @@ def greedy_coreset_selection(
     each group are picked (a group without a quota gives none): the farthest row among the groups with quota left.
 
     Working memory: `features` are not copied, and may be float16 or memory-mapped. Their short form takes at most half
-    of a float32 copy (see projection.py); bounds and norms take 20 bytes a row; the selected rows and
+    of a float32 copy (see pipeline_lib.short_forms); bounds and norms take 20 bytes a row; the selected rows and
     `initial_centers` 10 bytes a value (14 for float64); blocks about 60 MB, and 10 MB a thread.
 
     Raises FedpatchError for values that are not finite, a size out of range, or quotas that do not reach it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline_lib.coreset.selection import CoresetSelection, check_features, refuse_non_finite
-from pipeline_lib.nearest_neighbors import brute_force_neighbors, check_matrix
+from pipeline_lib.nearest_neighbors import ExactSearch, check_matrix
 
 DENSITY_SAMPLE_ROWS = 2048
 DENSITY_NEIGHBORS = 5
@@ -34,18 +34,14 @@ def density_subsampling(
     check_features(features, target_size)
     refuse_non_finite(features)
     sample = np.sort(rng.choice(len(features), size=min(DENSITY_SAMPLE_ROWS, len(features)), replace=False))
-    bank = check_matrix(features[sample], name="density sample")
+    search = ExactSearch(check_matrix(features[sample], name="density sample"), threads=threads)
+    neighbors = min(DENSITY_NEIGHBORS, len(sample))
     distances = np.concatenate(
         [
-            brute_force_neighbors(
-                check_matrix(features[start : start + 65536], name="features"),
-                bank,
-                num_neighbors=min(DENSITY_NEIGHBORS, len(sample)),
-                threads=threads,
-            )[0][:, -1].astype(np.float64)
+            search.search(check_matrix(features[start : start + 65536], name="features"), neighbors)[0][:, -1]
             for start in range(0, len(features), 65536)
         ]
-    )
+    ).astype(np.float64)
     floor = 1e-3 * float(np.median(distances))
     density = 1.0 / np.maximum(distances, floor if floor > 0 else 1.0)
     # Gumbel keys: the largest target_size of log(weight) + Gumbel noise are a draw without replacement (Yellott 1977)
@@ -56,9 +52,9 @@ def density_subsampling(
 
 def covering_radius(features: np.ndarray, centers: np.ndarray, *, threads: int | None = None) -> float:
     """Largest distance of a row of `features` (rows, dim) to its nearest row of `centers` (centers, dim)."""
-    bank = check_matrix(centers, name="centers")
+    search = ExactSearch(check_matrix(centers, name="centers"), threads=threads)
     radius = 0.0
     for start in range(0, len(features), 65536):
-        block = check_matrix(features[start : start + 65536], name="features", dim=bank.shape[1])
-        radius = max(radius, float(brute_force_neighbors(block, bank, threads=threads)[0].max()))
+        block = check_matrix(features[start : start + 65536], name="features", dim=centers.shape[1])
+        radius = max(radius, float(search.search(block)[0].max()))
     return radius

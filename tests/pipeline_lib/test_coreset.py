@@ -190,7 +190,7 @@ def test_refuses_bad_input(features: np.ndarray, size: int, message: str) -> Non
 
 def test_refuses_bad_centers_quotas_and_threads() -> None:
     features = clustered(30, 2)
-    with pytest.raises(FedpatchError, match="floats .centers, 2."):
+    with pytest.raises(FedpatchError, match=r"floats \(centers, 2\)"):
         greedy_coreset_selection(features, 3, rng=rng(), initial_centers=np.zeros((1, 3), np.float32))
     with pytest.raises(FedpatchError, match="NaN"):
         greedy_coreset_selection(features, 3, rng=rng(), initial_centers=np.full((1, 2), np.nan, np.float32))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-POWER_STEPS = 3
-SIZES = (16, 32, 48, 64, 96, 128, 192)
+POWER_STEPS = 2
+SIZES = (16, 32, 48, 64, 96, 128)
 EXPLAINED = 0.9  # share of the variance that the kept directions hold
 
 
