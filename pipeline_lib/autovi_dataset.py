@@ -45,9 +45,7 @@ class AutoVIDataset:
         self.split = split
         self.layout = layout
         self.transform = transform
-        index = index_dataset(
-            self.root_dir, layout=layout, categories=categories, splits=(split,), require_train=split == "train"
-        )
+        index = index_dataset(self.root_dir, layout=layout, categories=categories, splits=(split,))
         if include_good_only:
             index = index[index["label"] == GOOD]
         unreadable = index["problem"] != ""

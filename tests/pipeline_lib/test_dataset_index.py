@@ -136,6 +136,10 @@ def test_a_category_unzipped_twice_deep_and_a_root_that_is_one(tmp_path: Path) -
         assert list(index["path"]) == [prefix + path.removeprefix("pipe_clip/") for path in plain["path"]]
     assert category_directory(tmp_path / "twice", "pipe_clip") == twice / "pipe_clip"
     assert category_directory(tmp_path / "plain/pipe_clip", "pipe_clip") == tmp_path / "plain/pipe_clip"
+    shutil.copytree(tmp_path / "plain/pipe_clip", tmp_path / "plain/pipe_clip/pipe_clip")
+    assert index_dataset(tmp_path / "plain", categories=["pipe_clip"]).equals(plain), (
+        "a copy inside is not taken instead"
+    )
     with pytest.raises(DatasetError, match="no category bolt"):
         category_directory(tmp_path / "plain", "bolt")
 
@@ -147,14 +151,14 @@ def test_mvtec_layout(tmp_path: Path) -> None:
 
 
 def test_folder_layout_keeps_the_last_fifth_of_the_good_images_for_testing(tmp_path: Path) -> None:
-    write_tiny_folder(tmp_path / "station", good=11, defective=2)
+    write_tiny_folder(tmp_path / "station", good=14, defective=2)
     for root in (tmp_path, tmp_path / "station"):
         index = index_dataset(root, layout="folder")
         names = (
             index.assign(name=[Path(path).name for path in index["path"]]).groupby(["split", "label"])["name"].agg(list)
         )
-        assert names["train", "good"] == [f"img{number}.png" for number in range(1, 10)]
-        assert names["test", "good"] == ["img10.png", "img11.png"]
+        assert names["train", "good"] == [f"img{number}.png" for number in range(1, 13)]
+        assert names["test", "good"] == ["img13.png", "img14.png"]
         assert names["test", "defective"] == ["img1.png", "img2.png"]
         assert list(index["category"].unique()) == ["station"]
         assert index["n_mask_channels"].sum() == 0

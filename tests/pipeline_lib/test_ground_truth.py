@@ -43,6 +43,13 @@ def square(value: int, side: int = 4) -> np.ndarray:
     return values
 
 
+def two_colours(grey: np.ndarray) -> Image.Image:
+    """A palette image of black and the grey value 128, whose indices are 0 and 1."""
+    image = Image.fromarray((grey > 0).astype(np.uint8)).convert("P")
+    image.putpalette([0, 0, 0, 128, 128, 128])
+    return image
+
+
 # --- defects_config.json ---------------------------------------------------------------------------------------------
 
 
@@ -136,7 +143,7 @@ def test_pixel_formats_give_the_same_channel(tmp_path: Path, kind: str) -> None:
         "transparent": lambda: Image.fromarray(np.dstack([grey, grey, grey, np.where(grey, 255, 0).astype(np.uint8)])),
         "red": lambda: Image.fromarray(np.dstack([grey, zero, zero])),
         "grey_alpha": lambda: Image.merge("LA", [Image.fromarray(grey), Image.fromarray(full)]),
-        "palette": lambda: Image.fromarray(grey).convert("P"),
+        "palette": lambda: two_colours(grey),
         "deep": lambda: Image.fromarray(grey.astype(np.uint16) * 257),
     }[kind]()
     image.save(tmp_path / FOLDER / "0000.png")
