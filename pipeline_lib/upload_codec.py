@@ -19,8 +19,8 @@ PQ_CENTROIDS = 256
 
 
 def clip_rows(rows: np.ndarray, clip_norm: float) -> np.ndarray:
-    """Rows (row, dim) whose Euclidean norm is above `clip_norm` are shortened to it."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    """Rows (row, dim) whose Euclidean norm is above `clip_norm` are shortened to it; the others stay as they are."""
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     clipped: np.ndarray = rows * np.minimum(1.0, clip_norm / np.maximum(norms, 1e-12))
     return clipped.astype(np.float32)
 
@@ -36,13 +36,13 @@ def encode_rows(rows: np.ndarray, codec: Codec) -> dict[str, np.ndarray]:
 
     `pca_float16` keeps the principal components that hold 99 % of the rows' variance; `pq` is product quantization
     (Jegou et al. 2011) with one byte for every 4 dimensions. Where rows are too few to be worth a codebook both fall
-    back to float16, and the arrays say so.
+    back to float16, and the arrays say so. Raises UploadError for values that the codec cannot hold.
     """
     match codec:
         case "float32":
             return {"rows": np.ascontiguousarray(rows, dtype=np.float32)}
         case "float16":
-            return {"rows": rows.astype(np.float16)}
+            return {"rows": _to_float16(rows)}
         case "pca_float16":
             return _encode_pca(rows)
         case "pq":
@@ -53,15 +53,58 @@ def decode_rows(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """The arrays of an upload -> rows float32 (row, dim). Raises UploadError for arrays that no codec writes."""
     names = set(arrays)
     if names == {"rows"}:
-        return np.asarray(arrays["rows"], dtype=np.float32)
+        return _floats(arrays, "rows", ndim=2)
     if names == {"coefficients", "components", "mean"}:
-        decoded: np.ndarray = arrays["coefficients"].astype(np.float32) @ arrays["components"].astype(np.float32)
-        return np.asarray(decoded + arrays["mean"], dtype=np.float32)
+        coefficients, components = _floats(arrays, "coefficients", ndim=2), _floats(arrays, "components", ndim=2)
+        mean = _floats(arrays, "mean", ndim=1)
+        if coefficients.shape[1] != len(components) or components.shape[1] != len(mean):
+            raise UploadError(f"its arrays do not fit one another: {_shapes(arrays)}")
+        decoded: np.ndarray = coefficients @ components
+        decoded += mean
+        return decoded
     if names == {"codes", "codebooks", "dim"}:
-        codebooks = arrays["codebooks"].astype(np.float32)  # (code, centroid, width)
-        parts = [codebooks[m][arrays["codes"][:, m]] for m in range(len(codebooks))]
-        return np.ascontiguousarray(np.concatenate(parts, axis=1)[:, : int(arrays["dim"])])
+        codes, codebooks = arrays["codes"], _floats(arrays, "codebooks", ndim=3)  # (code, centroid, width)
+        if codes.dtype != np.uint8 or codes.ndim != 2 or arrays["dim"].shape != () or arrays["dim"].dtype.kind != "i":
+            raise UploadError(f"its arrays have wrong shapes or types: {_shapes(arrays)}")
+        dim, n_codes = int(arrays["dim"]), codes.shape[1]
+        fits = codebooks.shape[0] == n_codes > 0 and 0 < dim <= n_codes * codebooks.shape[2]
+        if not fits or codes.max(initial=0) >= codebooks.shape[1]:
+            raise UploadError(f"its arrays do not fit one another: {_shapes(arrays)}, dim {dim}")
+        parts = [codebooks[m][codes[:, m]] for m in range(n_codes)]
+        return np.ascontiguousarray(np.concatenate(parts, axis=1)[:, :dim])
     raise UploadError(f"an upload with arrays {sorted(names)} is in no known encoding")
+
+
+def encoded_rows(arrays: Mapping[str, np.ndarray]) -> int:
+    """How many rows the arrays of an upload stand for, before anything is decoded; 0 for an unknown encoding."""
+    for name in ("rows", "coefficients", "codes"):
+        if name in arrays and arrays[name].ndim:
+            return len(arrays[name])
+    return 0
+
+
+def _floats(arrays: Mapping[str, np.ndarray], name: str, *, ndim: int) -> np.ndarray:
+    array = arrays[name]
+    if array.ndim != ndim or array.dtype.kind != "f":
+        raise UploadError(
+            f"its array {name} is {array.dtype} of shape {array.shape}; it takes floats of {ndim} dimensions"
+        )
+    return np.asarray(array, dtype=np.float32)
+
+
+def _shapes(arrays: Mapping[str, np.ndarray]) -> str:
+    return ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in sorted(arrays.items()))
+
+
+def _to_float16(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        halves = values.astype(np.float16)
+    if not np.isfinite(halves).all():
+        raise UploadError(
+            f"rows hold values that float16 cannot (up to {np.abs(values).max():g}, at most {np.finfo(np.float16).max}"
+            "); set upload.codec: float32, or check upload.noise_sigma"
+        )
+    return halves
 
 
 def _encode_pca(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -76,8 +119,8 @@ def _encode_pca(rows: np.ndarray) -> dict[str, np.ndarray]:
         return encode_rows(rows, "float16")
     components = vectors[:, :kept].T
     return {
-        "coefficients": (centered @ components.T).astype(np.float16),
-        "components": components.astype(np.float16),
+        "coefficients": _to_float16(centered @ components.T),
+        "components": _to_float16(components),
         "mean": mean.astype(np.float32),
     }
 
@@ -96,6 +139,6 @@ def _encode_pq(rows: np.ndarray) -> dict[str, np.ndarray]:
     codebooks = faiss.vector_to_array(quantizer.centroids).reshape(codes_per_row, PQ_CENTROIDS, PQ_DIMENSIONS_PER_CODE)
     return {
         "codes": quantizer.compute_codes(padded),
-        "codebooks": codebooks.astype(np.float16),
+        "codebooks": _to_float16(codebooks),
         "dim": np.array(dim, dtype=np.int64),
     }
