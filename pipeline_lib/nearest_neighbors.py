@@ -210,7 +210,8 @@ def _candidates(product: np.ndarray, kept: int) -> np.ndarray:
     run = max(1, rows // (8 * kept))
     runs = rows // run
     if runs < 2 * kept:
-        return product <= np.partition(product, kept - 1, axis=0)[kept - 1]
+        found: np.ndarray = product <= np.partition(product, kept - 1, axis=0)[kept - 1]
+        return found
     blocks = product[: runs * run].reshape(runs, run, queries)
     smallest = blocks.min(axis=1)
     kth = np.partition(smallest, kept - 1, axis=0)[kept - 1]

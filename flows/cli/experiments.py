@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,11 @@ from data_contracts.results import MetricsDocument
 from flows.cli.printing import print_json, print_metrics, print_where
 from flows.cli.progress import show_progress
 from flows.experiment import centralized_experiment, federated_experiment
-from pipeline_lib.config_files import parse_config
+from pipeline_lib.config_files import load_config
 from pipeline_lib.synthetic import synthesize_dataset
 
-DEMO_CATEGORIES = ("engine_wiring", "pipe_clip")
-DEMO_IMAGES = 40
+DEMO_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
+DEMO_IMAGES = 24
 DEMO_SCALE = 0.5
 
 
@@ -68,22 +69,17 @@ def print_experiment(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def run_demo(out: Path, *, as_json: bool) -> None:
-    """Make a data set and run configs/demo.yaml's experiment, centralized and federated."""
+    """Make a data set and run configs/demo.yaml on it, centralized and federated."""
     root = out / "dataset"
     if not as_json:
         print(f"making a small AutoVI-like data set in {root}")
-    synthesize_dataset(root, categories=DEMO_CATEGORIES, images=DEMO_IMAGES, scale=DEMO_SCALE, seed=0)
+    synthesize_dataset(root, images=DEMO_IMAGES, scale=DEMO_SCALE, seed=0)
     outcomes = []
-    for name in ("centralized", "federated"):
-        values: dict[str, Any] = {
-            "name": f"demo_{name}",
-            "dataset": {"root": str(root)},
-            "preprocessing": {"small_size": [192, 192], "large_size": [256, 192]},
-            "model": {"backbone": "efficientnet_lite0", "coreset_percentage": 0.02},
-            "federated": {"mode": name, "num_clients": 3},
-            "runtime": {"store": str(out / "store"), "out": str(out / name)},
-        }
-        outcomes.append(run_and_describe(parse_config(values), quiet=as_json))
+    for mode in ("centralized", "federated"):
+        places = {"dataset.root": root, "runtime.store": out / "store", "runtime.out": out / mode}
+        overrides = [f"name=demo_{mode}", f"federated.mode={mode}"]
+        overrides += [f"{key}={json.dumps(str(path))}" for key, path in places.items()]
+        outcomes.append(run_and_describe(load_config(DEMO_CONFIG, overrides), quiet=as_json))
     if as_json:
         print_json([{"run_directory": o.result.run_directory, **o.metrics.model_dump(mode="json")} for o in outcomes])
         return

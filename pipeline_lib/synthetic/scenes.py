@@ -26,7 +26,7 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 
 def screw(canvas: Canvas, look: Look, use: str, center: Point, radius: float) -> None:
     """A flange screw with a hexagon head, turned as it happened to stop; of bright or of blackened steel."""
-    finish = float(look.rng(f"{use}/finish").choice([1.0, 0.85, 0.5]))
+    finish = float(look.rng(f"{use}/finish").choice([1.0, 0.85, 0.55]))
     colour = shade(look.colour(f"{use}/colour", STEEL, 9), finish)
     angle = float(look.rng(f"{use}/angle").uniform(0, 60))
     canvas.disc((center[0] + 0.08 * radius, center[1] + 0.1 * radius), 1.02 * radius, (0, 0, 0, 80))
@@ -151,7 +151,7 @@ def draw_pipe_staple(canvas: Canvas, look: Look, faults: Collection[str]) -> Non
     canvas.box((0.43, axis + 0.13), (0.05, 0.05), collar)
     canvas.ring((0.2, axis), 0.035, 0.008, (120, 120, 120, 120))
     if "missing" not in faults:
-        finish = float(look.rng("wire/finish").choice([1.0, 0.8, 0.55]))
+        finish = float(look.rng("wire/finish").choice([1.0, 0.85, 0.7]))
         wire = shade(look.colour("wire", (176, 178, 180), 8), finish)
         lift = look.near("lift", 0.0, 0.008)
         top, bottom = axis - 0.125 + lift, axis + 0.085 + lift
@@ -179,9 +179,9 @@ def draw_tank_screw(canvas: Canvas, look: Look, faults: Collection[str]) -> None
     for number, center in enumerate(((0.2, 0.5), (0.667, 0.47), (1.14, 0.5), (0.3, 0.84))):
         name = f"screw_{number}"
         if name in faults:
-            hole(canvas, look, center, 0.024)
+            hole(canvas, look, center, 0.026)
         else:
-            screw(canvas, look, name, center, 0.048)
+            screw(canvas, look, name, center, 0.052)
 
 
 def draw_underbody_pipes(canvas: Canvas, look: Look, faults: Collection[str]) -> None:
