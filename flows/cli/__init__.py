@@ -117,6 +117,16 @@ def stats(root: Path, /, *, layout: str = "autovi", json_: Json = False) -> None
 
 
 @dataset_app.command
+def preview(
+    root: Path, /, *, out: Annotated[Path, Parameter(name="--out", help="A .png or .jpg.")], layout: str = "autovi"
+) -> None:
+    """Draw a data set in one picture: a good and a defective image of each category, masks outlined."""
+    from flows.cli.datasets import preview_dataset
+
+    preview_dataset(root, layout, out)
+
+
+@dataset_app.command
 def synthesize(
     *,
     out: Annotated[Path, Parameter(name="--out", help="Where the data set goes.")],

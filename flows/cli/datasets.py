@@ -10,6 +10,7 @@ from data_contracts.errors import DatasetError
 from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
 from pipeline_lib import partition, partition_stats, validation
+from pipeline_lib.contact_sheet import contact_sheet
 from pipeline_lib.dataset_index import index_dataset
 from pipeline_lib.seeding import stage_rng
 from pipeline_lib.synthetic import synthesize_dataset
@@ -84,3 +85,11 @@ def synthesize_root(
         print_json({"root": str(root)})
     else:
         print(f"data set: {root}")
+
+
+def preview_dataset(root: Path, layout: Any, out: Path) -> None:
+    """Write a picture of the data set."""
+    sheet = contact_sheet(index_dataset(root, layout=layout, require_train=False), root, layout=layout)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out)
+    print(f"picture: {out}")
