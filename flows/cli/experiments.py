@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +72,12 @@ def print_experiment(outcome: Outcome, *, as_json: bool) -> None:
 def run_demo(out: Path, *, as_json: bool) -> None:
     """Make a data set and run configs/demo.yaml on it, centralized and federated."""
     root = out / "dataset"
-    if not as_json:
-        print(f"making a small AutoVI-like data set in {root}")
-    synthesize_dataset(root, images=DEMO_IMAGES, scale=DEMO_SCALE, seed=0)
+    if not root.is_dir():
+        if not as_json:
+            print(f"making a small AutoVI-like data set in {root}")
+        unfinished = out / "dataset.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        synthesize_dataset(unfinished, images=DEMO_IMAGES, scale=DEMO_SCALE, seed=0).rename(root)
     outcomes = []
     for mode in ("centralized", "federated"):
         places = {"dataset.root": root, "runtime.store": out / "store", "runtime.out": out / mode}
