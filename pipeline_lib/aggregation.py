@@ -5,8 +5,10 @@ Nothing here reads an image or a client's patch features; uploads are all that t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,9 +17,10 @@ from data_contracts.manifests import UploadManifest
 from data_contracts.stages import AggregationSettings
 from pipeline_lib.coreset import greedy_coreset_selection
 from pipeline_lib.seeding import stage_rng
-from pipeline_lib.upload_codec import decode_rows
+from pipeline_lib.upload_codec import decode_rows, encoded_rows
 
 MAX_UPLOAD_ROWS = 20_000_000
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,17 @@ def check_upload(
         raise refuse(f"it was made with configuration {manifest.config_hash}, this run has {config_hash}")
     if manifest.round != round_number:
         raise refuse(f"it belongs to round {manifest.round}, this is round {round_number}")
+    n_rows = encoded_rows(arrays)  # an oversized upload is refused before it is decoded
+    if n_rows > MAX_UPLOAD_ROWS:
+        raise refuse(f"it has {n_rows} rows, at most {MAX_UPLOAD_ROWS} are accepted")
+    if n_rows > manifest.n_patches:
+        raise refuse(f"it has {n_rows} rows, but the client names only {manifest.n_patches} patches")
     try:
         rows = decode_rows(arrays)
-    except (UploadError, IndexError, ValueError) as error:
+    except UploadError as error:
         raise refuse(str(error)) from error
-    if rows.ndim != 2 or len(rows) == 0:
-        raise refuse("it is empty" if rows.size == 0 else f"rows have shape {rows.shape}, expected (row, dim)")
-    if len(rows) > MAX_UPLOAD_ROWS:
-        raise refuse(f"it has {len(rows)} rows, at most {MAX_UPLOAD_ROWS} are accepted")
-    if len(rows) > manifest.n_patches:
-        raise refuse(f"it has {len(rows)} rows, but the client names only {manifest.n_patches} patches")
+    if rows.size == 0:
+        raise refuse("it is empty")
     if len(rows) != manifest.rows:
         raise refuse(f"it has {len(rows)} rows, its manifest says {manifest.rows}")
     if rows.shape[1] != (dim or manifest.dim):
@@ -74,24 +78,62 @@ def check_upload(
     return Upload(manifest.client_id, rows, manifest.n_images, manifest.n_patches)
 
 
+def accept_uploads(
+    received: Iterable[tuple[UploadManifest, Mapping[str, np.ndarray]]],
+    *,
+    dim: int | None,
+    config_hash: str,
+    round_number: int,
+) -> tuple[list[Upload], dict[str, str]]:
+    """`check_upload` for the uploads of one bank: (those that pass, client id -> why it was refused).
+
+    A refusal is logged as a warning and the others go on. Without `dim` the one that most clients name counts, so that
+    a single wrong upload cannot shut out the rest.
+    """
+    received = list(received)
+    if dim is None and received:
+        counts = Counter(manifest.dim for manifest, _ in received)
+        dim = min(counts, key=lambda value: (-counts[value], value))
+    accepted: list[Upload] = []
+    refused: dict[str, str] = {}
+    for manifest, arrays in received:
+        try:
+            accepted.append(check_upload(manifest, arrays, dim=dim, config_hash=config_hash, round_number=round_number))
+        except UploadError as error:
+            refused[manifest.client_id] = str(error)
+            logger.warning("%s; going on with the others", error)
+    return accepted, refused
+
+
+def join_rounds(uploads: Sequence[Upload]) -> Upload:
+    """What one client sent over several rounds, as one upload with its rows in the order of sending."""
+    return replace(uploads[-1], rows=np.concatenate([upload.rows for upload in uploads]))
+
+
 def client_quotas(uploads: Sequence[Upload], target: int, *, weight_by_samples: bool) -> np.ndarray:
     """Rows of the bank for each client, (client,), summing to `target` where the uploads have that many.
 
-    In proportion to the clients' images, or equal; a client that sent fewer rows than its share leaves the rest to
-    the others. Rounded by largest remainder.
+    In proportion to the clients' images, or equal. A client that sent fewer rows than its share gives all of them and
+    leaves the rest to the others, in their proportions. Rounded once, by largest remainder.
     """
     available = np.array([len(upload.rows) for upload in uploads])
     weights = np.array([upload.n_images if weight_by_samples else 1 for upload in uploads], dtype=np.float64)
     quotas = np.zeros(len(uploads), dtype=np.int64)
-    while (left := min(target, int(available.sum())) - int(quotas.sum())) > 0:
-        open_weights = np.where(quotas < available, weights, 0.0)
+    is_open = available > 0
+    while (left := target - int(quotas.sum())) > 0 and is_open.any():
+        open_weights = np.where(is_open, weights, 0.0)
         if open_weights.sum() == 0:
-            open_weights = (quotas < available).astype(np.float64)
+            open_weights = is_open.astype(np.float64)
         share = open_weights / open_weights.sum() * left
-        extra = np.floor(share).astype(np.int64)
-        remainder_order = np.lexsort((np.arange(len(share)), -(share - extra)))
-        extra[remainder_order[: left - int(extra.sum())]] += 1
-        quotas = np.minimum(quotas + extra, available)
+        filled = is_open & (share >= available)
+        if not filled.any():
+            quotas += np.floor(share).astype(np.int64)
+            remainders = np.where(open_weights > 0, share - np.floor(share), -1.0)
+            order = np.argsort(-remainders, kind="stable")
+            quotas[order[: target - int(quotas.sum())]] += 1
+            break
+        quotas[filled] = available[filled]
+        is_open &= ~filled
     return quotas
 
 
@@ -101,11 +143,14 @@ def aggregate_uploads(uploads: Sequence[Upload], settings: AggregationSettings, 
     federated_coreset: farthest-first over all uploaded rows, at most its quota from each client;
     diversity_preserving: farthest-first without quotas; simple_concatenate: all rows, a uniform draw where that is
     more than the bank may hold. Where there are no more rows than wanted, all are kept.
-    Raises UploadError when there is no upload or dimensions differ.
+    Raises UploadError when there is no upload, a client has two (see `join_rounds`), or dimensions differ.
     """
     if not uploads:
         raise UploadError(f"there is no upload for the bank {bank}")
     uploads = sorted(uploads, key=lambda upload: upload.client_id)
+    counts = Counter(upload.client_id for upload in uploads)
+    if twice := sorted(client for client, count in counts.items() if count > 1):
+        raise UploadError(f"the bank {bank} got more than one upload of {', '.join(twice)}; join or drop them first")
     if len({upload.rows.shape[1] for upload in uploads}) > 1:
         dims = ", ".join(f"{upload.client_id}: {upload.rows.shape[1]}" for upload in uploads)
         raise UploadError(f"the uploads for the bank {bank} have different dimensions ({dims})")
