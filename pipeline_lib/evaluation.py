@@ -167,7 +167,7 @@ def evaluate_map_files(
             raise DatasetError(
                 f"{maps_root} holds no maps: expected <category>/test/<folder>/<stem>.png, .tiff or .npy"
             )
-    index = index_dataset(root, layout=settings.layout, categories=categories)
+    index = index_dataset(root, layout=settings.layout, categories=categories, splits=("test",))
     return [_evaluate_files(category_test_table(index, c), c, root, maps_root, settings) for c in categories]
 
 
