@@ -20,8 +20,12 @@ SAMPLED_ROWS = 2048
 PRODUCT_BYTES = 10 << 20  # of one thread; about what stays in cache
 WIDE = 512  # dimensions from which a middle form pays
 MIDDLE_SIZE = 320
+CHUNK_BYTES = 1 << 20  # of a piece of it
+RUN = 8  # rows whose minimum is taken together
 PAIRS_PER_STEP = 2048
 FLOAT32_UNIT = 2.0**-24
+FAR = 1e37  # the product of a row that only pads
+MODERATE = 1e15  # raw values below it have float32 squares
 SAFE_NORM = 2.0**50  # scaled norm of a query beyond which float32 squares might overflow
 
 
@@ -65,6 +69,7 @@ class ExactSearch:
         norms = np.concatenate([_squares(self._centered(rows[s : s + 4096])) for s in range(0, len(rows), 4096)])
         largest = float(np.sqrt(norms.max()))
         self.scale = 2.0 ** -float(np.frexp(largest)[1]) if largest > 0 else 1.0
+        self.moderate = largest + float(np.abs(self.center).max()) < MODERATE
         self.squares: np.ndarray = norms * self.scale**2
         dim = rows.shape[1]
         with block_mapper(threads):
@@ -75,7 +80,8 @@ class ExactSearch:
                 self.middle_basis, self.basis = middle, np.ascontiguousarray(middle[:, : self.basis.shape[1]])
         size = dim if self.basis is None else self.basis.shape[1] + 1
         self.unit = (size + 16) * FLOAT32_UNIT + (shortening_error(dim, size) if size < dim else 0.0)
-        self.columns = np.empty((len(rows), size + 1), np.float32)
+        self.columns = np.zeros((-(-len(rows) // RUN) * RUN, size + 1), np.float32)
+        self.columns[len(rows) :, -1] = FAR
         self.middle = None if self.middle_basis is None else np.empty((len(rows), MIDDLE_SIZE + 1), np.float32)
         self._fill_columns()
 
@@ -86,8 +92,8 @@ class ExactSearch:
             part = slice(start, start + 2048)
             centered = self._centered(self.rows[part]) * self.scale
             short, middle = self._forms(centered, self.squares[part])
-            self.columns[part, :-1] = -2.0 * short
-            self.columns[part, -1] = self.squares[part] * (1.0 - 2.0 * self.unit)
+            self.columns[: len(self.rows)][part, :-1] = -2.0 * short
+            self.columns[: len(self.rows)][part, -1] = self.squares[part] * (1.0 - 2.0 * self.unit)
             if self.middle is not None:
                 self.middle[part] = middle
 
@@ -120,12 +126,12 @@ class ExactSearch:
         kept = min(num_neighbors, len(self.rows))
         distances = np.empty((len(queries), kept), np.float32)
         indices = np.empty((len(queries), kept), np.int64)
-        step = int(np.clip(PRODUCT_BYTES // (4 * len(self.rows)), 16, 512))
+        step = int(np.clip(PRODUCT_BYTES // (4 * len(self.columns)), 16, 512))
         buffers = threading.local()
 
         def search(start: int) -> None:
             if not hasattr(buffers, "product"):
-                buffers.product = np.empty(len(self.rows) * step, np.float32)
+                buffers.product = np.empty(len(self.columns) * step, np.float32)
             part = slice(start, start + step)
             distances[part], indices[part] = self._search_block(queries[part], kept, buffers.product)
 
@@ -139,23 +145,63 @@ class ExactSearch:
         """
         centered = self._centered(queries) * self.scale
         squares = _squares(centered)
-        if squares.max() > SAFE_NORM**2:
+        if squares.max() > SAFE_NORM**2 or (self.moderate and np.abs(queries).max() > MODERATE):
             return self._measure_all(queries, kept)
         short, middle = self._forms(centered, squares)
-        left = np.ones((len(queries), self.columns.shape[1]), np.float32)
-        left[:, :-1] = short
-        product = buffer[: len(self.rows) * len(queries)].reshape(len(self.rows), len(queries))
-        np.matmul(self.columns, left.T, out=product)
-        rows, numbers = _nonzero(_candidates(product, kept))
-        measured = _squared_differences(queries, numbers, self.rows, rows) * self.scale**2
-        reach = _kth_smallest(measured, numbers, len(queries), kept)
-        limit = reach - squares * (1.0 - self.unit) + 1e-37
-        rows, numbers = _nonzero(product <= np.nextafter(limit.astype(np.float32), np.float32(np.inf)))
+        product, smallest = self._product(short, buffer)
+
+        rows, numbers = self._inside(*_promising(product, smallest, kept))
+        reach = _kth_smallest(self._measure32(queries, numbers, rows)[1], numbers, len(queries), kept)
+
+        limit = reach * self.scale**2 - squares * (1.0 - self.unit) + 1e-37
+        limit = np.nextafter(limit.astype(np.float32), np.float32(np.inf))
+        runs, numbers = _nonzero(smallest <= limit)
+        rows, numbers = self._inside(*_rows_of_runs(product, runs, numbers, limit[numbers]))
         if middle is not None and self.middle is not None and len(rows) > 2 * kept * len(queries):
-            keep = self._within_reach(middle, squares, rows, numbers, reach)
+            keep = self._within_reach(middle, squares, rows, numbers, reach * self.scale**2)
             rows, numbers = rows[keep], numbers[keep]
+
+        at_least, at_most = self._measure32(queries, numbers, rows)
+        keep = at_least <= _kth_smallest(at_most, numbers, len(queries), kept)[numbers]
+        rows, numbers = rows[keep], numbers[keep]
         measured = _squared_differences(queries, numbers, self.rows, rows)
         return _first_of_each(measured, numbers, rows, len(queries), kept)
+
+    def _product(self, short: np.ndarray, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The product (rows, queries), rows padded to whole runs of RUN, and its minimum over each run."""
+        left = np.ones((len(short), self.columns.shape[1]), np.float32)
+        left[:, :-1] = short
+        product = buffer[: len(self.columns) * len(short)].reshape(len(self.columns), len(short))
+        smallest = np.empty((len(self.columns) // RUN, len(short)), np.float32)
+        step = RUN * max(1, CHUNK_BYTES // (4 * RUN * len(short)))
+        for start in range(0, len(self.columns), step):  # in pieces that stay in cache for the minimum
+            piece = product[start : start + step]
+            np.matmul(self.columns[start : start + step], left.T, out=piece)
+            piece.reshape(-1, RUN, len(short)).min(axis=1, out=smallest[start // RUN : (start + step) // RUN])
+        return product, smallest
+
+    def _inside(self, rows: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Without the rows that pad the last run."""
+        inside = rows < len(self.rows)
+        return (rows, numbers) if inside.all() else (rows[inside], numbers[inside])
+
+    def _measure32(self, queries: np.ndarray, numbers: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds (pairs,) from below and above of squared distances, by differences: float32 where nothing overflows.
+
+        Each term is off by 3u of itself, their sum by dim u more (u = 2^-24), beside underflow.
+        """
+        if not self.moderate:
+            squares = _squared_differences(queries, numbers, self.rows, rows)
+            return squares, squares
+        squares = np.empty(len(numbers))
+        for start in range(0, len(numbers), PAIRS_PER_STEP):
+            part = slice(start, start + PAIRS_PER_STEP)
+            difference = queries[numbers[part]]
+            difference -= self.rows[rows[part]]
+            squares[part] = _squares(difference)
+        dim = self.rows.shape[1]
+        error = squares * ((dim + 8) * FLOAT32_UNIT) + dim * 1e-37
+        return squares - error, squares + error
 
     def _within_reach(
         self, middle: np.ndarray, squares: np.ndarray, rows: np.ndarray, numbers: np.ndarray, reach: np.ndarray
@@ -198,26 +244,34 @@ def _nonzero(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.divmod(np.flatnonzero(mask.reshape(-1)), mask.shape[1])
 
 
-def _candidates(product: np.ndarray, kept: int) -> np.ndarray:
-    """A mask (rows, queries) with at least `kept` rows of each query whose lower bounds are small.
+def _promising(product: np.ndarray, smallest: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (row, query number): at least `kept` rows of each query whose products are small.
 
-    For one neighbour the smallest; for more the smallest of each of many runs of rows, less what is clearly too far.
+    For one neighbour the row of the smallest; for more, those of the smallest of many groups of runs, less the far
+    ones; every row where there are too few for that.
     """
-    rows, queries = product.shape
+    runs, queries = smallest.shape
     if kept == 1:
-        mask: np.ndarray = product <= product.min(axis=0)
-        return mask
-    run = max(1, rows // (8 * kept))
-    runs = rows // run
-    if runs < 2 * kept:
-        found: np.ndarray = product <= np.partition(product, kept - 1, axis=0)[kept - 1]
-        return found
-    blocks = product[: runs * run].reshape(runs, run, queries)
-    smallest = blocks.min(axis=1)
-    kth = np.partition(smallest, kept - 1, axis=0)[kept - 1]
-    mask = np.zeros((rows, queries), bool)
-    np.equal(blocks, np.where(smallest <= kth, smallest, np.nan)[:, None], out=mask[: runs * run].reshape(blocks.shape))
-    return mask
+        chosen, numbers = _nonzero(smallest <= smallest.min(axis=0))
+        return _rows_of_runs(product, chosen, numbers, smallest[chosen, numbers])
+    size = max(1, runs // (8 * kept))
+    groups = runs // size
+    if groups < 2 * kept:
+        return _nonzero(np.ones(product.shape, bool))
+    grouped = smallest[: groups * size].reshape(groups, size, queries)
+    least = grouped.min(axis=1)
+    kth = np.partition(least, kept - 1, axis=0)[kept - 1]
+    chosen, numbers = _nonzero((grouped == np.where(least <= kth, least, np.nan)[:, None]).reshape(-1, queries))
+    return _rows_of_runs(product, chosen, numbers, smallest[chosen, numbers])
+
+
+def _rows_of_runs(
+    product: np.ndarray, runs: np.ndarray, numbers: np.ndarray, limit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (row, query number) of the given runs (pairs,) whose product is at most `limit` (pairs,)."""
+    rows = runs[:, None] * RUN + np.arange(RUN)
+    pair, within = np.nonzero(product[rows, numbers[:, None]] <= limit[:, None])
+    return rows[pair, within], numbers[pair]
 
 
 def _squared_differences(queries: np.ndarray, numbers: np.ndarray, rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -233,10 +287,16 @@ def _squared_differences(queries: np.ndarray, numbers: np.ndarray, rows: np.ndar
 
 def _kth_smallest(values: np.ndarray, numbers: np.ndarray, queries: int, kept: int) -> np.ndarray:
     """The `kept`-th smallest of each query's values, (queries,); every query has that many."""
-    order = np.lexsort((values, numbers))
-    first = np.searchsorted(numbers[order], np.arange(queries))
-    result: np.ndarray = values[order[first + kept - 1]]
-    return result
+    if kept == 1:
+        result = np.full(queries, np.inf)
+        np.minimum.at(result, numbers, values)
+        return result
+    order = np.argsort(numbers.astype(np.int16), kind="stable")
+    counts = np.bincount(numbers, minlength=queries)
+    ordered = numbers[order]
+    padded = np.full((queries, counts.max()), np.inf)
+    padded[ordered, np.arange(len(order)) - (np.cumsum(counts) - counts)[ordered]] = values[order]
+    return np.asarray(np.partition(padded, kept - 1, axis=1)[:, kept - 1])
 
 
 def _first_of_each(
