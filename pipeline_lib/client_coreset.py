@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from data_contracts.errors import DatasetError
+from data_contracts.errors import ConfigError, DatasetError
 from data_contracts.stages import CoresetSettings
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.coreset import CoresetSelection, density_subsampling, greedy_coreset_selection, random_subsampling
@@ -18,6 +18,7 @@ from pipeline_lib.seeding import stage_rng
 from pipeline_lib.upload_codec import add_noise, clip_rows, decode_rows, encode_rows
 
 GLOBAL_BANK = "all"
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class ClientCoreset:
     n_images: int
     n_patches: int
     raw_image_bytes: int
-    covering_radius: float
+    covering_radius: float  # largest distance of a local patch to the coreset (and to what was covered before)
     reconstruction_error: float
     image_ids: list[str]
     patch_image: np.ndarray  # (row,) index into image_ids
@@ -47,18 +48,37 @@ def coreset_size(ratio: float, n_patches: int, *, round_up: bool = False) -> int
     return min(n_patches, max(1, wanted))
 
 
+def round_size(total: int, round_number: int, num_rounds: int) -> int:
+    """Rows that a client may send in one of `num_rounds` rounds, so that all of them add up to `total`.
+
+    Even parts, the larger ones first: a run of several rounds sends no more than a run of one.
+    """
+    part, left_over = divmod(total, num_rounds)
+    return part + (round_number <= left_over)
+
+
 def select_rows(
     patches: np.ndarray,
     size: int,
     settings: CoresetSettings,
     *,
     rng: np.random.Generator,
-    progress: Callable[[int, int], None] | None = None,
+    covered: np.ndarray | None = None,
+    progress: Progress | None = None,
 ) -> CoresetSelection:
-    """Select `size` of the patches (patch, dim) by the configured rule."""
+    """Select `size` of the patches (patch, dim) by the configured rule.
+
+    `covered` (row, dim) are places that need no row any more; only k-center knows what to make of them. Raises
+    ConfigError for another rule with `covered`.
+    """
+    if covered is not None and settings.subsampling != "kcenter":
+        raise ConfigError(
+            f"model.subsampling: {settings.subsampling} cannot select what is not covered yet; "
+            "set it to kcenter, or federated.num_rounds to 1"
+        )
     match settings.subsampling:
         case "kcenter":
-            return greedy_coreset_selection(patches, size, rng=rng, progress=progress)
+            return greedy_coreset_selection(patches, size, rng=rng, initial_centers=covered, progress=progress)
         case "random":
             return random_subsampling(patches, size, rng=rng)
         case "density":
@@ -71,7 +91,7 @@ def select_client_coreset(
     client_id: str,
     settings: CoresetSettings,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[ClientCoreset]:
     """A coreset for every bank that this client contributes to.
 
@@ -83,22 +103,51 @@ def select_client_coreset(
         groups = [(GLOBAL_BANK, table)]
     else:
         groups = [(str(category), rows) for category, rows in table.groupby("category", sort=True)]
-    return [_coreset_of(bank, rows, store, client_id, settings, progress) for bank, rows in groups]
+    coresets = [
+        coreset_of_patches(
+            read_patches(rows, store),
+            [str(i) for i in rows.image_id],
+            (rows.grid_height * rows.grid_width).to_numpy(),
+            settings,
+            bank=bank,
+            client_id=client_id,
+            raw_image_bytes=int(rows.image_bytes.sum()),
+            progress=progress,
+        )
+        for bank, rows in groups
+    ]
+    return [coreset for coreset in coresets if coreset is not None]
 
 
-def _coreset_of(
-    bank: str,
-    table: pd.DataFrame,
-    store: ArtifactStore,
-    client_id: str,
+def coreset_of_patches(
+    patches: np.ndarray,
+    image_ids: Sequence[str],
+    patch_counts: Sequence[int] | np.ndarray,
     settings: CoresetSettings,
-    progress: Callable[[int, int], None] | None,
-) -> ClientCoreset:
-    patches = read_patches(table, store)
-    size = coreset_size(settings.ratio, len(patches), round_up=settings.round_up)
+    *,
+    bank: str,
+    client_id: str,
+    raw_image_bytes: int,
+    num_rounds: int = 1,
+    covered: np.ndarray | None = None,
+    progress: Progress | None = None,
+) -> ClientCoreset | None:
+    """What a client uploads for one bank, from its own patches: selected, clipped, noised and encoded.
+
+    patches: (patch, dim), of all images in the order of `image_ids`, `patch_counts` of each. From the second round on,
+    `covered` (row, dim) holds the server's bank and the client's own rows that were sent before; what is selected then
+    is farthest from both, and None is returned when every patch lies on a covered place or the round's share is 0.
+    """
+    total = coreset_size(settings.ratio, len(patches), round_up=settings.round_up)
+    size = round_size(total, settings.round, num_rounds) if num_rounds > 1 else total
+    if size == 0:
+        return None
     rng = stage_rng(settings.seed, "coreset", client_id, bank, settings.round)
-    selection = select_rows(patches, size, settings, rng=rng, progress=progress)
-    rows = patches[selection.indices]
+    selection = select_rows(patches, size, settings, rng=rng, covered=covered, progress=progress)
+    indices = selection.indices if covered is None else selection.indices[selection.pick_distances > 0]
+    if len(indices) == 0:
+        return None
+    rows = patches[indices].astype(np.float32)
     sent = clip_rows(rows, settings.clip_norm) if settings.clip_norm is not None else rows
     if settings.noise_sigma > 0:
         sent = add_noise(
@@ -107,20 +156,19 @@ def _coreset_of(
     arrays = encode_rows(sent, settings.codec)
     changed = settings.codec != "float32" or sent is not rows
     error = float(np.linalg.norm(decode_rows(arrays) - rows, axis=1).max()) if changed else 0.0
-    counts = (table.grid_height * table.grid_width).to_numpy()
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    image = np.searchsorted(starts, selection.indices, side="right") - 1
+    starts = np.concatenate([[0], np.cumsum(patch_counts)])
+    image = np.searchsorted(starts, indices, side="right") - 1
     return ClientCoreset(
         bank=bank,
         arrays=arrays,
         dim=patches.shape[1],
         n_rows=len(rows),
-        n_images=len(table),
+        n_images=len(image_ids),
         n_patches=len(patches),
-        raw_image_bytes=int(table.image_bytes.sum()),
+        raw_image_bytes=raw_image_bytes,
         covering_radius=float(selection.covering_radius),
         reconstruction_error=error,
-        image_ids=[str(i) for i in table.image_id],
+        image_ids=list(image_ids),
         patch_image=image.astype(np.int32),
-        patch_index=(selection.indices - starts[image]).astype(np.int32),
+        patch_index=(indices - starts[image]).astype(np.int32),
     )
