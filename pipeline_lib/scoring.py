@@ -41,14 +41,30 @@ def reweighted_score(bank: MemoryBank, patch: np.ndarray, *, num_neighbors: int)
     s = (1 - exp(s*) / sum over m in N_b(m*) of exp(d(patch, m))) * s*, with s* the distance to its nearest row m* and
     N_b(m*) the `num_neighbors` rows nearest to m*, m* among them.
     """
-    distance, nearest = bank.query(patch[None], num_neighbors=1)
-    s_star = float(distance[0, 0])
+    _, nearest = bank.query(patch[None], num_neighbors=1)
     m_star = bank.features[nearest[0, 0]]
+    s_star = float(np.linalg.norm(m_star.astype(np.float64) - patch))  # exp() of it would show float32's rounding
     _, neighborhood = bank.query(m_star[None], num_neighbors=min(num_neighbors, len(bank)))
     to_neighbors = np.linalg.norm(bank.features[neighborhood[0]].astype(np.float64) - patch, axis=1)
     largest = max(s_star, float(to_neighbors.max()))
     weight = 1.0 - np.exp(s_star - largest) / np.exp(to_neighbors - largest).sum()
     return float(weight * s_star)
+
+
+def score_patches(bank: MemoryBank, patches: np.ndarray, settings: ScoringSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the patches of some images: patches (image, patch, dim) -> (image, patch) float32, (image,) float64.
+
+    The image's score is that of its farthest patch, or its re-weighted distance (`reweighted_score`).
+    """
+    count, per_image, dim = patches.shape
+    neighbors = settings.num_neighbors if settings.image_score == "max" else 1
+    distances, _ = patch_scores(bank, patches.reshape(count * per_image, dim), num_neighbors=neighbors)
+    by_image = distances.reshape(count, per_image)
+    if settings.image_score == "max":
+        return by_image, by_image.max(axis=1).astype(np.float64)
+    farthest = [patches[image, patch] for image, patch in enumerate(by_image.argmax(axis=1))]
+    scores = [reweighted_score(bank, patch, num_neighbors=settings.num_neighbors) for patch in farthest]
+    return by_image, np.array(scores, dtype=np.float64)
 
 
 def score_images(
@@ -69,22 +85,12 @@ def score_images(
     height, width = grids.pop()
     maps: np.ndarray = np.empty((len(table), height, width), dtype=np.float32)
     scores = np.empty(len(table), dtype=np.float64)
-    neighbors = settings.num_neighbors if settings.image_score == "max" else 1
     done = 0
     for patches in _image_chunks(table, store, images_per_chunk=max(1, QUERY_PATCHES // (height * width))):
-        count = len(patches)
-        flat = patches.reshape(count * height * width, -1)
-        distances, _ = patch_scores(bank, flat, num_neighbors=neighbors)
-        by_image = distances.reshape(count, height * width)
-        maps[done : done + count] = by_image.reshape(count, height, width)
-        farthest = by_image.argmax(axis=1)
-        for image in range(count):
-            if settings.image_score == "max":
-                scores[done + image] = by_image[image, farthest[image]]
-            else:
-                patch = patches[image, farthest[image]]
-                scores[done + image] = reweighted_score(bank, patch, num_neighbors=settings.num_neighbors)
-        done += count
+        part = slice(done, done + len(patches))
+        by_image, scores[part] = score_patches(bank, patches, settings)
+        maps[part] = by_image.reshape(len(patches), height, width)
+        done += len(patches)
         if progress:
             progress(done, len(table))
     return ScoredImages([str(i) for i in table.image_id], maps, scores)
