@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
+from pipeline_lib.artifact_store import write_file
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -21,7 +23,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentCo
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -66,27 +68,79 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
 
 def describe_validation_error(error: ValidationError) -> str:
     """The first problems of a pydantic error as one line: key, what it got, what it accepts."""
-    lines = []
-    for problem in error.errors(include_url=False)[:3]:
-        key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("function-", "constrained-")))
-        got = problem.get("input")
-        if problem["type"] == "extra_forbidden":
+    problems: dict[str, ErrorDetails] = {}
+    accepted: dict[str, list[str]] = {}  # a key that takes one of several kinds has a problem with each of them
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"] if not _is_branch(str(part)))
+        problems.setdefault(key, problem)
+        accepted.setdefault(key, []).append(_accepts(problem))
+    inner = [key for key in problems if not any(other.startswith(f"{key}.") for other in problems)]
+    lines = [_problem_line(key, problems[key], " or ".join(dict.fromkeys(accepted[key]))) for key in inner[:3]]
+    return "; ".join(lines) + (f"; and {len(inner) - 3} more" if len(inner) > 3 else "")
+
+
+def _is_branch(part: str) -> bool:
+    """Whether a part of pydantic's location names a branch of a union or a validator, and no key."""
+    return "[" in part or part in ("int", "float", "str") or part.startswith(("function-", "constrained-"))
+
+
+def _problem_line(key: str, problem: ErrorDetails, accepts: str) -> str:
+    match problem["type"]:
+        case "extra_forbidden":
             section, _, name = key.rpartition(".")
             known = ", ".join(_known_keys(section))
-            lines.append(f"{key}: unknown key {name!r}; {section or 'the top level'} accepts {known}")
-        elif problem["type"] == "value_error":
-            lines.append(f"{key or 'configuration'}: {problem['ctx']['error']}")
-        else:
-            message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            lines.append(f"{key}: got {got!r}, accepts {message}")
-    more = error.error_count() - len(lines)
-    return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+            return f"{key}: unknown key {name!r}; {section or 'the top level'} accepts {known}"
+        case "value_error":
+            return f"{key or 'configuration'}: {problem['ctx']['error']}"
+    got = repr(problem["input"])
+    return f"{key}: got {got if len(got) <= 80 else got[:77] + '...'}, accepts {accepts}"
+
+
+def _accepts(problem: ErrorDetails) -> str:
+    """What a value should have been, in the words of a YAML file."""
+    match problem["type"]:
+        case "tuple_type" | "list_type":
+            return "a list"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return "keys and values"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "a whole number"
+        case "float_type" | "float_parsing":
+            return "a number"
+        case "bool_type" | "bool_parsing":
+            return "true or false"
+        case "string_type":
+            return "text"
+        case "string_pattern_mismatch":
+            return f"text that matches {problem['ctx']['pattern']}"
+        case "missing":
+            return "one more value"
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            return "a number " + problem["msg"].removeprefix("Input should be ")
+    message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
 
 
 def write_config(config: ExperimentConfig, path: Path) -> None:
     """Write the resolved configuration as YAML that `load_config` reads back to the same config."""
     values = config.model_dump(mode="json")
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100), encoding="utf-8")
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    write_file(path, text.encode())
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML in which a key given twice is an error: otherwise the second would silently replace the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _known_keys(section: str) -> list[str]:
