@@ -16,6 +16,7 @@ from data_contracts.manifests import (
     BankManifest,
     ClientUploads,
     IndexedDataset,
+    Manifest,
     MeasuredCategory,
     Partition,
     ScoredCategory,
@@ -50,6 +51,7 @@ class Run:
     place: Place
     runner: TaskRunner[Any]
     clock: StageClock = field(default_factory=StageClock)
+    features: list[Manifest] = field(default_factory=list)  # what the run's registration in the store refers to
 
 
 @flow(name="centralized-experiment", persist_result=True, result_serializer="json")
@@ -93,6 +95,7 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
             banks,
             scored,
             measured,
+            run.features,
             run.clock.timings_s,
             place,
         )
@@ -171,6 +174,7 @@ def _clients(run: Run, partition: Partition, backbone: BackboneSettings) -> tupl
         ]
         causes = {n: failure_of(f) or failure_of(c) for n, f, c in zip(names, features, coresets, strict=True)}
     failed = {name: cause for name, cause in causes.items() if cause}
+    run.features += [future.result() for name, future in zip(names, features, strict=True) if name not in failed]
     uploads = [future.result() for name, future in zip(names, coresets, strict=True) if name not in failed]
     return uploads, failed
 
@@ -237,8 +241,7 @@ def _test(
             )
             for category in categories
         }
-        for future in features.values():
-            future.wait()
+        run.features += [future.result() for future in features.values()]
     with run.clock.stage("score"):
         scored = {
             category: submit(

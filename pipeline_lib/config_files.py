@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
 from pipeline_lib.artifact_store import write_file
@@ -22,6 +23,24 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentCo
     it accepts.
     """
     path = Path(path)
+    return parse_config({"name": path.stem, **read_yaml(path)}, overrides)
+
+
+def load_benchmark(path: Path | str, overrides: Sequence[str] = (), out: Path | None = None) -> BenchmarkConfig:
+    """Read a benchmark's YAML; overrides address its base experiment. Raises ConfigError of one line."""
+    path = Path(path)
+    values = {"name": path.stem, **read_yaml(path)}
+    values["base"] = apply_overrides(values.get("base") or {}, overrides)
+    if out is not None:
+        values["out"] = str(out)
+    try:
+        return BenchmarkConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(describe_validation_error(error)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds. Raises ConfigError of one line."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except OSError as error:
@@ -32,7 +51,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentCo
         values = {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values, got a {type(values).__name__}")
-    return parse_config({"name": path.stem, **values}, overrides)
+    return values
 
 
 def parse_config(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> ExperimentConfig:

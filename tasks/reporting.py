@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 from prefect import task
@@ -20,7 +21,8 @@ from data_contracts.manifests import (
 )
 from data_contracts.results import MetricsDocument
 from data_contracts.stages import BackboneSettings, Place
-from pipeline_lib import result_tables, run_directory
+from pipeline_lib import result_tables, run_directory, store_retention
+from tasks.caching import manifests_in
 from tasks.stage import open_store
 
 
@@ -36,6 +38,7 @@ def finish_run(
     banks: list[BankManifest],
     scored: list[ScoredCategory],
     measured: list[MeasuredCategory],
+    features: list[Manifest],
     timings_s: dict[str, float],
     place: Place,
 ) -> ExperimentResult:
@@ -53,6 +56,10 @@ def finish_run(
         experiment=config.name, run_directory=str(out), metrics=metrics, banks=tuple(banks), failed_clients=failed
     )
     run_directory.write_json_file(out / "result.json", result.model_dump(mode="json"))
+    used = list(
+        manifests_in([m.model_dump() for m in (indexed, validation, partition, *uploads, *banks, *scored, *measured)])
+    )
+    store_retention.register_run(store, uuid.uuid4().hex, [*used, metrics, *features], run_directory=str(out))
     return result
 
 

@@ -27,6 +27,8 @@ app = App(
 )
 dataset_app = App(name="dataset", help="Get, check, describe or make a data set.")
 app.command(dataset_app)
+store_app = App(name="store", help="What the artifact store holds, and what may go.")
+app.command(store_app)
 
 Set = Annotated[
     list[str] | None,
@@ -59,6 +61,14 @@ def demo(*, out: Out = None, json_: Json = False) -> None:
     from flows.cli.experiments import run_demo
 
     run_demo((out or Path("demo")).absolute(), as_json=json_)
+
+
+@app.command
+def benchmark(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = False) -> None:
+    """Run a matrix of experiments and compare them with the baseline. --set addresses the base experiment."""
+    from flows.cli.experiments import run_benchmark
+
+    run_benchmark(config, set_ or [], out, as_json=json_)
 
 
 @app.command
@@ -140,6 +150,32 @@ def synthesize(
     from flows.cli.datasets import synthesize_root
 
     synthesize_root(out, scale, seed, images, category, as_json=json_)
+
+
+Store = Annotated[Path | None, Parameter(name="--store", help="$FEDPATCH_STORE or ~/.cache/fedpatch/store.")]
+
+
+@store_app.command
+def status(*, store: Store = None, json_: Json = False) -> None:
+    """Show sizes by kind of artifact, and what registered runs refer to."""
+    from flows.cli.store import show_status
+
+    show_status(store, as_json=json_)
+
+
+@store_app.command
+def prune(
+    *,
+    store: Store = None,
+    keep_days: Annotated[float, Parameter(help="Keep what runs of the last days refer to.")] = 30,
+    max_gb: Annotated[float | None, Parameter(help="And at most this much: the oldest runs go first.")] = None,
+    dry_run: Annotated[bool, Parameter(help="Only say what would go.", negative="")] = False,
+    json_: Json = False,
+) -> None:
+    """Remove artifacts that no recent run refers to; files younger than six hours stay."""
+    from flows.cli import store as commands
+
+    commands.prune(store, keep_days, max_gb, dry_run=dry_run, as_json=json_)
 
 
 def fail(message: str) -> NoReturn:

@@ -15,10 +15,12 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.errors import FedpatchError, QuorumError
 from data_contracts.manifests import ExperimentResult
 from data_contracts.results import MetricsDocument
-from flows.cli.printing import print_json, print_metrics, print_where
+from flows.benchmark import full_benchmark
+from flows.cli.printing import print_json, print_metrics, print_table, print_where
 from flows.cli.progress import show_progress
 from flows.experiment import centralized_experiment, federated_experiment
-from pipeline_lib.config_files import load_config
+from pipeline_lib.comparison import comparison_table
+from pipeline_lib.config_files import load_benchmark, load_config
 from pipeline_lib.synthetic import synthesize_dataset
 
 DEMO_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
@@ -90,3 +92,19 @@ def run_demo(out: Path, *, as_json: bool) -> None:
     for outcome in outcomes:
         print_metrics(outcome.metrics)
         print_where(Path(outcome.result.run_directory))
+
+
+def run_benchmark(path: Path, overrides: list[str], out: Path | None, *, as_json: bool) -> None:
+    """Run the matrix, print the comparison. Raises QuorumError naming the experiments that failed."""
+    config = load_benchmark(path, overrides, out)
+    with show_progress(config.name, quiet=as_json):
+        state: State[Any] = full_benchmark(config, return_state=True)  # type: ignore[assignment]
+    if not state.is_completed():
+        raise QuorumError(state.message or str(state.result(raise_on_failure=False)))
+    directory = Path(str(state.result()))
+    if as_json:
+        print_json(json.loads((directory / "comparison.json").read_text(encoding="utf-8")))
+        return
+    documents = {name: read_metrics(directory / name) for name in config.experiments}
+    print_table(comparison_table(documents, {}, baseline=config.baseline), f"{config.name}: means over categories")
+    print(f"comparison: {directory / 'comparison.json'}")

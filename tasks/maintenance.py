@@ -1,0 +1,25 @@
+"""Tasks that keep the artifact store small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from pipeline_lib.artifact_store import ArtifactStore
+from pipeline_lib.store_retention import prune_store
+
+
+@task(name="prune-store")
+def prune_artifacts(store: Path, keep_days: float, max_gb: float | None) -> str:
+    """Remove what no recent run refers to, and say how much that was."""
+    report = prune_store(
+        ArtifactStore(store), keep_days=keep_days, max_bytes=None if max_gb is None else int(max_gb * 1e9)
+    )
+    text = (
+        f"{store}: removed {report.removed_files} files ({report.removed_bytes / 1e6:.1f} MB) and "
+        f"{report.removed_runs} registered runs, kept {report.kept_bytes / 1e6:.1f} MB"
+    )
+    create_markdown_artifact(key="store-prune", markdown=text)
+    return text
