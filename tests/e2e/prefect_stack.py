@@ -1,0 +1,152 @@
+"""A Prefect server, work pool, deployments and worker of a test's own, on free loopback ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT
+
+BIN = Path(sys.executable).parent
+START_SECONDS = 120
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+class Stack:
+    """A running server with everything deployed; `worker` is the worker's process."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.store = home / "store"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+            "PREFECT_HOME": str(home / "prefect"),
+            "PREFECT_API_URL": f"{self.url}/api",
+            "PREFECT_SERVER_API_HOST": "127.0.0.1",
+            "PREFECT_SERVER_API_PORT": str(self.port),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "FEDPATCH_RETRY_DELAYS": "0.1",
+            "FEDPATCH_STORE": str(self.store),
+        }
+
+    def start(self) -> None:
+        """Start the server, make the pool, deploy, start a worker."""
+        self._spawn("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
+        self._wait_for_health()
+        self.prefect("work-pool", "create", "local", "--type", "process", "--overwrite")
+        self.prefect("deploy", "--all", "--no-prompt")
+        self.start_worker()
+
+    def start_worker(self) -> None:
+        """Start a worker on the pool `local`."""
+        self.worker = self._spawn("worker", "worker", "start", "--pool", "local")
+
+    def stop(self) -> None:
+        """End every process that this stack started, with all of its children."""
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def prefect(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run a command of Prefect's own command line from the repository root."""
+        done = subprocess.run(
+            [str(BIN / "prefect"), *arguments],
+            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, f"prefect {arguments}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
+        return done
+
+    def api(self, path: str, body: Any = None) -> Any:
+        """One request to the server: POST with a body, GET without."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/api{path}", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read() or "null")
+
+    def run_by_name(self, deployment: str, config: dict[str, Any]) -> str:
+        """Trigger a deployment by name; returns the flow run's id."""
+        shown = self.prefect("deployment", "run", deployment, "--param", f"config={json.dumps(config)}")
+        found = re.search(r"UUID:?\s*([0-9a-f-]{36})", shown.stdout) or re.search(r"([0-9a-f-]{36})", shown.stdout)
+        assert found, shown.stdout
+        return found[1]
+
+    def wait_for(self, flow_run: str, *, beyond: int = 0, seconds: float = 150) -> dict[str, Any]:
+        """The flow run once it ended, after more than `beyond` runs of it."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            run: dict[str, Any] = self.api(f"/flow_runs/{flow_run}")
+            final = run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+            if final and run["run_count"] > beyond:
+                return run
+            time.sleep(0.5)
+        raise AssertionError(f"flow run {flow_run} is {run['state_name']} after {seconds} s: {self.logs()}")
+
+    def task_states(self, flow_run: str) -> list[tuple[str, str]]:
+        """(task run name, state name) of all task runs of a flow run, in the order of their start."""
+        rows = self.api("/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200})
+        return [(row["name"], row["state_name"]) for row in sorted(rows, key=lambda row: row["expected_start_time"])]
+
+    def logs(self) -> str:
+        """The ends of what the processes wrote."""
+        return "\n".join(p.read_text(errors="replace")[-1500:] for p in sorted(self.home.glob("*.log")))
+
+    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.home / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [str(BIN / "prefect"), *arguments],
+                cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def _wait_for_health(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                self.api("/health")
+            except OSError:
+                time.sleep(0.5)
+            else:
+                return
+        raise AssertionError(f"the server did not start: {self.logs()}")
+
+
+@contextmanager
+def running_stack(home: Path) -> Iterator[Stack]:
+    """A stack that is ended with the block."""
+    stack = Stack(home)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.stop()
