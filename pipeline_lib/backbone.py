@@ -297,7 +297,12 @@ class FeatureExtractor(nn.Module):
         The grid is (height, width) in patches; patches are in row-major order.
         """
         images = pixels.to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        features = self((images - self.mean) / self.std)
+        return self.extract_normalized((images - self.mean) / self.std)
+
+    @torch.inference_mode()
+    def extract_normalized(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """The same for images that `get_transforms` has normalized, (batch, 3, height, width)."""
+        features = self(images)
         _, dim, grid_height, grid_width = features.shape
-        flat = features.permute(0, 2, 3, 1).reshape(len(pixels), grid_height * grid_width, dim)
+        flat = features.permute(0, 2, 3, 1).reshape(len(images), grid_height * grid_width, dim)
         return flat.float().cpu().contiguous(), (grid_height, grid_width)

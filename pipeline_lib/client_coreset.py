@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from data_contracts.errors import ConfigError, DatasetError
+from data_contracts.manifests import Manifest, UploadManifest
 from data_contracts.stages import CoresetSettings
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.coreset import CoresetSelection, density_subsampling, greedy_coreset_selection, random_subsampling
@@ -37,6 +38,25 @@ class ClientCoreset:
     image_ids: list[str]
     patch_image: np.ndarray  # (row,) index into image_ids
     patch_index: np.ndarray  # (row,) patch of that image, row-major
+
+
+def upload_manifest(
+    written: Manifest, coreset: ClientCoreset, *, client_id: str, round_number: int, config_hash: str
+) -> UploadManifest:
+    """What the server is told about an upload: `written` says where its arrays lie and their SHA-256."""
+    return UploadManifest(
+        **written.model_dump(),
+        client_id=client_id,
+        category=coreset.bank,
+        round=round_number,
+        config_hash=config_hash,
+        dim=coreset.dim,
+        n_images=coreset.n_images,
+        n_patches=coreset.n_patches,
+        raw_image_bytes=coreset.raw_image_bytes,
+        covering_radius=coreset.covering_radius,
+        reconstruction_error=coreset.reconstruction_error,
+    )
 
 
 def coreset_size(ratio: float, n_patches: int, *, round_up: bool = False) -> int:

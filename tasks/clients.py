@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_contracts.manifests import ClientImages, ClientUploads, Manifest, UploadManifest
+from data_contracts.manifests import ClientImages, ClientUploads, Manifest
 from data_contracts.stages import BackboneSettings, CoresetSettings, Place
 from data_contracts.tables import PATCH_FEATURES
 from pipeline_lib import backbone, client_coreset, features, hardware
@@ -41,18 +41,8 @@ def select_client_coreset(
     for coreset in client_coreset.select_client_coreset(table, store, client_id, settings, progress=progress):
         written = store.write_arrays("client_upload", coreset.arrays, rows=coreset.n_rows)
         uploads.append(
-            UploadManifest(
-                **written.model_dump(),
-                client_id=client_id,
-                category=coreset.bank,
-                round=settings.round,
-                config_hash=config_hash,
-                dim=coreset.dim,
-                n_images=coreset.n_images,
-                n_patches=coreset.n_patches,
-                raw_image_bytes=coreset.raw_image_bytes,
-                covering_radius=coreset.covering_radius,
-                reconstruction_error=coreset.reconstruction_error,
+            client_coreset.upload_manifest(
+                written, coreset, client_id=client_id, round_number=settings.round, config_hash=config_hash
             )
         )
         origin = {
