@@ -6,13 +6,13 @@ The blocks do not depend on the number of threads, so neither does any result.
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from threadpoolctl import ThreadpoolController
 
 from data_contracts.errors import FedpatchError
@@ -25,11 +25,14 @@ _limiter: Any = None
 
 
 def resolve_threads(threads: int | None) -> int:
-    """`threads`, or the number of cores this process may use. Raises FedpatchError when it is below 1."""
+    """`threads`, or as many as torch is set to (pipeline_lib.hardware.limit_threads; all cores unless limited).
+
+    Raises FedpatchError when it is below 1.
+    """
     if threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return torch.get_num_threads()
     if threads < 1:
-        raise FedpatchError(f"threads is {threads}; give at least 1, or None for every core")
+        raise FedpatchError(f"threads is {threads}; give at least 1, or None for the process's own setting")
     return threads
 
 

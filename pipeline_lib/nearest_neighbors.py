@@ -154,7 +154,7 @@ class ExactSearch:
         reach = _kth_smallest(self._measure32(queries, numbers, rows)[1], numbers, len(queries), kept)
 
         limit = reach * self.scale**2 - squares * (1.0 - self.unit) + 1e-37
-        limit = np.nextafter(limit.astype(np.float32), np.float32(np.inf))
+        limit = np.nextafter(np.minimum(limit, 3e38).astype(np.float32), np.float32(np.inf))
         runs, numbers = _nonzero(smallest <= limit)
         rows, numbers = self._inside(*_rows_of_runs(product, runs, numbers, limit[numbers]))
         if middle is not None and self.middle is not None and len(rows) > 2 * kept * len(queries):

@@ -2,6 +2,7 @@
 
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.coreset.selection import CoresetSelection, coreset_size
+from pipeline_lib.coreset.streaming import StreamedCoreset, streaming_coreset_selection
 from pipeline_lib.coreset.subsampling import covering_radius, density_subsampling, random_subsampling
 
 __all__ = [
@@ -11,4 +12,6 @@ __all__ = [
     "density_subsampling",
     "greedy_coreset_selection",
     "random_subsampling",
+    "StreamedCoreset",
+    "streaming_coreset_selection",
 ]
