@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.conftest import experiment_values
@@ -106,12 +107,15 @@ def retry_in_browser(stack: Stack, flow_run: str) -> None:
         )
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         page.goto(f"{stack.url}/v2/runs/flow-run/{flow_run}")
-        page.get_by_role("button", name="Open menu").first.click(timeout=60_000)
-        page.get_by_role("menuitem", name="Retry").click()
-        page.get_by_role("dialog").get_by_role("button", name="Retry").click()
-        page.wait_for_timeout(1500)
+        menu = page.get_by_role("button", name="Open menu").first
+        menu.wait_for(timeout=60_000)
         if directory := os.environ.get("FEDPATCH_SCREENSHOTS"):
-            page.screenshot(path=f"{directory}/ui_run.png")
+            page.wait_for_timeout(3000)
+            page.screenshot(path=f"{directory}/ui_failed_client.png")
+        menu.click()
+        page.get_by_role("menuitem", name="Retry").click()
+        page.get_by_role("alertdialog").get_by_role("button", name="Retry").click()
+        page.wait_for_timeout(1500)
         browser.close()
 
 
@@ -135,3 +139,66 @@ def test_a_failed_client_is_retried_from_the_ui_and_nothing_else_runs(stack: Sta
     assert extracted == {f"extract-client_{n}": "Completed" if n == 2 else "Cached" for n in range(5)}
     assert coresets == {f"coreset-client_{n}": "Completed" if n == 2 else "Cached" for n in range(5)}
     assert (Path(config["runtime"]["out"]) / "metrics.json").is_file()
+
+
+def test_a_partial_run_is_retried_to_a_whole_one_and_a_damaged_artifact_is_made_again(
+    stack: Stack, config: dict[str, Any]
+) -> None:
+    config = {**config, "federated": {**config["federated"], "min_clients": 4}}
+    flow_run, victim, away = failing_run(stack, config)
+    run = stack.wait_for(flow_run)
+    assert (run["state_type"], run["state_name"]) == ("COMPLETED", "CompletedPartial")
+    assert "client_2" in run["state"]["message"]
+    before = stack.task_states(flow_run)
+    mend(victim, away)
+    uploads = stack.store / "objects" / "client_upload"
+    damaged = max(uploads.rglob("*.npz"), key=lambda path: path.stat().st_mtime)
+    damaged.write_bytes(b"0" * damaged.stat().st_size)
+    retry_in_browser(stack, flow_run)
+    run = stack.wait_for(flow_run, beyond=run["run_count"])
+    assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Completed")
+    new = Counter(stack.task_states(flow_run)) - Counter(before)
+    again = sorted(n for n, s in new if n.startswith(("extract-client_", "coreset-client_")) and s == "Completed")
+    assert [name for name in again if name.startswith("extract")] == ["extract-client_2"]
+    assert len(again) == 3  # the mended client's coreset, and the one that was damaged
+    assert "coreset-client_2" in again
+
+
+def test_kill_9_of_the_flow_process_loses_nothing(stack: Stack, tmp_path: Path) -> None:
+    root = write_tiny_autovi(tmp_path / "data", train=150, good=4, defective=2, size=(640, 480), seed=3)
+    config = experiment_values(
+        root,
+        stack.store,
+        tmp_path / "run",
+        preprocessing={"small_size": [320, 320]},
+        federated={"num_clients": 5, "partitioning": "time", "min_clients": 5},
+        runtime={"workers": 1},
+    )
+    flow_run = stack.run_by_name("federated-experiment/on-demand", config)
+    deadline = time.monotonic() + 120
+    while ("extract-client_0", "Completed") not in stack.task_states(flow_run):
+        assert time.monotonic() < deadline, stack.logs()
+        time.sleep(0.2)
+    for process in psutil.Process(stack.worker.pid).children(recursive=True):
+        process.kill()
+    run = stack.wait_for(flow_run)
+    assert run["state_type"] == "CRASHED"
+    before = stack.task_states(flow_run)
+    finished = {name for name, state in before if state == "Completed" and name.startswith("extract-client_")}
+    assert 1 <= len(finished) < 5
+    retry_in_browser(stack, flow_run)
+    run = stack.wait_for(flow_run, beyond=run["run_count"])
+    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    new = Counter(stack.task_states(flow_run)) - Counter(before)
+    assert {name for name, state in new if state == "Cached" and name.startswith("extract-client_")} == finished
+
+
+def test_two_runs_of_one_experiment_at_once_compute_each_step_once(stack: Stack, config: dict[str, Any]) -> None:
+    other = {**config, "runtime": {**config["runtime"], "out": config["runtime"]["out"] + "-other"}}
+    runs = [stack.run_by_name("federated-experiment/on-demand", c) for c in (config, other)]
+    assert [stack.wait_for(run)["state_type"] for run in runs] == ["COMPLETED", "COMPLETED"]
+    states = [dict(stack.task_states(run)) for run in runs]
+    for number in range(5):
+        for step in ("extract", "coreset"):
+            name = f"{step}-client_{number}"
+            assert sorted(state[name] for state in states) == ["Cached", "Completed"], name
