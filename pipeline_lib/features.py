@@ -81,7 +81,7 @@ def extract_features(
     if progress:
         progress(done, len(rows))
     for positions, pixels in _batches(rows, missing, sizes, extractor, batch_size, num_workers):
-        features, grid = _extract(extractor, pixels)
+        features, grid = extract_batch(extractor, pixels)
         for position, array in zip(positions, features, strict=True):
             row = rows[position]
             if not np.isfinite(array).all():
@@ -180,19 +180,27 @@ def _batches(
             yield group, torch.stack(loaded)
 
 
-def _extract(extractor: FeatureExtractor, pixels: torch.Tensor) -> tuple[np.ndarray, tuple[int, int]]:
-    """Features in the stored precision; falls back to halves of the batch, then to the CPU, when memory runs out."""
+def extract_batch(extractor: FeatureExtractor, values: torch.Tensor) -> tuple[np.ndarray, tuple[int, int]]:
+    """Features of a batch in the stored precision, float16 (image, patch, dim), and the patch grid.
+
+    values: uint8 pixels (image, height, width, 3), or normalized floats (image, 3, height, width). Falls back to halves
+    of the batch, then to the CPU, when memory runs out. Values beyond float16 become infinite; callers refuse them.
+    """
     try:
-        features, grid = extractor.extract(pixels)
-        return features.numpy().astype(STORED_DTYPE), grid
+        return _extract(extractor, values)
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
-        if len(pixels) > 1:
-            logger.warning("out of GPU memory with %d images at a time, trying half of it", len(pixels))
-            half = len(pixels) // 2
-            first, grid = _extract(extractor, pixels[:half])
-            return np.concatenate([first, _extract(extractor, pixels[half:])[0]]), grid
+        if len(values) > 1:
+            logger.warning("out of GPU memory with %d images at a time, trying half of it", len(values))
+            half = len(values) // 2
+            first, grid = extract_batch(extractor, values[:half])
+            return np.concatenate([first, extract_batch(extractor, values[half:])[0]]), grid
         logger.warning("out of GPU memory with a single image, going on with the CPU")
-        cpu = FeatureExtractor(settings=extractor.settings, device="cpu")
-        features, grid = cpu.extract(pixels)
+        return _extract(FeatureExtractor(settings=extractor.settings, device="cpu"), values)
+
+
+def _extract(extractor: FeatureExtractor, values: torch.Tensor) -> tuple[np.ndarray, tuple[int, int]]:
+    is_pixels = values.dtype == torch.uint8
+    features, grid = extractor.extract(values) if is_pixels else extractor.extract_normalized(values.float())
+    with np.errstate(over="ignore"):
         return features.numpy().astype(STORED_DTYPE), grid
