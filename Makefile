@@ -30,5 +30,8 @@ test: $(STAMP) ## formatting, lint, types, layers, and the fast tests (about ten
 test-slow: $(STAMP) ## the slow tests and those with real servers and browsers
 	$(BIN)/pytest -m "slow or e2e"
 
+serve: $(STAMP) ## a Prefect server on loopback, the work pool, all deployments and a worker; Ctrl-C ends all of it
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/serve.sh
+
 clean: ## remove what make demo and the tools left (not .venv, not runs/)
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,26 @@
+#!/bin/sh
+# A Prefect server on loopback with everything deployed, and a worker. Ctrl-C ends all of it.
+#   FEDPATCH_PORT (4200), FEDPATCH_DATASET (where the worker's data set lies), FEDPATCH_STORE
+set -eu
+port=${FEDPATCH_PORT:-4200}
+export PREFECT_SERVER_API_HOST=127.0.0.1 PREFECT_SERVER_API_PORT="$port" PREFECT_API_URL="http://127.0.0.1:$port/api"
+export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT=false
+export PREFECT_LOGGING_EXTRA_LOGGERS=pipeline_lib
+
+prefect server start --host 127.0.0.1 --port "$port" &
+server=$!
+trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null' EXIT INT TERM
+
+tries=0
+until python -c "import urllib.request as u; u.urlopen('$PREFECT_API_URL/health', timeout=2)" 2>/dev/null; do
+    tries=$((tries + 1))
+    if [ "$tries" -ge 120 ] || ! kill -0 "$server" 2>/dev/null; then
+        echo "serve: the server did not start on port $port" >&2
+        exit 1
+    fi
+    sleep 1
+done
+prefect work-pool create local --type process --overwrite
+prefect deploy --all --no-prompt
+echo "serve: UI at http://127.0.0.1:$port  (deployments: prefect deployment ls)"
+prefect worker start --pool local
