@@ -202,3 +202,16 @@ def test_two_runs_of_one_experiment_at_once_compute_each_step_once(stack: Stack,
         for step in ("extract", "coreset"):
             name = f"{step}-client_{number}"
             assert sorted(state[name] for state in states) == ["Cached", "Completed"], name
+
+
+def test_a_due_scheduled_run_runs(stack: Stack) -> None:
+    deployment = stack.api("/deployments/name/store-prune/weekly")
+    stack.api(f"/deployments/{deployment['id']}/schedules", [{"schedule": {"interval": 15}, "active": True}])
+    deadline = time.monotonic() + 150
+    done: list[dict[str, Any]] = []
+    while time.monotonic() < deadline and not done:
+        query = {"deployments": {"id": {"any_": [deployment["id"]]}}, "limit": 200}
+        runs = stack.api("/flow_runs/filter", query)
+        done = [run for run in runs if run["auto_scheduled"] and run["state_type"] == "COMPLETED"]
+        time.sleep(1)
+    assert done, stack.logs()
