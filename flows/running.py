@@ -26,20 +26,31 @@ def default_store() -> Path:
 
 
 def place_of(config: ExperimentConfig) -> Place:
-    """Where this run reads and writes. Raises ConfigError when there is no data set."""
-    root = config.dataset.root
-    if root is None:
+    """Where this run reads and writes: as configured, else `$FEDPATCH_DATASET` and `$FEDPATCH_STORE`.
+
+    Raises ConfigError when nothing says where the data set lies.
+    """
+    root = config.dataset.root or os.environ.get("FEDPATCH_DATASET")
+    if not root:
         raise ConfigError(
-            "dataset.root: not given; say where the data set lies, such as --set dataset.root=/data/autovi"
+            "dataset.root: not given; say where the data set lies, such as --set dataset.root=/data/autovi, "
+            "or set FEDPATCH_DATASET"
         )
     return Place(
         store=(config.runtime.store or default_store()).expanduser().absolute(),
-        data_root=root.expanduser().absolute(),
+        data_root=Path(root).expanduser().absolute(),
         device=config.runtime.device,
         threads=config.runtime.threads,
         batch_size=config.training.batch_size,
         num_workers=config.training.num_workers,
     )
+
+
+def located(config: ExperimentConfig, place: Place) -> ExperimentConfig:
+    """The configuration as it goes into the run directory: with the data set and the store that were used."""
+    dataset = config.dataset.model_copy(update={"root": place.data_root})
+    runtime = config.runtime.model_copy(update={"store": place.store})
+    return config.model_copy(update={"dataset": dataset, "runtime": runtime})
 
 
 def task_runner(runtime: RuntimeConfig) -> TaskRunner[Any]:

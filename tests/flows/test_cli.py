@@ -61,7 +61,11 @@ def test_run_fails_with_one_line_and_status_1(tmp_path: Path, capsys: pytest.Cap
     ("text", "override", "message"),
     [
         ("modle: {}", None, "unknown key 'modle'; the top level accepts name, seed, dataset"),
-        ("model: {coreset_percentage: 7}", None, "model.coreset_percentage: got 7, accepts a number less than or equal to 1"),
+        (
+            "model: {coreset_percentage: 7}",
+            None,
+            "model.coreset_percentage: got 7, accepts a number less than or equal to 1",
+        ),
         ("model: {backbone: efficientnet_lite0}", "model.layerz=[a]", "unknown key 'layerz'; model accepts backbone"),
         ("a: [", None, "is not YAML"),
         ("- 1", None, "expected keys and values, got a list"),
