@@ -32,7 +32,15 @@ from data_contracts.stages import (
     client_config_hash,
     sizes_of,
 )
-from flows.running import StageClock, failure_of, located, place_of, submit, task_runner
+from flows.running import (
+    StageClock,
+    failure_of,
+    located,
+    place_of,
+    refuse_what_is_not_built,
+    submit,
+    task_runner,
+)
 from tasks.clients import extract_client_features, select_client_coreset
 from tasks.data import fingerprint_dataset, index_dataset, partition_dataset, resolve_backbone, validate_dataset
 from tasks.evaluation import extract_test_features, measure_category, score_category
@@ -70,6 +78,7 @@ def federated_experiment(config: ExperimentConfig) -> Any:
 
 def run_experiment(config: ExperimentConfig) -> str | State[Any]:
     """The steps of one experiment, inside a flow run. Returns the result as JSON, or a state that says what failed."""
+    refuse_what_is_not_built(config)
     place = place_of(config)
     config = located(config, place)
     with task_runner(config.runtime) as runner:
