@@ -24,7 +24,9 @@ class MemoryBank:
 
     `features` is (rows, dim), any float type, kept as float32. `search` is exact, or one of faiss's approximate
     indexes: ivf (inverted lists), hnsw (graph), pq (product quantization, smallest). Whatever the index, the distances
-    returned are recomputed from the rows. `use_faiss=False` serves exact search alone.
+    returned are recomputed from the rows. Exact search is
+    pipeline_lib.nearest_neighbors' own, which answers like faiss's flat index but does not cancel for large norms;
+    `use_faiss=False` refuses the other three.
     Raises FedpatchError for an empty bank, NaN or infinity, or a search that needs faiss without it.
     """
 

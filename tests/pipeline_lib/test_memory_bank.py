@@ -143,3 +143,31 @@ def test_refuses_bad_input() -> None:
     with pytest.raises(FedpatchError, match="num_neighbors is 0"):
         bank.query(np.zeros((1, 2), np.float32), 0)
     assert bank.query(np.empty((0, 2), np.float32))[0].shape == (0, 1)
+
+
+def test_search_far_from_the_bank_and_at_every_scale() -> None:
+    features = correlated(600, 64, 0)
+    for scale in (1e-30, 1.0, 1e17):
+        bank = MemoryBank(features * np.float32(scale), threads=1)
+        for reach in (1.0, 1e12 if scale <= 1 else 1.0):
+            queries = correlated(20, 64, 1) * np.float32(scale * reach)
+            distances, _ = bank.query(queries, 2)
+            expected = np.sort(true_distances(queries, bank.features), axis=1)[:, :2]
+            np.testing.assert_allclose(distances, expected, rtol=1e-6)
+
+
+def test_wide_banks_answer_through_the_middle_form() -> None:
+    bank = MemoryBank(correlated(900, 600, 0), threads=1)
+    queries = correlated(50, 600, 1)
+    assert bank.exact_search.middle is not None
+    for num_neighbors in (1, 7):
+        expected = np.sort(true_distances(queries, bank.features), axis=1)[:, :num_neighbors]
+        np.testing.assert_allclose(bank.query(queries, num_neighbors)[0], expected, rtol=1e-6)
+
+
+def test_threads_and_company_change_no_answer() -> None:
+    bank, queries = correlated(4000, 96, 0), correlated(900, 96, 1)
+    together = MemoryBank(bank, threads=2).query(queries, 4)
+    alone = MemoryBank(bank, threads=1).query(queries[100:101], 4)
+    np.testing.assert_array_equal(together[0][100:101], alone[0])
+    np.testing.assert_array_equal(together[1][100:101], alone[1])
