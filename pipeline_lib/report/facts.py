@@ -1,0 +1,118 @@
+"""What the report says in words: the headline, warnings, and what was run on what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from data_contracts.results import MetricsDocument, MetricValues
+from pipeline_lib.report.record import RunRecord
+from pipeline_lib.result_tables import HEADLINE_LIMIT, THIN_CLASS, per_cent
+
+
+def headline(documents: Mapping[str, MetricsDocument]) -> list[tuple[str, str, str]]:
+    """(name, value in per cent on all of test, what the report half gives) of the mean over categories."""
+    half = documents.get("report")
+    here = _headline_values(documents["all"].mean)
+    there = _headline_values(half.mean) if half is not None else {}
+    return [
+        (name, per_cent(value), f"report half: {per_cent(there[name])}" if there else "")
+        for name, value in here.items()
+    ]
+
+
+def _headline_values(mean: MetricValues) -> dict[str, float | None]:
+    return {
+        "image AUROC": mean.image_auroc,
+        f"AUC-sPRO@{HEADLINE_LIMIT}": mean.auc_spro.get(HEADLINE_LIMIT),
+        "TPR at TNR 95": mean.tpr_at_tnr.get("0.95"),
+    }
+
+
+def plain_sentence(document: MetricsDocument) -> str:
+    """The result for someone who inspects parts."""
+    mean, n = document.mean, len(document.categories)
+    categories = f"{n} {'category' if n == 1 else 'categories'}"
+    start = f"{mean.n_good} good and {mean.n_defective} defective test images of {categories}. "
+    caught = mean.tpr_at_tnr.get("0.95")
+    if caught is None:
+        return start + "Good and defective images are not both there, so no rate of found defects is given."
+    over = ", as a mean over the categories" if n > 1 else ""
+    return start + (
+        f"With a threshold that lets 95 % of the good test images pass, {100 * caught:.0f} % of the defective ones "
+        f"are found{over}."
+    )
+
+
+def loud_warnings(record: RunRecord) -> list[str]:
+    """What makes the figures mean something else than they seem to."""
+    found = []
+    if record.backbone.weights_source == "random":
+        found.append(
+            f"RANDOM WEIGHTS: {record.backbone.backbone} is untrained. "
+            f"The figures say nothing about a trained backbone."
+        )
+    federation = record.document.federation
+    if failed := federation.failed_clients:
+        n_clients = len(failed) + len(federation.clients)
+        found.append(f"{len(failed)} of {n_clients} clients failed and are not in the banks: {', '.join(failed)}.")
+    if errors := record.validation.count("error"):
+        plural = "s" if errors > 1 else ""
+        found.append(f"Validation of the data set found {errors} error{plural}: figures may be wrong or missing.")
+    return found
+
+
+def quiet_warnings(record: RunRecord) -> list[str]:
+    """The run's own warnings, images set aside, and classes that are too thin to rely on."""
+    found = list(record.document.warnings)
+    found += [
+        f"{finding.path or finding.category} was set aside: {finding.message}"
+        for finding in record.validation.findings
+        if finding.code == "unreadable_image"
+    ]
+    for name, values in record.document.categories.items():
+        thin = [defect for defect, split in values.by_defect.items() if 0 < split.n_defective < THIN_CLASS]
+        if 0 < values.n_defective < THIN_CLASS:
+            found.append(f"{name} has only {values.n_defective} defective test images: its figures are rough")
+        elif thin:
+            found.append(f"{name}: fewer than {THIN_CLASS} defective test images of {', '.join(thin)}")
+    return list(dict.fromkeys(found))
+
+
+def run_facts(record: RunRecord) -> list[tuple[str, str]]:
+    """(name, value) of what was run and on what."""
+    config, backbone, environment = record.config, record.backbone, record.environment
+    federated, document = config.federated, record.document
+    uploads = federated.mode != "centralized"
+    clients = f", {len(document.federation.clients)} clients delivered, {federated.partitioning}" if uploads else ""
+    window = f"{backbone.neighborhood_size}x{backbone.neighborhood_size}"
+    peak = document.peak_rss_mb
+    facts = {
+        "configuration": document.config_hash,
+        "mode": federated.mode + clients,
+        "seed": str(config.seed),
+        "backbone": f"{backbone.backbone}, layers {', '.join(backbone.layers)}, mean over {window} neighbours",
+        "weights": backbone.weights_source,
+        "weights SHA-256": backbone.weights_sha256,
+        "normalization": f"mean {_numbers(backbone.mean)}, standard deviation {_numbers(backbone.std)}",
+        "coreset": f"{config.model.subsampling}, {100 * config.model.coreset_percentage:g} % of the patches",
+        "upload": f"{config.upload.codec}, noise {config.upload.noise_sigma:g}" if uploads else "nothing is uploaded",
+        "aggregation": f"{config.aggregation.strategy}, bank {config.aggregation.bank_scope}",
+        "search": f"{config.inference.search}, image score {config.inference.image_score}",
+        "Python": str(environment.get("python") or "unknown"),
+        "system": str(environment.get("system") or "unknown"),
+        "processor": _processor(environment),
+        "GPU": str(environment.get("gpu") or "none"),
+        "peak memory": "not measured" if peak is None else f"{peak:.0f} MB, of the process that ended the run",
+    }
+    if record.finished:
+        facts["finished"] = record.finished
+    return list(facts.items())
+
+
+def _processor(environment: Mapping[str, object]) -> str:
+    name, cores, memory = (environment.get(key) or "unknown" for key in ("processor", "cores", "memory_gb"))
+    return f"{name}, {cores} cores, {memory} GB of memory"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)

@@ -1,0 +1,197 @@
+"""The page: what the template needs, from the documents of a run and its galleries. Pure; reads nothing."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jinja2
+import pandas as pd
+import yaml
+from markupsafe import Markup
+
+from data_contracts.results import MetricsDocument
+from pipeline_lib.report import facts, tables
+from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram
+from pipeline_lib.report.gallery import KINDS, THRESHOLD_TNR, CategoryGallery, good_threshold
+from pipeline_lib.report.record import RunRecord
+from pipeline_lib.result_tables import HEADLINE_LIMIT, THIN_CLASS
+from pipeline_lib.visualize import ANCHORS
+
+SPRO_X_END = 0.3
+_TNR = f"{100 * THRESHOLD_TNR:.0f}"
+CAPTIONS = {
+    "hits": "defective and above the threshold; the highest scores of each defect folder in turn",
+    "misses": "defective and not above the threshold; the lowest scores of each defect folder in turn",
+    "false alarms": "good and above the threshold; the highest scores",
+}
+MODES = {
+    "centralized": "All training images lie in one place; nothing is uploaded. This is the baseline.",
+    "federated": "Training images stay with the clients; each sends rows of features, which are merged into the banks.",
+    "local_only": "Every client trains on its own images alone; nothing is merged.",
+}
+
+
+@dataclass(frozen=True)
+class CategorySection:
+    """What the page shows of one category."""
+
+    name: str
+    anchor: str
+    halves: tables.Table
+    splits: list[tables.Table]  # all of test first
+    figures: list[tuple[str, Markup]]  # (caption, SVG)
+    weighted: str
+    bad_saturation_channels: int
+    gallery: CategoryGallery | None
+
+
+def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) -> str:
+    """The report as one HTML document, which needs nothing beside itself and runs no script.
+
+    Text from the data (names, paths, warnings) is escaped. Raises KeyError where `record.documents` lacks "all".
+    """
+    document = record.document
+    by_category = {gallery.category: gallery for gallery in galleries}
+    sections = [
+        _section(record, name, f"category-{number}", by_category.get(name))
+        for number, name in enumerate(document.categories)
+    ]
+    return _template().render(
+        record=record,
+        config=record.config,
+        document=document,
+        mode_text=MODES[record.config.federated.mode],
+        headline=facts.headline(record.documents),
+        sentence=facts.plain_sentence(document),
+        loud=facts.loud_warnings(record),
+        warnings=facts.quiet_warnings(record),
+        intervals=_interval_figures(record.documents),
+        overview=[tables.overview(record.documents[half]) for half in _there(record)],
+        sections=sections,
+        clients=tables.clients(document.federation),
+        client_categories=tables.client_categories(record.partition_stats),
+        banks=tables.banks(record.banks),
+        timings=tables.timings(document.timings_s),
+        images=tables.images(record.validation),
+        findings=tables.findings(record.validation),
+        facts=facts.run_facts(record),
+        packages=sorted(dict(record.environment.get("packages") or {}).items()),
+        config_yaml=yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        gradient=", ".join(f"#{colour:06x}" for colour in ANCHORS),
+        kinds=KINDS,
+        captions=CAPTIONS,
+        threshold_tnr=_TNR,
+        thin_class=THIN_CLASS,
+        n_pictures=sum(bool(e.image) for g in galleries for examples in g.examples.values() for e in examples),
+    )
+
+
+def _there(record: RunRecord) -> list[str]:
+    return [half for half in ("all", "development", "report") if half in record.documents]
+
+
+def _section(record: RunRecord, name: str, anchor: str, gallery: CategoryGallery | None) -> CategorySection:
+    values = record.document.categories[name]
+    found = [
+        tables.splits(record.documents[half].categories[name], half)
+        for half in _there(record)
+        if name in record.documents[half].categories
+    ]
+    weighted = values.auc_spro_weighted or {}
+    return CategorySection(
+        name,
+        anchor,
+        tables.halves(record.documents, name),
+        [table for table in found if table is not None],
+        _figures(record, name),
+        ", ".join(f"{100 * v:.1f} at {limit}" for limit, v in weighted.items() if v is not None),
+        values.bad_saturation_channels,
+        gallery,
+    )
+
+
+def _figures(record: RunRecord, name: str) -> list[tuple[str, Markup]]:
+    """Histogram of the scores, ROC, sPRO against FPR; each where the run has it."""
+    values = record.document.categories[name]
+    own = record.scores[record.scores.category == name]
+    good, defective = (own.loc[own.label_index == i, "score"].to_numpy(float) for i in (0, 1))
+    threshold = good_threshold(own.label_index.to_numpy(), own.score.to_numpy(float))
+    found = []
+    if len(own):
+        chart = score_histogram(
+            good, defective, threshold=threshold, description=f"Scores of the test images of {name}"
+        )
+        found.append(
+            (
+                f"Image scores: good and defective, each as shares of its class; dashed: TNR {100 * THRESHOLD_TNR:.0f}",
+                chart,
+            )
+        )
+    roc = _curve(record.curves, name, "roc")
+    if len(roc):
+        chart = curve_chart(
+            roc.x.to_numpy(), roc.y.to_numpy(), x_label="good called defective", y_label="defective found",
+            description=f"ROC of {name}, area {tables.measure(values.image_auroc).text} per cent", chance=True,
+        )  # fmt: skip
+        found.append((f"ROC of the images, AUROC {tables.measure(values.image_auroc).text}", chart))
+    spro = _curve(record.curves, name, "spro_fpr")
+    if len(spro):
+        area = tables.measure(values.auc_spro.get(HEADLINE_LIMIT)).text
+        chart = curve_chart(
+            spro.x.to_numpy(), spro.y.to_numpy(), x_label="normal pixels called defective", y_label="sPRO",
+            description=f"sPRO against FPR of {name}, area up to {HEADLINE_LIMIT} is {area} per cent",
+            x_end=SPRO_X_END, shaded_to=float(HEADLINE_LIMIT),
+        )  # fmt: skip
+        found.append((f"sPRO against FPR; shaded: AUC-sPRO@{HEADLINE_LIMIT}, {area}", chart))
+    return found
+
+
+def _curve(curves: pd.DataFrame, category: str, kind: str) -> pd.DataFrame:
+    return curves[(curves.category == category) & (curves.curve == kind)]
+
+
+def _interval_figures(documents: Mapping[str, MetricsDocument]) -> list[tuple[str, Markup]]:
+    """Image AUROC and AUC-sPRO of every category with intervals, and the halves as small points."""
+    halves = [half for half in ("development", "report") if half in documents]
+    charts = []
+    for title, key in (("Image AUROC", "image_auroc"), (f"AUC-sPRO@{HEADLINE_LIMIT}", f"auc_spro_{HEADLINE_LIMIT}")):
+        rows = [
+            IntervalRow(
+                name,
+                _value(documents["all"], name, key),
+                values.ci95.get(key),
+                tuple((half, _value(documents[half], name, key)) for half in halves),
+            )
+            for name, values in documents["all"].categories.items()
+        ]
+        if rows:
+            charts.append((title, interval_chart(rows, description=f"{title} by category in per cent")))
+    return charts
+
+
+def _value(document: MetricsDocument, category: str, key: str) -> float | None:
+    values = document.categories.get(category)
+    if values is None:
+        return None
+    return values.image_auroc if key == "image_auroc" else values.auc_spro.get(HEADLINE_LIMIT)
+
+
+def data_uri(content: bytes, media_type: str = "image/webp") -> str:
+    """Bytes as a data: URI."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline_lib.report", "template"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = data_uri
+    return environment.get_template("report.html.j2")

@@ -1,0 +1,233 @@
+"""The report's tables: plain cells of text, which the template escapes and draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data_contracts.manifests import BankManifest
+from data_contracts.results import CategoryMetrics, FederationSummary, MetricsDocument, MetricValues
+from data_contracts.validation import ValidationReport
+from pipeline_lib.report.intervals import auroc_interval, share_interval
+from pipeline_lib.result_tables import HEADLINE_LIMIT, THIN_CLASS
+
+TNRS = ("0.99", "0.95", "0.9")
+HALVES = {"development": "development half", "report": "report half", "all": "all of test"}
+Interval = tuple[float, float] | None
+UNDEFINED = "-"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: the text, a smaller line under it (an interval), and a short mark beside it."""
+
+    text: str
+    small: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, column heads and rows; the first cell of a row names it. Columns past `text_columns` are numbers."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    text_columns: int = 1
+    emphasized_last: bool = False
+    narrow: bool = False
+
+
+def measure(value: float | None, interval: Interval = None) -> Cell:
+    """A metric in per cent with its interval."""
+    if value is None:
+        return Cell(UNDEFINED)
+    return Cell(f"{100 * value:.1f}", f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}" if interval else "")
+
+
+def count(n: int) -> Cell:
+    """A whole number with thin spaces between thousands."""
+    return Cell(f"{n:,}".replace(",", "\u202f"))
+
+
+def defective_count(values: MetricValues) -> Cell:
+    """Defective images, marked where they are few."""
+    few = "few" if 0 < values.n_defective < THIN_CLASS else ""
+    return Cell(count(values.n_defective).text, mark=few)
+
+
+def file_size(n_bytes: int) -> str:
+    """Bytes for people."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.1f} {unit}"
+    return f"{n_bytes} B"
+
+
+def overview(document: MetricsDocument) -> Table:
+    """A row a category and their mean: the headline metrics with intervals, and counts."""
+    columns = (
+        "category", "image AUROC", "image AP", f"AUC-sPRO@{HEADLINE_LIMIT}", "pixel AUROC",
+        *(f"TPR at TNR {100 * float(rate):.0f}" for rate in TNRS), "good", "defective",
+    )  # fmt: skip
+    rows = [_overview_row(name, values, values.ci95) for name, values in document.categories.items()]
+    rows.append(_overview_row("mean of categories", document.mean, {}))
+    return Table(f"By category, {HALVES[document.subset]}", columns, tuple(rows), emphasized_last=True)
+
+
+def _overview_row(name: str, values: MetricValues, ci95: Mapping[str, Interval]) -> tuple[Cell, ...]:
+    spro = values.auc_spro.get(HEADLINE_LIMIT)
+    with_intervals = isinstance(values, CategoryMetrics)
+    return (
+        Cell(name),
+        measure(values.image_auroc, ci95.get("image_auroc")),
+        measure(values.image_ap),
+        measure(spro, ci95.get(f"auc_spro_{HEADLINE_LIMIT}")),
+        measure(values.pixel_auroc),
+        *(_caught(values, rate, with_interval=with_intervals) for rate in TNRS),
+        count(values.n_good),
+        defective_count(values) if with_intervals else count(values.n_defective),
+    )
+
+
+def _caught(values: MetricValues, rate: str, *, with_interval: bool) -> Cell:
+    share = values.tpr_at_tnr.get(rate)
+    return measure(share, share_interval(share, values.n_defective) if with_interval and share is not None else None)
+
+
+def halves(documents: Mapping[str, MetricsDocument], category: str) -> Table:
+    """One category: a row a half of the test set; AUC-sPRO at every limit."""
+    found = {half: documents[half].categories.get(category, CategoryMetrics()) for half in HALVES if half in documents}
+    limits = sorted({limit for values in found.values() for limit in values.auc_spro}, key=float)
+    columns = ("test images", "image AUROC", *(f"AUC-sPRO@{limit}" for limit in limits), "good", "defective")
+    rows = tuple(
+        (
+            Cell(HALVES[half]),
+            measure(values.image_auroc, values.ci95.get("image_auroc")),
+            *(measure(values.auc_spro.get(limit), values.ci95.get(f"auc_spro_{limit}")) for limit in limits),
+            count(values.n_good),
+            defective_count(values),
+        )
+        for half, values in found.items()
+    )
+    return Table("Halves of the test set", columns, rows)
+
+
+def splits(values: CategoryMetrics, half: str) -> Table | None:
+    """One category by defect, test folder and group; None where it has no such split."""
+    scopes = {"defect": values.by_defect, "folder": values.by_folder, "group": values.by_group}
+    if values.by_defect == values.by_folder:
+        scopes = {"defect and folder": values.by_defect, "group": values.by_group}
+    rows = tuple(_split_row(scope, name, split) for scope, by_name in scopes.items() for name, split in by_name.items())
+    columns = (
+        "name", "kind", "image AUROC", "image AP", f"AUC-sPRO@{HEADLINE_LIMIT}", "AUC-sPRO@0.3",
+        "pixel AUROC", *(f"TPR at TNR {100 * float(rate):.0f}" for rate in TNRS), "good", "defective",
+    )  # fmt: skip
+    return Table(f"By defect, folder and group, {HALVES[half]}", columns, rows, text_columns=2) if rows else None
+
+
+def _split_row(scope: str, name: str, values: MetricValues) -> tuple[Cell, ...]:
+    auroc = values.image_auroc
+    interval = None if auroc is None else auroc_interval(auroc, values.n_good, values.n_defective)
+    return (
+        Cell(name),
+        Cell(scope),
+        measure(auroc, interval),
+        measure(values.image_ap),
+        measure(values.auc_spro.get(HEADLINE_LIMIT)),
+        measure(values.auc_spro.get("0.3")),
+        measure(values.pixel_auroc),
+        *(_caught(values, rate, with_interval=True) for rate in TNRS),
+        count(values.n_good),
+        defective_count(values),
+    )
+
+
+def clients(federation: FederationSummary) -> Table:
+    """A row a client: what it had and sent, or why it is missing."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, client in federation.clients.items():
+        share = client.upload_bytes / client.raw_image_bytes if client.raw_image_bytes else None
+        radius = client.covering_radius
+        rows.append(
+            (
+                Cell(name),
+                Cell("delivered"),
+                count(client.train_images),
+                count(client.patches),
+                count(client.coreset_rows),
+                Cell(file_size(client.upload_bytes)),
+                Cell(UNDEFINED if share is None else f"{100 * share:.1f} %"),
+                Cell(UNDEFINED if radius is None else f"{radius:.3g}"),
+            )
+        )
+    states = {name: ("failed", cause) for name, cause in federation.failed_clients.items()}
+    states |= dict.fromkeys(federation.skipped_clients, ("skipped", "no images"))
+    rows += [(Cell(n), Cell(cause, mark=state), *[Cell(UNDEFINED)] * 6) for n, (state, cause) in states.items()]
+    columns = (
+        "client", "state", "images", "patches", "rows sent", "bytes sent", "share of its image bytes",
+        "covering radius",
+    )  # fmt: skip
+    return Table("Clients: what each had and sent", columns, tuple(rows), text_columns=2)
+
+
+def client_categories(stats: Mapping[str, Any]) -> Table | None:
+    """Training images by client and category, with the divergence from the whole (partition_stats.json)."""
+    names = list(stats.get("by_category", {}))
+    rows = tuple(
+        (
+            Cell(client),
+            *(count(int(found["by_category"].get(name, 0))) for name in names),
+            Cell(UNDEFINED if found.get("js_divergence") is None else f"{found['js_divergence']:.3f}"),
+        )
+        for client, found in stats.get("clients", {}).items()
+    )
+    columns = ("client", *names, "JS divergence")
+    return Table("Training images by client and category", columns, rows) if rows and names else None
+
+
+def banks(manifests: Sequence[BankManifest]) -> Table:
+    """A row a memory bank."""
+    rows = tuple(
+        (Cell(bank.bank), count(bank.rows), count(bank.dim), Cell(file_size(bank.size_bytes))) for bank in manifests
+    )
+    return Table("Memory banks", ("bank", "rows", "dimensions", "size"), rows, narrow=True)
+
+
+def timings(timings_s: Mapping[str, float]) -> Table:
+    """A row a stage: wall time and its share of the whole."""
+    total = sum(timings_s.values())
+    rows = [
+        (Cell(name), Cell(f"{seconds:.1f}"), Cell(f"{100 * seconds / total:.0f} %" if total else UNDEFINED))
+        for name, seconds in timings_s.items()
+    ]
+    rows.append((Cell("total"), Cell(f"{total:.1f}"), Cell("100 %" if total else UNDEFINED)))
+    return Table(
+        "Wall time of each stage", ("stage", "seconds", "share"), tuple(rows), emphasized_last=True, narrow=True
+    )
+
+
+def images(report: ValidationReport) -> Table:
+    """A row a category and folder: readable images, and mask channels by defect."""
+    rows = []
+    for category, by_split in report.counts.items():
+        channels = report.mask_channels.get(category, {})
+        rows += [
+            (Cell(category), Cell(f"{split}/{label}"), count(n), count(channels.get(label, 0)))
+            for split, by_label in sorted(by_split.items(), reverse=True)
+            for label, n in by_label.items()
+        ]
+    columns = ("category", "folder", "images", "mask channels of that defect")
+    return Table("Readable images", columns, tuple(rows), text_columns=2)
+
+
+def findings(report: ValidationReport) -> Table | None:
+    """A row a finding of the data set's validation; None without any."""
+    rows = tuple(
+        (Cell(finding.category or "data set"), Cell(finding.code, mark=finding.severity),
+         Cell(finding.message, finding.path), Cell(finding.advice))
+        for finding in report.findings
+    )  # fmt: skip
+    columns = ("category", "finding", "what was found", "what to do")
+    return Table("Validation of the data set", columns, rows, text_columns=4) if rows else None
