@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import (
@@ -21,9 +26,17 @@ from data_contracts.manifests import (
 )
 from data_contracts.results import MetricsDocument
 from data_contracts.stages import BackboneSettings, Place
-from pipeline_lib import result_tables, run_directory, store_retention
+from data_contracts.tables import CURVES, IMAGE_SCORES
+from data_contracts.validation import ValidationReport
+from pipeline_lib import report, result_tables, run_directory, store_retention
+from pipeline_lib.artifact_store import ArtifactStore, write_file
+from pipeline_lib.hardware import describe_environment
 from tasks.caching import manifests_in
 from tasks.stage import open_store
+
+HEAT_MAPS = "heat_maps"
+MAX_UI_IMAGES = 6
+MAX_UI_IMAGE_BYTES = 700_000  # as a data: URI a third more; the UI takes images below 1 MB
 
 
 @task(name="finish-run")
@@ -42,7 +55,7 @@ def finish_run(
     timings_s: dict[str, float],
     place: Place,
 ) -> ExperimentResult:
-    """Write the run directory."""
+    """Write the run directory, with the report."""
     store = open_store(place)
     out = (config.runtime.out or run_directory.default_run_directory(config.name)).expanduser().absolute()
     federation = run_directory.federation_summary(config.federated.mode, uploads, failed, partition, banks)
@@ -51,6 +64,25 @@ def finish_run(
     run_directory.write_run_directory(
         out, store, config, backbone, indexed, validation, partition, banks, scored, measured, documents
     )
+    galleries = _galleries(config, scored, store, place)
+    record = report.RunRecord(
+        config=config,
+        backbone=backbone,
+        environment=describe_environment(),
+        documents=documents,
+        curves=_joined(store, [category.curves for category in measured], CURVES),
+        scores=_joined(store, [category.scores for category in scored], IMAGE_SCORES),
+        validation=ValidationReport.model_validate(store.read_json(validation)),
+        banks=banks,
+        partition_stats=store.read_json(partition.stats),
+        finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    write_file(out / "report.html", report.render_report(record, galleries).encode())
+    for old in (out / HEAT_MAPS).glob("*.jpg"):
+        old.unlink()
+    for gallery in galleries:
+        if gallery.sheet:
+            write_file(out / HEAT_MAPS / f"{run_directory.safe_name(gallery.category)}.jpg", gallery.sheet)
     metrics = store.write_json("metrics_document", documents["all"].model_dump(mode="json"))
     result = ExperimentResult(
         experiment=config.name, run_directory=str(out), metrics=metrics, banks=tuple(banks), failed_clients=failed
@@ -61,6 +93,29 @@ def finish_run(
     )
     store_retention.register_run(store, uuid.uuid4().hex, [*used, metrics, *features], run_directory=str(out))
     return result
+
+
+def _galleries(
+    config: ExperimentConfig, scored: list[ScoredCategory], store: ArtifactStore, place: Place
+) -> list[report.CategoryGallery]:
+    """One category's maps in memory at a time."""
+    return [
+        report.category_gallery(
+            store.read_arrays(category.maps)["maps"],
+            store.read_table(category.scores),
+            place.data_root,
+            layout=config.dataset.layout,
+            sigma_px=config.inference.smoothing_sigma,
+            n_categories=len(scored),
+        )
+        for category in scored
+    ]
+
+
+def _joined(store: ArtifactStore, manifests: list[Manifest], schema: pa.Schema) -> pd.DataFrame:
+    if not manifests:
+        return pd.DataFrame(columns=schema.names)
+    return pd.concat([store.read_table(manifest) for manifest in manifests], ignore_index=True)
 
 
 @task(name="publish-clients")
@@ -86,3 +141,15 @@ def publish_results(result: ExperimentResult, place: Place) -> None:
     lines = [f"Run directory: `{result.run_directory}`", ""]
     lines += [f"- {warning}" for warning in document.warnings]
     create_markdown_artifact(key="summary", markdown="\n".join(lines), description=Path(result.run_directory).name)
+    _publish_heat_maps(Path(result.run_directory) / HEAT_MAPS)
+
+
+def _publish_heat_maps(directory: Path) -> None:
+    """The first few sheets of heat maps as images in the UI; a larger one stays in the run directory alone."""
+    sheets = [path for path in sorted(directory.glob("*.jpg")) if path.stat().st_size <= MAX_UI_IMAGE_BYTES]
+    for path in sheets[:MAX_UI_IMAGES]:
+        create_image_artifact(
+            image_url="data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode(),
+            key="heat-maps-" + re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-"),
+            description=f"{path.stem}: image, anomaly map and overlay of the first hit, miss and false alarm there is.",
+        )
