@@ -45,10 +45,14 @@ class BackboneSettings(Settings):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     neighborhood_size: int
+    extraction: Literal["plain", "fused", "bfloat16"] = "plain"
 
     def identity(self) -> dict[str, object]:
         """The values that decide a feature's bytes (not where the weights lie)."""
-        return self.model_dump(mode="json", exclude={"weights_path", "weights_source"})
+        values = self.model_dump(mode="json", exclude={"weights_path", "weights_source"})
+        if self.extraction == "plain":
+            del values["extraction"]  # models that were saved before there was a choice stay valid
+        return values
 
 
 class CoresetSettings(Settings):

@@ -26,6 +26,8 @@ from torch.nn import functional
 from data_contracts.config import ModelConfig, PreprocessingConfig
 from data_contracts.errors import ConfigError, WeightsError
 from data_contracts.stages import BackboneSettings
+from pipeline_lib.fused_convolutions import fuse_convolutions
+from pipeline_lib.hardware import keep_freed_memory
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -110,6 +112,7 @@ def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, *, 
         mean=preprocessing.mean or source.mean,
         std=preprocessing.std or source.std,
         neighborhood_size=model.neighborhood_size,
+        extraction=model.extraction,
     )
 
 
@@ -223,6 +226,7 @@ class FeatureExtractor(nn.Module):
 
     Layers are any named modules of the network (`layer2`, `blocks.4`, ...); every map is averaged over the
     neighborhood, resized (bilinear) to the grid of the finest layer, and concatenated in the order of the layers.
+    `extraction` is the configuration's `model.extraction`.
     """
 
     def __init__(
@@ -233,6 +237,7 @@ class FeatureExtractor(nn.Module):
         weights: Any = "pretrained",
         weights_path: Path | None = None,
         neighborhood_size: Any = 3,
+        extraction: Any = "plain",
         seed: int = 0,
         settings: BackboneSettings | None = None,
         device: torch.device | str = "cpu",
@@ -245,6 +250,7 @@ class FeatureExtractor(nn.Module):
                 weights=weights,
                 weights_path=weights_path,
                 neighborhood_size=neighborhood_size,
+                extraction=extraction,
             )
             settings = resolve_backbone(model, PreprocessingConfig(), seed=seed)
         self.settings = settings
@@ -253,6 +259,7 @@ class FeatureExtractor(nn.Module):
         self.mean = torch.tensor(settings.mean, device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(settings.std, device=self.device).view(1, 3, 1, 1)
         self._captured = threading.local()
+        self._dtype = torch.float32
         modules = dict(self.network.named_modules())
         for layer in settings.layers:
             if layer not in modules:
@@ -261,6 +268,13 @@ class FeatureExtractor(nn.Module):
                     f"model.layers: {settings.backbone} has no layer {layer!r}; it has {', '.join(known)}"
                 )
             modules[layer].register_forward_hook(self._hook(layer))
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            if settings.extraction != "plain":
+                fuse_convolutions(self.network, self, keep=frozenset(settings.layers))
+        if settings.extraction == "bfloat16":
+            self._dtype = torch.bfloat16
+            self.network.to(self._dtype)
 
     def _hook(self, layer: str) -> Any:
         def capture(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -275,14 +289,15 @@ class FeatureExtractor(nn.Module):
         """images: (batch, 3, height, width), normalized -> features (batch, dim, grid height, grid width)."""
         self._captured.maps = {}
         with contextlib.suppress(_LastLayerReached):
-            self.network(images.to(self.device, memory_format=torch.channels_last))
+            self.network(images.to(self.device, self._dtype, memory_format=torch.channels_last))
         maps: dict[str, Tensor] = self._captured.maps
         self._captured.maps = {}
         averaged = []
         for layer in self.settings.layers:
             if maps[layer].ndim != 4:
                 raise ConfigError(f"model.layers: {layer!r} gives no feature map, but shape {tuple(maps[layer].shape)}")
-            averaged.append(apply_local_neighborhood_averaging(maps[layer], self.settings.neighborhood_size))
+            feature_map = maps[layer].float()
+            averaged.append(apply_local_neighborhood_averaging(feature_map, self.settings.neighborhood_size))
         grid = max((m.shape[-2:] for m in averaged), key=math.prod)
         resized = [
             m if m.shape[-2:] == grid else functional.interpolate(m, grid, mode="bilinear", align_corners=False)
