@@ -59,6 +59,12 @@ def single_threaded_blas() -> Iterator[None]:
                 _limiter = None
 
 
+def _one_openmp_thread() -> None:
+    """torch's products on one thread too, where this thread calls them; OpenMP counts threads for each caller."""
+    torch.get_num_threads()  # makes torch apply the process's setting to this thread first
+    _controller().limit(limits=1, user_api="openmp")
+
+
 @contextmanager
 def block_mapper(threads: int | None = None) -> Iterator[Mapper]:
     """A `Mapper` that runs the blocks on `threads` threads and keeps their order."""
@@ -67,5 +73,5 @@ def block_mapper(threads: int | None = None) -> Iterator[Mapper]:
         if count == 1:
             yield lambda function, blocks: [function(block) for block in blocks]
             return
-        with ThreadPoolExecutor(count, thread_name_prefix="fedpatch-block") as pool:
+        with ThreadPoolExecutor(count, "fedpatch-block", initializer=_one_openmp_thread) as pool:
             yield lambda function, blocks: list(pool.map(function, blocks))

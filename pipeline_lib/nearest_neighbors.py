@@ -1,6 +1,7 @@
 """Exact nearest neighbours in a fixed set of rows: a cheap product names candidates, differences decide.
 
-A matrix product of short forms (pipeline_lib.short_forms) gives a lower bound of every distance. The row with the
+A matrix product of short forms (pipeline_lib.short_forms, pipeline_lib.distance_bounds) gives a lower bound of every
+distance. The row with the
 smallest is measured, and only rows whose lower bound does not exceed that distance can be nearer: a handful of many
 thousands for features of a backbone. They are measured by direct differences in float64, so that the answer is exact
 (to the float32 it is returned in) for any offset and scale, and does not depend on the number of threads.
@@ -14,17 +15,17 @@ import numpy as np
 
 from data_contracts.errors import FedpatchError
 from pipeline_lib.block_threads import block_mapper
-from pipeline_lib.short_forms import choose_basis, principal_basis, shorten, shortening_error
+from pipeline_lib.distance_bounds import RUN, BFloat16Bounds, Bounds, Float32Bounds, has_fast_bfloat16, padded_rows
+from pipeline_lib.short_forms import ENOUGH, choose_basis, principal_basis, shorten, shortening_error
 
 SAMPLED_ROWS = 2048
 PRODUCT_BYTES = 10 << 20  # of one thread; about what stays in cache
 WIDE = 512  # dimensions from which a middle form pays
 MIDDLE_SIZE = 320
-CHUNK_BYTES = 1 << 20  # of a piece of it
-RUN = 8  # rows whose minimum is taken together
+LONG_SIZES = (32, 48, 64, 96, 128, 192, 256)
+LONG_EXPLAINED = 0.95
 PAIRS_PER_STEP = 2048
 FLOAT32_UNIT = 2.0**-24
-FAR = 1e37  # the product of a row that only pads
 MODERATE = 1e15  # raw values below it have float32 squares
 SAFE_NORM = 2.0**50  # scaled norm of a query beyond which float32 squares might overflow
 
@@ -56,7 +57,7 @@ def exact_distances(queries: np.ndarray, bank: np.ndarray, indices: np.ndarray) 
 class ExactSearch:
     """Rows prepared for exact search: float32 (rows, dim), finite, at least one. They are not copied.
 
-    Memory beside them: the short form (at most 130 values a row), for 512 and more dimensions 321 values more, and
+    Memory beside them: the short form (at most 260 values a row), for 512 and more dimensions 321 values more, and
     16 bytes a row; while searching about 20 MB a thread.
     """
 
@@ -72,33 +73,40 @@ class ExactSearch:
         self.moderate = largest + float(np.abs(self.center).max()) < MODERATE
         self.squares: np.ndarray = norms * self.scale**2
         dim = rows.shape[1]
+        kind: type[Bounds] = BFloat16Bounds if has_fast_bfloat16() else Float32Bounds
         with block_mapper(threads):
-            self.basis = choose_basis(sample * self.scale)
+            self.basis = self._choose_basis(sample * self.scale, kind)
             self.middle_basis: np.ndarray | None = None
             if self.basis is not None and dim >= WIDE and len(sample) >= 2 * MIDDLE_SIZE:
                 middle, _ = principal_basis(sample * self.scale, MIDDLE_SIZE)
                 self.middle_basis, self.basis = middle, np.ascontiguousarray(middle[:, : self.basis.shape[1]])
         size = dim if self.basis is None else self.basis.shape[1] + 1
-        self.unit = (size + 16) * FLOAT32_UNIT + (shortening_error(dim, size) if size < dim else 0.0)
-        self.columns = np.zeros((-(-len(rows) // RUN) * RUN, size + 1), np.float32)
-        self.columns[len(rows) :, -1] = FAR
+        self.bounds = kind(len(rows), size, shortening_error(dim, size) if size < dim else 0.0)
         self.middle = None if self.middle_basis is None else np.empty((len(rows), MIDDLE_SIZE + 1), np.float32)
-        self._fill_columns()
+        self._fill_forms()
 
-    def _fill_columns(self) -> None:
-        """The right side of the product, (-2b, |b|^2 less its share of the error); see `_search_block`."""
+    @staticmethod
+    def _choose_basis(sample: np.ndarray, kind: type[Bounds]) -> np.ndarray | None:
+        """A product of bfloat16 is cheap enough for longer forms, which leave fewer candidates."""
+        if kind is Float32Bounds:
+            return choose_basis(sample)
+        enough = LONG_EXPLAINED if sample.shape[1] <= LONG_SIZES[-1] else ENOUGH
+        return choose_basis(sample, possible_sizes=LONG_SIZES, explained=LONG_EXPLAINED, enough=enough)
+
+    def _fill_forms(self) -> None:
+        """The rows' side of the product, and their middle form."""
 
         def fill(start: int) -> None:
             part = slice(start, start + 2048)
             centered = self._centered(self.rows[part]) * self.scale
             short, middle = self._forms(centered, self.squares[part])
-            self.columns[: len(self.rows)][part, :-1] = -2.0 * short
-            self.columns[: len(self.rows)][part, -1] = self.squares[part] * (1.0 - 2.0 * self.unit)
+            self.bounds.put(start, short, self.squares[part])
             if self.middle is not None:
                 self.middle[part] = middle
 
         with block_mapper(self.threads) as map_blocks:
             map_blocks(fill, range(0, len(self.rows), 2048))
+        self.bounds.finish()
 
     def _centered(self, raw: np.ndarray) -> np.ndarray:
         result: np.ndarray = raw.astype(np.float64)
@@ -126,12 +134,13 @@ class ExactSearch:
         kept = min(num_neighbors, len(self.rows))
         distances = np.empty((len(queries), kept), np.float32)
         indices = np.empty((len(queries), kept), np.int64)
-        step = int(np.clip(PRODUCT_BYTES // (4 * len(self.columns)), 16, 512))
+        padded = padded_rows(len(self.rows))
+        step = int(np.clip(PRODUCT_BYTES // (self.bounds.dtype.itemsize * padded), 16, 512))
         buffers = threading.local()
 
         def search(start: int) -> None:
             if not hasattr(buffers, "product"):
-                buffers.product = np.empty(len(self.columns) * step, np.float32)
+                buffers.product = np.empty(padded * step, self.bounds.dtype)
             part = slice(start, start + step)
             distances[part], indices[part] = self._search_block(queries[part], kept, buffers.product)
 
@@ -140,21 +149,18 @@ class ExactSearch:
         return distances, indices
 
     def _search_block(self, queries: np.ndarray, kept: int, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """|q - b|^2 >= |q|^2 + (q', 1) . (-2b', |b|^2) with short forms q', b'; the float32 product is off by at most
-        unit (|q|^2 + 2|b|^2) (see coreset/center_distances.py), which is taken off both squares beforehand.
-        """
+        """Bounds of all, distances of the most promising, then of all whose bound leaves them a chance."""
         centered = self._centered(queries) * self.scale
         squares = _squares(centered)
         if squares.max() > SAFE_NORM**2 or (self.moderate and np.abs(queries).max() > MODERATE):
             return self._measure_all(queries, kept)
         short, middle = self._forms(centered, squares)
-        product, smallest = self._product(short, buffer)
+        product, smallest = self.bounds.bounds(short, squares, buffer)
 
         rows, numbers = self._inside(*_promising(product, smallest, kept))
         reach = _kth_smallest(self._measure32(queries, numbers, rows)[1], numbers, len(queries), kept)
 
-        limit = reach * self.scale**2 - squares * (1.0 - self.unit) + 1e-37
-        limit = np.nextafter(np.minimum(limit, 3e38).astype(np.float32), np.float32(np.inf))
+        limit = self.bounds.limit(reach * self.scale**2, squares)
         runs, numbers = _nonzero(smallest <= limit)
         rows, numbers = self._inside(*_rows_of_runs(product, runs, numbers, limit[numbers]))
         if middle is not None and self.middle is not None and len(rows) > 2 * kept * len(queries):
@@ -166,19 +172,6 @@ class ExactSearch:
         rows, numbers = rows[keep], numbers[keep]
         measured = _squared_differences(queries, numbers, self.rows, rows)
         return _first_of_each(measured, numbers, rows, len(queries), kept)
-
-    def _product(self, short: np.ndarray, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The product (rows, queries), rows padded to whole runs of RUN, and its minimum over each run."""
-        left = np.ones((len(short), self.columns.shape[1]), np.float32)
-        left[:, :-1] = short
-        product = buffer[: len(self.columns) * len(short)].reshape(len(self.columns), len(short))
-        smallest = np.empty((len(self.columns) // RUN, len(short)), np.float32)
-        step = RUN * max(1, CHUNK_BYTES // (4 * RUN * len(short)))
-        for start in range(0, len(self.columns), step):  # in pieces that stay in cache for the minimum
-            piece = product[start : start + step]
-            np.matmul(self.columns[start : start + step], left.T, out=piece)
-            piece.reshape(-1, RUN, len(short)).min(axis=1, out=smallest[start // RUN : (start + step) // RUN])
-        return product, smallest
 
     def _inside(self, rows: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Without the rows that pad the last run."""
@@ -261,7 +254,7 @@ def _promising(product: np.ndarray, smallest: np.ndarray, kept: int) -> tuple[np
     grouped = smallest[: groups * size].reshape(groups, size, queries)
     least = grouped.min(axis=1)
     kth = np.partition(least, kept - 1, axis=0)[kept - 1]
-    chosen, numbers = _nonzero((grouped == np.where(least <= kth, least, np.nan)[:, None]).reshape(-1, queries))
+    chosen, numbers = _nonzero(((grouped == least[:, None]) & (least <= kth)[:, None]).reshape(-1, queries))
     return _rows_of_runs(product, chosen, numbers, smallest[chosen, numbers])
 
 

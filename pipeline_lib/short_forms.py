@@ -6,11 +6,14 @@ distance is at least the difference of their norms. With the leading principal d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 POWER_STEPS = 2
 SIZES = (16, 32, 48, 64, 96, 128)
 EXPLAINED = 0.9  # share of the variance that the kept directions hold
+ENOUGH = 0.75  # where no size holds that much, the largest one still pays if it holds this
 
 
 def principal_basis(sample: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -27,22 +30,28 @@ def principal_basis(sample: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarr
     return basis @ rotation.T, values**2 / len(sample)
 
 
-def choose_basis(sample: np.ndarray) -> np.ndarray | None:
-    """The fewest directions, of SIZES, that hold EXPLAINED of the variance; None where half of all do not suffice.
+def choose_basis(
+    sample: np.ndarray,
+    *,
+    possible_sizes: Sequence[int] = SIZES,
+    explained: float = EXPLAINED,
+    enough: float = ENOUGH,
+) -> np.ndarray | None:
+    """The fewest directions that hold `explained` of the variance; None where half of all do not suffice.
 
     `sample` is float64 (rows, dim), centered.
     """
     dim = sample.shape[1]
-    sizes = [size for size in SIZES if 2 * size <= dim and 2 * size <= len(sample)]
+    sizes = [size for size in possible_sizes if 2 * size <= dim and 2 * size <= len(sample)]
     total = float(np.einsum("ij,ij->", sample, sample)) / len(sample)
     if not sizes or not total > 0:
         return None
     basis, variances = principal_basis(sample, sizes[-1])
     held = np.cumsum(variances) / total
     for size in sizes:
-        if held[size - 1] >= EXPLAINED:
+        if held[size - 1] >= explained:
             return np.ascontiguousarray(basis[:, :size])
-    return np.ascontiguousarray(basis) if held[-1] >= 0.75 else None
+    return np.ascontiguousarray(basis) if held[-1] >= enough else None
 
 
 def shorten(centered: np.ndarray, squares: np.ndarray, basis: np.ndarray) -> np.ndarray:
