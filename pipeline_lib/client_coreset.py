@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -85,6 +86,7 @@ def select_rows(
     rng: np.random.Generator,
     covered: np.ndarray | None = None,
     progress: Progress | None = None,
+    scratch: Path | None = None,
 ) -> CoresetSelection:
     """Select `size` of the patches (patch, dim) by the configured rule.
 
@@ -98,7 +100,9 @@ def select_rows(
         )
     match settings.subsampling:
         case "kcenter":
-            return greedy_coreset_selection(patches, size, rng=rng, initial_centers=covered, progress=progress)
+            return greedy_coreset_selection(
+                patches, size, rng=rng, initial_centers=covered, progress=progress, scratch=scratch
+            )
         case "random":
             return random_subsampling(patches, size, rng=rng)
         case "density":
@@ -115,7 +119,9 @@ def select_client_coreset(
 ) -> list[ClientCoreset]:
     """A coreset for every bank that this client contributes to.
 
-    table: the client's PATCH_FEATURES. Raises DatasetError when it is empty.
+    table: the client's PATCH_FEATURES. Memory does not grow with its images but for some 20 bytes a patch: the patches
+    stay in float16, as stored, and on disk beside the store where they exceed 64 MiB. Raises DatasetError when it is
+    empty.
     """
     if table.empty:
         raise DatasetError(f"client {client_id} has no images")
@@ -123,9 +129,10 @@ def select_client_coreset(
         groups = [(GLOBAL_BANK, table)]
     else:
         groups = [(str(category), rows) for category, rows in table.groupby("category", sort=True)]
+    scratch = store.root / "scratch"
     coresets = [
         coreset_of_patches(
-            read_patches(rows, store),
+            read_patches(rows, store, dtype=np.float16, scratch=scratch),
             [str(i) for i in rows.image_id],
             (rows.grid_height * rows.grid_width).to_numpy(),
             settings,
@@ -133,6 +140,7 @@ def select_client_coreset(
             client_id=client_id,
             raw_image_bytes=int(rows.image_bytes.sum()),
             progress=progress,
+            scratch=scratch,
         )
         for bank, rows in groups
     ]
@@ -151,19 +159,21 @@ def coreset_of_patches(
     num_rounds: int = 1,
     covered: np.ndarray | None = None,
     progress: Progress | None = None,
+    scratch: Path | None = None,
 ) -> ClientCoreset | None:
     """What a client uploads for one bank, from its own patches: selected, clipped, noised and encoded.
 
     patches: (patch, dim), of all images in the order of `image_ids`, `patch_counts` of each. From the second round on,
     `covered` (row, dim) holds the server's bank and the client's own rows that were sent before; what is selected then
     is farthest from both, and None is returned when every patch lies on a covered place or the round's share is 0.
+    `scratch` is a directory for working arrays of more than 64 MiB.
     """
     total = coreset_size(settings.ratio, len(patches), round_up=settings.round_up)
     size = round_size(total, settings.round, num_rounds) if num_rounds > 1 else total
     if size == 0:
         return None
     rng = stage_rng(settings.seed, "coreset", client_id, bank, settings.round)
-    selection = select_rows(patches, size, settings, rng=rng, covered=covered, progress=progress)
+    selection = select_rows(patches, size, settings, rng=rng, covered=covered, progress=progress, scratch=scratch)
     indices = selection.indices if covered is None else selection.indices[selection.pick_distances > 0]
     if len(indices) == 0:
         return None

@@ -24,6 +24,7 @@ from pipeline_lib.artifact_store import ArtifactStore, sha256_of_file
 from pipeline_lib.backbone import FeatureExtractor
 from pipeline_lib.images import load_image
 from pipeline_lib.preprocessing import preprocess_image
+from pipeline_lib.scratch import scratch_array
 
 logger = logging.getLogger(__name__)
 
@@ -96,10 +97,15 @@ def extract_features(
     return pd.DataFrame([_table_row(row, *manifests[position]) for position, row in enumerate(rows)])
 
 
-def read_patches(table: pd.DataFrame, store: ArtifactStore, *, dtype: type = np.float32) -> np.ndarray:
-    """The patches of all images of a PATCH_FEATURES table, (patch, dim), in the table's order; checked on reading."""
+def read_patches(
+    table: pd.DataFrame, store: ArtifactStore, *, dtype: type = np.float32, scratch: Path | None = None
+) -> np.ndarray:
+    """The patches of all images of a PATCH_FEATURES table, (patch, dim), in the table's order; checked on reading.
+
+    float16 is how they are stored. With the directory `scratch`, more than 64 MiB of them are memory-mapped there.
+    """
     counts = (table.grid_height * table.grid_width).to_numpy()
-    patches: np.ndarray = np.empty((int(counts.sum()), int(table.dim.iloc[0])), dtype=dtype)
+    patches = scratch_array((int(counts.sum()), int(table.dim.iloc[0])), dtype, directory=scratch)
     start = 0
     for manifest, count in zip(image_manifests(table), counts, strict=True):
         patches[start : start + count] = store.read_array(manifest)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from data_contracts.errors import FedpatchError
 from pipeline_lib.block_threads import Mapper
 from pipeline_lib.coreset.selection import refuse_non_finite
+from pipeline_lib.scratch import scratch_array
 from pipeline_lib.short_forms import choose_basis, shorten
 
 SAMPLED_ROWS = 1024
@@ -27,8 +30,18 @@ class CenteredFeatures:
     Raises FedpatchError for values that are not finite, or so large that squares overflow.
     """
 
-    def __init__(self, features: np.ndarray, first_center: np.ndarray | int, map_blocks: Mapper) -> None:
-        """`first_center` is a row number or a raw row (dim,); `first_squares` are the squared distances to it."""
+    def __init__(
+        self,
+        features: np.ndarray,
+        first_center: np.ndarray | int,
+        map_blocks: Mapper,
+        *,
+        scratch: Path | None = None,
+    ) -> None:
+        """`first_center` is a row number or a raw row (dim,); `first_squares` are the squared distances to it.
+
+        `scratch` is a directory for short forms that take more than 64 MiB; see pipeline_lib.scratch.
+        """
         self.features = features
         rows, self.dim = features.shape
         sample = features[:: max(1, rows // SAMPLED_ROWS)].astype(np.float64)
@@ -45,7 +58,8 @@ class CenteredFeatures:
         self.first_squares = np.empty(rows)
         self.short_columns: np.ndarray | None = None
         if self.basis is not None:
-            self.short_columns = np.ones((rows, self.basis.shape[1] + 2), np.float32)
+            self.short_columns = scratch_array((rows, self.basis.shape[1] + 2), np.float32, directory=scratch)
+            self.short_columns[:, -1] = 1.0
         center = self.raw(first_center) if isinstance(first_center, int) else first_center.astype(np.float64)
         self.scale = power_of_two_scale(largest)
         self._measure(center, map_blocks)

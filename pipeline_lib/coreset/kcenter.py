@@ -16,6 +16,7 @@ near-duplicates, large offsets and any number of threads alike.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -43,6 +44,7 @@ def greedy_coreset_selection(
     group_quotas: Mapping[int, int] | None = None,
     progress: Progress | None = None,
     threads: int | None = None,
+    scratch: Path | None = None,
 ) -> CoresetSelection:
     """Choose `target_size` rows of `features` (rows, dim) by exact greedy k-center.
 
@@ -55,7 +57,8 @@ def greedy_coreset_selection(
 
     Working memory: `features` are not copied, and may be float16 or memory-mapped. Their short form takes at most half
     of a float32 copy (see pipeline_lib.short_forms); bounds and norms take 20 bytes a row; the selected rows and
-    `initial_centers` 10 bytes a value (14 for float64); blocks about 60 MB, and 10 MB a thread.
+    `initial_centers` 10 bytes a value (14 for float64); blocks about 60 MB, and 10 MB a thread. With
+    the directory `scratch` a short form of more than 64 MiB is a file there (see pipeline_lib.scratch).
 
     Raises FedpatchError for values that are not finite, a size out of range, or quotas that do not reach it.
     """
@@ -63,7 +66,7 @@ def greedy_coreset_selection(
     given = _checked_centers(initial_centers, features.shape[1])
     quotas = GroupQuotas(groups, group_quotas, rows=len(features), target_size=target_size)
     with block_mapper(threads) as map_blocks:
-        state = _LazyFarthestFirst(features, target_size, given, quotas, rng, map_blocks)
+        state = _LazyFarthestFirst(features, target_size, given, quotas, rng, map_blocks, scratch)
         while state.picked < target_size:
             if not state.pick_round():
                 state.pick_duplicates()
@@ -83,10 +86,12 @@ class _LazyFarthestFirst:
         quotas: GroupQuotas,
         rng: np.random.Generator,
         map_blocks: Mapper,
+        scratch: Path | None,
     ) -> None:
         """Bounds of all rows from the first center alone: a row drawn evenly, unless centers were given."""
         start = None if len(given) else quotas.draw(rng)
-        self.points = CenteredFeatures(features, given[0] if start is None else start, map_blocks)
+        first = given[0] if start is None else start
+        self.points = CenteredFeatures(features, first, map_blocks, scratch=scratch)
         capacity = len(given) + target_size
         self.centers = CenterDistances(self.points, capacity, np.result_type(features, given))
         self.centers.add(given)
