@@ -1,0 +1,1 @@
+"""Speed and memory of fedpatch against its peers: `python -m benchmarks --help`."""

@@ -1,0 +1,107 @@
+"""`python -m benchmarks --json FILE [--quick] [--only ID ...]`: every comparison, each in a process of its own.
+
+A row first checks that results are equal, then times both sides in turn in one process. FAISS's OpenBLAS is older than
+NumPy's and does not know recent processors; OPENBLAS_CORETYPE gives both the best kernels that they have in common.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROWS = {  # id -> module that has a function of that name
+    "coreset_1pct": "coreset_rows",
+    "coreset_10pct": "coreset_rows",
+    "coreset_wide": "coreset_rows",
+    "search_wide": "search_rows",
+    "search_152": "search_rows",
+    "spro": "metric_rows",
+    "extract": "extraction_rows",
+    "end_to_end": "end_to_end_rows",
+    "memory": "memory_rows",
+    "warm": "warm_rows",
+}
+
+
+def main() -> int:
+    """Run rows, print a table, write JSON. The exit status is 1 when a row failed to run or results differ."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--json", type=Path, help="where the list of rows is written")
+    parser.add_argument("--quick", action="store_true", help="reduced sizes, under five minutes in all")
+    parser.add_argument("--only", nargs="+", choices=sorted(ROWS), metavar="ID", help=", ".join(ROWS))
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--row", choices=sorted(ROWS), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.row:
+        _run_here(arguments.row, quick=arguments.quick, threads=arguments.threads)
+        return 0
+    rows: list[dict[str, Any]] = []
+    failed = False
+    print(f"{'id':<14} {'ratio':>9} {'lowest':>9} {'wanted':>14}  equal  peer and work")
+    for name in arguments.only or ROWS:
+        start = time.perf_counter()
+        found = _run_apart(name, quick=arguments.quick, threads=arguments.threads)
+        failed |= found is None
+        for row in found or []:
+            rows.append(row)
+            failed |= not row["equal_results"]
+            _print_row(row)
+        print(f"{'':<14} {time.perf_counter() - start:.0f} s in all", flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return int(failed)
+
+
+def _print_row(row: dict[str, Any]) -> None:
+    wanted = f"{row['direction']} {row['wanted']:g}"
+    mark = "" if row["reached"] or not row["equal_results"] else "  (not reached)"
+    print(
+        f"{row['name']:<14} {row['ratio_median']:>9.3g} {row['ratio_min']:>9.3g} {wanted:>14}  "
+        f"{'yes' if row['equal_results'] else 'NO':<5}  {row['peer']}; {row['work']}{mark}"
+    )
+    print(f"{'':<14} {', '.join(f'{key} {value}' for key, value in row['figures'].items())}", flush=True)
+
+
+def kernels() -> str:
+    """The OpenBLAS kernels for both sides."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    return "SkylakeX" if "avx512dq" in flags else "Haswell" if "avx2" in flags else ""
+
+
+def _run_apart(name: str, *, quick: bool, threads: int) -> list[dict[str, Any]] | None:
+    """The rows under an id, from a fresh process; None when it failed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+    environment.pop("OPENBLAS_CORETYPE", None)
+    environment.pop("OPENBLAS_L2_SIZE", None)
+    if kernel := kernels():
+        environment["OPENBLAS_CORETYPE"] = kernel
+    command = [sys.executable, "-m", "benchmarks", "--row", name, "--threads", str(threads)] + ["--quick"] * quick
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, env=environment, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        print(f"{name}: failed with exit status {done.returncode}", file=sys.stderr)
+        return None
+    rows: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return rows
+
+
+def _run_here(name: str, *, quick: bool, threads: int) -> None:
+    from pipeline_lib.hardware import limit_threads
+
+    limit_threads(threads)
+    function = getattr(importlib.import_module(f"benchmarks.{ROWS[name]}"), name)
+    print(json.dumps([row.as_dict() for row in function(quick=quick)]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

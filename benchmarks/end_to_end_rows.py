@@ -1,0 +1,65 @@
+"""Fit and test on one category against anomalib's PatchcoreModel: time, memory, image AUROC."""
+
+from __future__ import annotations
+
+import statistics
+
+from benchmarks import peers
+from benchmarks.children import run_module
+from benchmarks.rows import Row
+
+TOLERANCE_POINTS = 0.3
+SEEDS = (0, 1, 2)
+
+
+def end_to_end(*, quick: bool) -> list[Row]:
+    """Ball screws at 256x256, 1 %: three rows, time, memory, and AUROC as both's check of equal results."""
+    size = ["--train", "40", "--test", "40"] if quick else []
+    seeds = SEEDS[:1] if quick else SEEDS
+    own, peer = [], []
+    for seed in seeds:
+        own.append(run_module("end_to_end_child", "own", "--seed", str(seed), *size))
+        peer.append(run_module("end_to_end_child", "peer", "--seed", str(seed), *size))
+    peer_auroc = [run_module("end_to_end_child", "peer_auroc", "--seed", str(s), *size).answer for s in seeds]
+    own_mean = statistics.mean(o.answer["auroc"] for o in own)
+    peer_mean = statistics.mean(p["auroc"] for p in peer_auroc)
+    equal = 100 * (peer_mean - own_mean) <= TOLERANCE_POINTS and all(p["same_picks"] for p in peer_auroc)
+    name = f"{peers.ANOMALIB} PatchcoreModel"
+    work = f"ballscrew, {own[0].answer['train']} training and {own[0].answer['test']} test images of 256x256, 1 %"
+    auroc = {"own_auroc": round(100 * own_mean, 2), "peer_auroc": round(100 * peer_mean, 2)}
+    ratios = [p.answer["total_s"] / o.answer["total_s"] for o, p in zip(own, peer, strict=True)]
+    memory = [p.peak_anonymous_mb / o.peak_anonymous_mb for o, p in zip(own, peer, strict=True)]
+    return [
+        Row(
+            name="end_to_end",
+            peer=f"{name}, time",
+            ratio_median=round(statistics.median(ratios), 2),
+            ratio_min=round(min(ratios), 2),
+            repetitions=len(ratios),
+            equal_results=equal,
+            wanted=20,
+            work=work,
+            figures={
+                **auroc,
+                "own_parts_s": own[0].answer["parts_s"],
+                "peer_parts_s": peer[0].answer["parts_s"],
+                "peer_timed_picks": peer[0].answer["timed_picks"],
+                "peer_picks": peer[0].answer["picks"],
+            },
+        ),
+        Row(
+            name="end_to_end",
+            peer=f"{name}, peak anonymous memory",
+            ratio_median=round(statistics.median(memory), 2),
+            ratio_min=round(min(memory), 2),
+            repetitions=len(memory),
+            equal_results=equal,
+            wanted=2,
+            work=work,
+            figures={
+                **auroc,
+                "own_mb": [round(o.peak_anonymous_mb) for o in own],
+                "peer_mb": [round(p.peak_anonymous_mb) for p in peer],
+            },
+        ),
+    ]

@@ -1,0 +1,54 @@
+"""Exact nearest neighbours against faiss.IndexFlatL2."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+
+from benchmarks.checks import distances_are_exact, nearest_distances
+from benchmarks.real_features import Kind, bank, features
+from benchmarks.rows import Row, paired, seconds
+from pipeline_lib.memory_bank import MemoryBank
+
+
+def search_wide(*, quick: bool) -> list[Row]:
+    """1,536 dimensions, bank of 20,000."""
+    return _rows("search_wide", "wide", wanted=3, quick=quick)
+
+
+def search_152(*, quick: bool) -> list[Row]:
+    """152 dimensions, bank of 20,000."""
+    return _rows("search_152", "narrow", wanted=1.5, quick=quick)
+
+
+def _rows(name: str, kind: Kind, *, wanted: float, quick: bool) -> list[Row]:
+    rows, out_of, n_queries = (4_000, 20_000, 4_096) if quick else (20_000, 100_000, 8_192)
+    result = []
+    for category in ("ballscrew", "magnetic_tile")[: 1 if quick else 2]:
+        memory = bank(kind, category, rows=rows, out_of=out_of)
+        queries = features(kind, category, "test", rows=n_queries)
+        own = MemoryBank(memory)
+        peer = faiss.IndexFlatL2(memory.shape[1])
+        peer.add(memory)
+        true = nearest_distances(queries, memory)
+        equal, error = distances_are_exact(own.query(queries)[0][:, 0], true, queries)
+        peer_distances = np.sqrt(np.maximum(peer.search(queries, 1)[0][:, 0], 0))
+        pairs = paired(
+            lambda: seconds(lambda: own.query(queries)),  # noqa: B023, called in this turn
+            lambda: seconds(lambda: peer.search(queries, 1)),  # noqa: B023
+            repetitions=3 if quick else 7,
+        )
+        built = seconds(lambda: MemoryBank(memory).exact_search)  # noqa: B023
+        result.append(
+            pairs.row(
+                name,
+                f"faiss {faiss.__version__} IndexFlatL2",
+                wanted=wanted,
+                equal_results=equal,
+                work=f"{len(queries)} queries, bank {memory.shape[0]} x {memory.shape[1]} ({kind}, {category})",
+                largest_error_of_allowed=round(error, 4),
+                peer_largest_error_of_allowed=round(distances_are_exact(peer_distances, true, queries)[1], 4),
+                own_build_s=round(built, 3),
+            )
+        )
+    return result
