@@ -17,7 +17,7 @@ bank and scores come from the same functions as those of a run, so that the same
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -61,6 +61,19 @@ class ScoredImage:
     def anomaly_map(self, smoothing_sigma: float = 0.0) -> np.ndarray:
         """float32 (height, width) of the image: resized bilinearly, then blurred."""
         return smooth_map(resize_map(self.grid_map, self.info.height, self.info.width), smoothing_sigma)
+
+
+def as_prediction(scored: Iterable[ScoredImage], smoothing_sigma: float) -> Prediction:
+    """Maps and scores as arrays. Raises FedpatchError when the images differ in size."""
+    items = list(scored)
+    sizes = sorted({(item.info.height, item.info.width) for item in items})
+    if len(sizes) > 1:
+        raise FedpatchError(f"predict got images of the sizes {sizes}; give those of one size at a time")
+    height, width = sizes[0] if sizes else (0, 0)
+    maps = np.empty((len(items), height, width), dtype=np.float32)
+    for anomaly_map, item in zip(maps, items, strict=True):
+        anomaly_map[:] = item.anomaly_map(smoothing_sigma)
+    return Prediction(maps, np.array([item.score for item in items], dtype=np.float64))
 
 
 class PatchCore:
@@ -149,22 +162,18 @@ class PatchCore:
 
     def predict(self, images: Any) -> Prediction:
         """Anomaly maps and scores, in the images' order. Raises FedpatchError when the images differ in size."""
-        scored = list(self.score(images))
-        sizes = {(item.info.height, item.info.width) for item in scored}
-        if len(sizes) > 1:
-            raise FedpatchError(f"predict got images of the sizes {sorted(sizes)}; give those of one size at a time")
-        height, width = sizes.pop() if sizes else (0, 0)
-        maps = np.empty((len(scored), height, width), dtype=np.float32)
-        for anomaly_map, item in zip(maps, scored, strict=True):
-            anomaly_map[:] = item.anomaly_map(self.inference.smoothing_sigma)
-        return Prediction(maps, np.array([item.score for item in scored], dtype=np.float64))
+        return as_prediction(self.score(images), self.inference.smoothing_sigma)
 
     def score(self, images: Any, *, on_bad_image: Literal["skip", "fail"] = "fail") -> Iterator[ScoredImage]:
         """One scored image after the other: for sets that are too large, or too mixed in size, for `predict`."""
-        bank = self.memory_bank
-        for item in self._patches(images, on_bad_image=on_bad_image):
-            by_patch, scores = score_patches(bank, item.patches[None].astype(np.float32), self.inference.scoring)
-            yield ScoredImage(item.info, by_patch[0].reshape(item.grid), float(scores[0]))
+        _ = self.memory_bank  # said at once, not with the first image
+        return (self.score_extracted(item) for item in self._patches(images, on_bad_image=on_bad_image))
+
+    def score_extracted(self, item: ImagePatches) -> ScoredImage:
+        """Score an image whose patches are there already."""
+        patches = item.patches[None].astype(np.float32)
+        by_patch, scores = score_patches(self.memory_bank, patches, self.inference.scoring)
+        return ScoredImage(item.info, by_patch[0].reshape(item.grid), float(scores[0]))
 
     def model_of(self, category: str) -> PatchCore:
         """The model that scores a category: this one, whatever the category."""

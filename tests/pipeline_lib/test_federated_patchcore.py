@@ -1,0 +1,434 @@
+"""The federation as a whole: the same banks as a run, rounds, failures and the quorum, checkpoints, predictions."""
+
+from __future__ import annotations
+
+import doctest
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pipeline_lib.federated_patchcore
+from data_contracts.config import ExperimentConfig
+from data_contracts.errors import ConfigError, DatasetError, FedpatchError, QuorumError
+from flows.experiment import federated_experiment
+from pipeline_lib.autovi_dataset import AutoVIDataset
+from pipeline_lib.backbone import FeatureExtractor
+from pipeline_lib.config_files import parse_config
+from pipeline_lib.coreset import covering_radius
+from pipeline_lib.federated_client import PatchCoreClient
+from pipeline_lib.federated_patchcore import FederatedPatchCore
+from pipeline_lib.partition import CategoryPartitioner, IIDPartitioner
+from pipeline_lib.patchcore import PatchCore
+from tests.conftest import experiment_values
+from tests.dataset_fixtures import truncate
+
+
+@pytest.fixture(scope="module")
+def extractor() -> FeatureExtractor:
+    return FeatureExtractor("efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def images(tiny_root: Path) -> AutoVIDataset:
+    return AutoVIDataset(tiny_root)
+
+
+def values(**sections: Any) -> dict[str, Any]:
+    """The quick configuration of the flow's tests."""
+    base = experiment_values(Path("data"), Path("store"), Path("out"), **sections)
+    return {name: section for name, section in base.items() if name not in ("dataset", "runtime")}
+
+
+def federation(extractor: FeatureExtractor, images: AutoVIDataset, **sections: Any) -> FederatedPatchCore:
+    made = FederatedPatchCore(values(**sections), extractor=extractor)
+    made.setup_clients(images)
+    return made
+
+
+def banks(made: FederatedPatchCore) -> dict[str, np.ndarray]:
+    return {bank: merged.rows for bank, merged in made.server.banks.items()}
+
+
+def same_banks(one: FederatedPatchCore, other: FederatedPatchCore) -> bool:
+    left, right = banks(one), banks(other)
+    return left.keys() == right.keys() and all(np.array_equal(left[bank], right[bank]) for bank in left)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, should_fail: Callable[[PatchCoreClient, int], bool]) -> list[str]:
+    """Let a client's round fail where `should_fail` says so; returns the rounds that ran, as client:round."""
+    calls: list[str] = []
+    original = PatchCoreClient.extract_and_build_coreset
+
+    def wrapped(self: PatchCoreClient, loader: Any, *, round_number: int = 1, **rest: Any) -> Any:
+        calls.append(f"{self.client_id}:{round_number}")
+        if should_fail(self, round_number):
+            raise OSError(5, "Input/output error")
+        return original(self, loader, round_number=round_number, **rest)
+
+    monkeypatch.setattr(PatchCoreClient, "extract_and_build_coreset", wrapped)
+    return calls
+
+
+def test_the_example_in_the_docstring() -> None:
+    results = doctest.testmod(pipeline_lib.federated_patchcore)
+    assert results.attempted > 5
+    assert results.failed == 0
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"aggregation": {"bank_scope": "global", "oversample_factor": 2.0}, "upload": {"codec": "float16"}},
+    ],
+    ids=["per_category", "global"],
+)
+def test_one_round_gives_the_banks_of_the_flow(
+    tiny_root: Path, tmp_path: Path, images: AutoVIDataset, extractor: FeatureExtractor, sections: dict[str, Any]
+) -> None:
+    config = ExperimentConfig.model_validate(
+        experiment_values(tiny_root, tmp_path / "store", tmp_path / "run", **sections)
+    )
+    state: Any = federated_experiment(config, return_state=True)
+    assert state.is_completed()
+    made = FederatedPatchCore(config, extractor=extractor)
+    made.setup_clients(images)
+    made.train()
+    files = sorted((tmp_path / "run" / "banks").iterdir())
+    assert [file.stem for file in files] == sorted(made.server.banks)
+    for file in files:
+        with np.load(file, allow_pickle=False) as arrays:
+            merged = made.server.banks[file.stem]
+            assert np.array_equal(arrays["features"], merged.rows)
+            assert arrays["client_ids"].tolist() == merged.client_ids
+            assert np.array_equal(arrays["row_client"], merged.row_client)
+
+
+# --- clients ---------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_of_the_partition_and_any_partitioner(images: AutoVIDataset, extractor: FeatureExtractor) -> None:
+    made = FederatedPatchCore(values(), extractor=extractor)
+    stats = made.setup_clients(images)
+    assert sum(client["total"] for client in stats["clients"].values()) == 18
+    assert made.partition_stats is stats
+    made.setup_clients(images, IIDPartitioner(5, seed=1))
+    made.train()
+    assert list(made.clients) == [f"client_{number}" for number in range(5)]
+    stations = CategoryPartitioner({"clips": ["pipe_clip"], "tanks": ["tank_screw"], "qc": ["all"]}, seed=1)
+    made.setup_clients(images, stations)
+    made.train()
+    assert made.server.banks["pipe_clip"].client_ids == ["clips", "qc"]
+    assert made.server.banks["tank_screw"].client_ids == ["qc", "tanks"]
+
+
+def test_a_client_without_images_is_skipped_and_not_in_the_quorum(
+    tiny_root: Path, extractor: FeatureExtractor, caplog: pytest.LogCaptureFixture
+) -> None:
+    assignments = {"clips": ["pipe_clip"], "tanks": ["tank_screw"]}
+    federated = {"partitioning": "category", "client_assignments": assignments, "min_clients": 2}
+    with caplog.at_level(logging.WARNING):
+        made = federation(extractor, AutoVIDataset(tiny_root, ["pipe_clip"]), federated=federated)
+    assert made.skipped_clients == ["tanks"]
+    assert "client tanks has no images and is skipped" in caplog.text
+    (summary,) = made.train()
+    assert (summary.delivered, summary.failed) == (["clips"], {})
+
+
+def test_what_is_not_ready_says_what_to_call(images: AutoVIDataset, extractor: FeatureExtractor) -> None:
+    made = FederatedPatchCore(values(), extractor=extractor)
+    with pytest.raises(FedpatchError, match="call setup_clients"):
+        made.train()
+    made.setup_clients(images)
+    for call in (lambda: made.save("nowhere"), lambda: made.model_of("pipe_clip")):
+        with pytest.raises(FedpatchError, match="call train first"):
+            call()
+    made.train()
+    with pytest.raises(FedpatchError, match="no memory bank for 'bolt'; banks: pipe_clip, tank_screw"):
+        made.model_of("bolt")
+
+
+def test_a_configuration_that_is_not_federated_becomes_so(extractor: FeatureExtractor) -> None:
+    assert FederatedPatchCore({"seed": 1}, extractor=extractor).config.federated.mode == "federated"
+    assert FederatedPatchCore(parse_config({}), extractor=extractor).config.federated.num_clients == 5
+    with pytest.raises(ConfigError, match="unknown key 'clients'"):
+        FederatedPatchCore({"federated": {"clients": 3}}, extractor=extractor)
+
+
+# --- rounds ----------------------------------------------------------------------------------------------------------
+
+
+def test_several_rounds_send_no_more_rows_and_cover_better(
+    tiny_root: Path, images: AutoVIDataset, extractor: FeatureExtractor
+) -> None:
+    one, three = (federation(extractor, images) for _ in range(2))
+    (single,) = one.train()
+    rounds = three.train(num_rounds=3)
+    assert sum(summary.upload_rows for summary in rounds) == single.upload_rows
+    assert rounds[-1].bank_rows == single.bank_rows
+    assert all(summary.download_bytes > 0 for summary in rounds)
+    sizes = [summary.bank_rows["pipe_clip"] for summary in rounds]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+    patches = PatchCore(extractor, coreset_percentage=1.0, image_size=(64, 64)).fit(
+        AutoVIDataset(tiny_root, ["pipe_clip"])
+    )
+    every = patches.memory_bank.features
+    assert covering_radius(every, banks(three)["pipe_clip"]) < covering_radius(every, banks(one)["pipe_clip"])
+    radii = [max(summary.covering_radius.values()) for summary in rounds]
+    assert radii == sorted(radii, reverse=True)
+
+
+def test_the_number_of_rounds_is_the_configurations_unless_given(
+    images: AutoVIDataset, extractor: FeatureExtractor
+) -> None:
+    configured = federation(extractor, images, federated={"num_rounds": 2})
+    given = federation(extractor, images)
+    assert [summary.round for summary in configured.train()] == [1, 2]
+    given.train(num_rounds=2)
+    assert same_banks(configured, given)
+    given.train(num_rounds=2)  # starts over
+    assert same_banks(configured, given)
+    assert len(given.history) == 2
+
+
+def test_rounds_need_k_center(images: AutoVIDataset, extractor: FeatureExtractor) -> None:
+    made = federation(extractor, images, model={"subsampling": "random"})
+    made.train()
+    with pytest.raises(ConfigError, match=r"num_rounds is 2, but model\.subsampling random cannot"):
+        made.train(num_rounds=2)
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_client_is_named_and_the_others_go_on(
+    images: AutoVIDataset,
+    extractor: FeatureExtractor,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failing(monkeypatch, lambda client, _round: client.client_id == "client_1")
+    made = federation(extractor, images, federated={"min_clients": 2})
+    with caplog.at_level(logging.WARNING):
+        (summary,) = made.train()
+    assert summary.delivered == ["client_0", "client_2"]
+    assert list(summary.failed) == ["client_1"]
+    assert "OSError: [Errno 5] Input/output error" in summary.failed["client_1"]
+    assert "client client_1 failed" in caplog.text
+    assert made.server.banks["pipe_clip"].client_ids == ["client_0", "client_2"]
+    strict = federation(extractor, images, federated={"min_clients": 3})
+    with pytest.raises(QuorumError, match=r"quorum not met in round 1, 2 of 3 .* 3 are needed: client_1: OSError"):
+        strict.train()
+
+
+def test_a_client_that_failed_in_the_first_round_joins_in_the_second(
+    images: AutoVIDataset, extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, lambda client, number: (client.client_id, number) == ("client_1", 1))
+    first, second = federation(extractor, images).train(num_rounds=2)
+    assert list(first.failed) == ["client_1"]
+    assert second.failed == {}
+    assert second.delivered == ["client_0", "client_1", "client_2"]
+
+
+def test_a_coreset_with_nan_is_refused_and_the_others_go_on(
+    images: AutoVIDataset, extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = pipeline_lib.federated_client.coreset_of_patches
+
+    def poisoned(*args: Any, **kwargs: Any) -> Any:
+        coreset = original(*args, **kwargs)
+        if coreset is not None and kwargs["client_id"] == "client_2":
+            coreset.arrays["rows"][0, 0] = np.nan
+        return coreset
+
+    monkeypatch.setattr(pipeline_lib.federated_client, "coreset_of_patches", poisoned)
+    made = federation(extractor, images)
+    (summary,) = made.train()
+    assert summary.delivered == ["client_0", "client_1"]
+    assert list(summary.refused) == ["client_2"]
+    assert "not finite" in summary.refused["client_2"]
+    assert all(np.isfinite(rows).all() for rows in banks(made).values())
+    assert made.clients["client_2"].provenance == {1: {}}
+    strict = federation(extractor, images, federated={"min_clients": 3})
+    with pytest.raises(QuorumError, match="client_2: upload of client client_2 for pipe_clip refused"):
+        strict.train()
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_training_goes_on_where_it_was(
+    images: AutoVIDataset, extractor: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = federation(extractor, images, upload={"codec": "float16", "noise_sigma": 0.01})
+    expected = straight.train(num_rounds=3)
+
+    made = federation(extractor, images, upload={"codec": "float16", "noise_sigma": 0.01})
+    with monkeypatch.context() as patched:
+        original = FederatedPatchCore._train_single_round
+
+        def stopped(self: FederatedPatchCore, number: int) -> Any:
+            if number == 3:
+                raise KeyboardInterrupt
+            return original(self, number)
+
+        patched.setattr(FederatedPatchCore, "_train_single_round", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            made.train(num_rounds=3, checkpoint_dir=tmp_path)
+
+    calls = failing(monkeypatch, lambda _client, _round: False)
+    resumed = federation(extractor, images, upload={"codec": "float16", "noise_sigma": 0.01})
+    history = resumed.train(num_rounds=3, checkpoint_dir=tmp_path)
+    assert calls == ["client_0:3", "client_1:3", "client_2:3"]
+    assert same_banks(resumed, straight)
+    assert [summary.upload_rows for summary in history] == [summary.upload_rows for summary in expected]
+    assert [summary.covering_radius for summary in history] == [summary.covering_radius for summary in expected]
+
+    calls.clear()
+    finished = federation(extractor, images, upload={"codec": "float16", "noise_sigma": 0.01})
+    assert finished.train(num_rounds=3, checkpoint_dir=tmp_path) == history
+    assert calls == []
+    assert same_banks(finished, straight)
+
+
+def test_each_rounds_model_can_be_loaded(images: AutoVIDataset, extractor: FeatureExtractor, tmp_path: Path) -> None:
+    made = federation(extractor, images)
+    summaries = made.train(num_rounds=2, checkpoint_dir=tmp_path)
+    for summary in summaries:
+        model = PatchCore.load(tmp_path / f"round_{summary.round:03d}" / "server", "pipe_clip", extractor=extractor)
+        assert len(model.memory_bank) == summary.bank_rows["pipe_clip"]
+    assert np.array_equal(model.memory_bank.features, banks(made)["pipe_clip"])
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert not [name for name in names if name.endswith((".tmp", ".pkl", ".pt"))]
+
+
+@pytest.mark.parametrize("damaged", ["uploads/0001.npz", "clients/0000.npz", "round.json"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_damaged_round_and_later_ones_are_done_again(
+    images: AutoVIDataset,
+    extractor: FeatureExtractor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    damaged: str,
+    number: int,
+) -> None:
+    made = federation(extractor, images)
+    made.train(num_rounds=2, checkpoint_dir=tmp_path)
+    truncate(tmp_path / f"round_{number:03d}" / damaged)
+    calls = failing(monkeypatch, lambda _client, _round: False)
+    again = federation(extractor, images)
+    with caplog.at_level(logging.WARNING):
+        again.train(num_rounds=2, checkpoint_dir=tmp_path)
+    assert {int(call[-1]) for call in calls} == set(range(number, 3))
+    assert "is damaged" in caplog.text
+    assert same_banks(again, made)
+
+
+def test_a_round_that_was_not_finished_does_not_count(
+    images: AutoVIDataset, extractor: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = federation(extractor, images)
+    made.train(num_rounds=2, checkpoint_dir=tmp_path)
+    (tmp_path / "round_002" / "round.json").unlink()
+    calls = failing(monkeypatch, lambda _client, _round: False)
+    again = federation(extractor, images)
+    again.train(num_rounds=2, checkpoint_dir=tmp_path)
+    assert [call[-1] for call in calls] == ["2", "2", "2"]
+    assert same_banks(again, made)
+
+
+def test_rounds_of_another_federation_are_not_mixed_in(
+    tiny_root: Path, images: AutoVIDataset, extractor: FeatureExtractor, tmp_path: Path
+) -> None:
+    federation(extractor, images).train(num_rounds=2, checkpoint_dir=tmp_path)
+    others: list[tuple[FederatedPatchCore, int]] = [
+        (federation(extractor, images, seed=9), 2),
+        (federation(extractor, images), 3),
+        (federation(extractor, AutoVIDataset(tiny_root, ["pipe_clip"])), 2),
+    ]
+    for other, num_rounds in others:
+        with pytest.raises(ConfigError, match=r"holds rounds of another federation .*choose another directory"):
+            other.train(num_rounds=num_rounds, checkpoint_dir=tmp_path)
+
+
+# --- predictions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope", ["per_category", "global"])
+def test_predictions_are_those_of_the_bank_of_each_category(
+    tiny_root: Path, images: AutoVIDataset, extractor: FeatureExtractor, scope: Any
+) -> None:
+    made = federation(extractor, images, aggregation={"bank_scope": scope})
+    made.train()
+    test = AutoVIDataset(tiny_root, split="test")
+    maps, scores = made.predict(test)
+    assert maps.shape == (20, 48, 64)
+    for category in test.categories:
+        positions = test.get_category_indices(category)
+        bank = "all" if scope == "global" else category
+        model = PatchCore.of_rows(banks(made)[bank], extractor, made.inference, category=category)
+        alone = model.predict([test[position] for position in positions])
+        assert np.array_equal(alone.scores, scores[positions])
+        assert np.array_equal(alone.anomaly_maps, maps[positions])
+    labels = np.array([label for _, label, _, _ in test.samples])
+    clips = test.get_category_indices("pipe_clip")
+    assert scores[clips][labels[clips] == 1].min() > scores[clips][labels[clips] == 0].max()
+
+
+def test_images_without_a_category_need_one(
+    tiny_root: Path, images: AutoVIDataset, extractor: FeatureExtractor
+) -> None:
+    made = federation(extractor, images)
+    made.train()
+    pixels = np.zeros((2, 64, 64, 3), dtype=np.uint8)
+    with pytest.raises(FedpatchError, match="without a category"):
+        made.predict(pixels)
+    assert made.predict(pixels, category="tank_screw").scores.shape == (2,)
+    alone = federation(extractor, AutoVIDataset(tiny_root, ["pipe_clip"]))
+    alone.train()
+    assert alone.predict(pixels).scores.shape == (2,)  # all clients inspect the same
+
+
+def test_a_saved_federation_predicts_the_same(
+    tiny_root: Path, images: AutoVIDataset, extractor: FeatureExtractor, tmp_path: Path
+) -> None:
+    made = federation(extractor, images, inference={"num_neighbors": 2})
+    made.train()
+    made.save(tmp_path / "model")
+    test = AutoVIDataset(tiny_root, ["tank_screw"], split="test")
+    loaded = PatchCore.load(tmp_path / "model", "tank_screw")
+    assert np.array_equal(loaded.predict(test).scores, made.predict(test).scores)
+
+
+def test_all_clients_failing_is_one_clear_error(
+    images: AutoVIDataset, extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, lambda _client, _round: True)
+    with pytest.raises(QuorumError, match=r"0 of 3 clients delivered and 1 are needed: client_0: OSError"):
+        federation(extractor, images).train()
+
+
+def test_an_image_that_goes_bad_costs_one_image(
+    tmp_path: Path, extractor: FeatureExtractor, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tests.dataset_fixtures import write_tiny_autovi
+
+    dataset = AutoVIDataset(write_tiny_autovi(tmp_path, train=9))
+    made = federation(extractor, dataset)
+    truncate(Path(dataset.samples[4][0]))
+    with caplog.at_level(logging.WARNING):
+        (summary,) = made.train()
+    assert len(summary.delivered) == 3
+    assert "0004.png" in caplog.text
+    for sample in dataset.samples:
+        truncate(Path(sample[0]), keep=0.1)
+    with pytest.raises(QuorumError, match=DatasetError.__name__):
+        made.train()
