@@ -10,6 +10,7 @@ import contextlib
 import importlib.metadata
 import io
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 try:
-    from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy
+    with warnings.catch_warnings():  # it uses names that timm and itself call deprecated
+        warnings.simplefilter("ignore")
+        from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy
 
     ANOMALIB = f"anomalib {importlib.metadata.version('anomalib')}"
 except ImportError:
