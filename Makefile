@@ -33,7 +33,7 @@ test-slow: $(STAMP) ## the slow tests and those with real servers and browsers
 serve: $(STAMP) ## a Prefect server on loopback, the work pool, all deployments and a worker; Ctrl-C ends all of it
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/serve.sh
 
-bench: $(STAMP) ## speed and memory against peers, on the images in FEDPATCH_REAL_DATA; BENCH=--quick for five minutes
+bench: $(STAMP) ## speed and memory against peers, on the images in FEDPATCH_REAL_DATA; BENCH=--quick at reduced size
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	@mkdir -p runs
 	$(BIN)/python -m benchmarks --json runs/benchmarks.json $(BENCH)

@@ -29,37 +29,30 @@ def end_to_end(*, quick: bool) -> list[Row]:
     auroc = {"own_auroc": round(100 * own_mean, 2), "peer_auroc": round(100 * peer_mean, 2)}
     ratios = [p.answer["total_s"] / o.answer["total_s"] for o, p in zip(own, peer, strict=True)]
     memory = [p.peak_anonymous_mb / o.peak_anonymous_mb for o, p in zip(own, peer, strict=True)]
+    time_figures = {
+        "own_parts_s": own[0].answer["parts_s"],
+        "peer_parts_s": peer[0].answer["parts_s"],
+        "peer_timed_picks": peer[0].answer["timed_picks"],
+        "peer_picks": peer[0].answer["picks"],
+    }
+    memory_figures = {
+        "own_mb": [round(o.peak_anonymous_mb) for o in own],
+        "peer_mb": [round(p.peak_anonymous_mb) for p in peer],
+    }
     return [
         Row(
             name="end_to_end",
-            peer=f"{name}, time",
-            ratio_median=round(statistics.median(ratios), 2),
-            ratio_min=round(min(ratios), 2),
-            repetitions=len(ratios),
+            peer=f"{name}, {what}",
+            ratio_median=round(statistics.median(values), 2),
+            ratio_min=round(min(values), 2),
+            repetitions=len(values),
             equal_results=equal,
-            wanted=20,
+            wanted=wanted,
             work=work,
-            figures={
-                **auroc,
-                "own_parts_s": own[0].answer["parts_s"],
-                "peer_parts_s": peer[0].answer["parts_s"],
-                "peer_timed_picks": peer[0].answer["timed_picks"],
-                "peer_picks": peer[0].answer["picks"],
-            },
-        ),
-        Row(
-            name="end_to_end",
-            peer=f"{name}, peak anonymous memory",
-            ratio_median=round(statistics.median(memory), 2),
-            ratio_min=round(min(memory), 2),
-            repetitions=len(memory),
-            equal_results=equal,
-            wanted=2,
-            work=work,
-            figures={
-                **auroc,
-                "own_mb": [round(o.peak_anonymous_mb) for o in own],
-                "peer_mb": [round(p.peak_anonymous_mb) for p in peer],
-            },
-        ),
+            figures={**auroc, **figures},
+        )
+        for what, values, wanted, figures in (
+            ("time", ratios, 20, time_figures),
+            ("peak anonymous memory", memory, 2, memory_figures),
+        )
     ]

@@ -1,8 +1,8 @@
 """Patch features of WideResNet-50-2 against a plain forward pass of the whole network.
 
-Two forms of `model.extraction`: fused, equal to the plain network's maps but for rounding, and bfloat16, whose
-features are about 0.5 % off; docs/performance.md shows what that does to the scores. The peer runs in a process of its
-own, in turn with this one, since a FeatureExtractor changes how its whole process keeps memory.
+Two forms of `model.extraction`: fused, equal to the plain network's maps but for rounding, and bfloat16, which rounds
+what is multiplied; each row gives the relative difference of the features that it found. The peer runs in a process of
+its own, in turn with this one, since a FeatureExtractor changes how its whole process keeps memory.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def limit_threads(threads: int) -> None:
 def keep_freed_memory() -> bool:
     """Let glibc keep what tensors of up to 64 MiB give back, instead of returning it to the system each time.
 
-    A forward pass allocates and frees every intermediate map; to have each one's pages cleared anew took up to a third
-    of its time. At most 1 GiB is kept, larger arrays still go back at once. Whether it took effect: not without glibc.
+    A forward pass allocates and frees every intermediate map; to have each one's pages cleared anew costs much of
+    its time. At most 1 GiB is kept, larger arrays still go back at once. Whether it took effect: not without glibc.
     """
     m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
     try:

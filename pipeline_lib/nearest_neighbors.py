@@ -1,10 +1,10 @@
 """Exact nearest neighbours in a fixed set of rows: a cheap product names candidates, differences decide.
 
 A matrix product of short forms (pipeline_lib.short_forms, pipeline_lib.distance_bounds) gives a lower bound of every
-distance. The row with the
-smallest is measured, and only rows whose lower bound does not exceed that distance can be nearer: a handful of many
-thousands for features of a backbone. They are measured by direct differences in float64, so that the answer is exact
-(to the float32 it is returned in) for any offset and scale, and does not depend on the number of threads.
+distance. The row with the smallest is measured, and only rows whose lower bound does not exceed that distance can be
+nearer: a handful of many thousands for features of a backbone. They are measured by direct differences in float64, so
+that the answer is exact (to the float32 it is returned in) for any offset and scale, and does not depend on the number
+of threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ import numpy as np
 from data_contracts.errors import FedpatchError
 from pipeline_lib.block_threads import block_mapper
 from pipeline_lib.distance_bounds import RUN, BFloat16Bounds, Bounds, Float32Bounds, has_fast_bfloat16, padded_rows
-from pipeline_lib.short_forms import ENOUGH, choose_basis, principal_basis, shorten, shortening_error
+from pipeline_lib.short_forms import (
+    ENOUGH,
+    FLOAT32_UNIT,
+    choose_basis,
+    principal_basis,
+    shorten,
+    shortening_error,
+)
 
 SAMPLED_ROWS = 2048
 PRODUCT_BYTES = 10 << 20  # of one thread; about what stays in cache
@@ -25,7 +32,6 @@ MIDDLE_SIZE = 320
 LONG_SIZES = (32, 48, 64, 96, 128, 192, 256)
 LONG_EXPLAINED = 0.95
 PAIRS_PER_STEP = 2048
-FLOAT32_UNIT = 2.0**-24
 MODERATE = 1e15  # raw values below it have float32 squares
 SAFE_NORM = 2.0**50  # scaled norm of a query beyond which float32 squares might overflow
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -21,5 +22,5 @@ def scratch_array(shape: tuple[int, ...], dtype: type | np.dtype, *, directory: 
         return np.empty(shape, dtype)
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=directory) as file:
-        file.truncate(size)
+        os.posix_fallocate(file.fileno(), 0, size)  # writing to a sparse file on a full disk would kill the process
         return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=shape))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+FLOAT32_UNIT = 2.0**-24  # largest relative rounding error
 POWER_STEPS = 2
 SIZES = (16, 32, 48, 64, 96, 128)
 EXPLAINED = 0.9  # share of the variance that the kept directions hold

@@ -190,7 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG_FLAG in tokens
     tokens = [token for token in tokens if token != DEBUG_FLAG]
-    gc.set_threshold(100_000, 20, 20)  # the imports make a million objects that stay: a second less to start
+    owns_process = arguments is None
+    if owns_process:
+        gc.set_threshold(100_000, 20, 20)  # the imports make a million objects that stay; no need to go through them
     try:
         app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -207,7 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> Any:
             raise
         fail(f"{type(error).__name__}: {error}")
     finally:
-        gc.freeze()  # Python's end would go through all of them once more, for a second or two
+        if owns_process:
+            gc.freeze()  # nor at Python's end
 
 
 if __name__ == "__main__":

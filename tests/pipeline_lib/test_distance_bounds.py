@@ -8,16 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_lib import distance_bounds, nearest_neighbors
-from pipeline_lib.distance_bounds import RUN, BFloat16Bounds, Bounds, Float32Bounds, has_fast_bfloat16, padded_rows
+from pipeline_lib.distance_bounds import (
+    RUN,
+    BFloat16Bounds,
+    Bounds,
+    Float32Bounds,
+    bfloat16_product_is_accurate,
+    has_fast_bfloat16,
+    padded_rows,
+)
 from pipeline_lib.nearest_neighbors import ExactSearch
 
-KINDS = [
-    Float32Bounds,
-    pytest.param(
-        BFloat16Bounds,
-        marks=pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor does not multiply bfloat16"),
-    ),
-]
+needs_accurate_products = pytest.mark.skipif(
+    not bfloat16_product_is_accurate(), reason="torch rounds products of bfloat16 otherwise here, and they are not used"
+)
+KINDS = [Float32Bounds, pytest.param(BFloat16Bounds, marks=needs_accurate_products)]
 
 
 def squares(rows: np.ndarray) -> np.ndarray:
@@ -71,7 +76,7 @@ def test_most_rows_beyond_reach_are_excluded_and_padding_always_is(kind: type[Bo
     assert 64 <= inside.sum() < 64 * 5
 
 
-@pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor does not multiply bfloat16")
+@needs_accurate_products
 def test_bfloat16_bounds_are_within_a_few_per_cent() -> None:
     rng = np.random.default_rng(1)
     bank, asked = rng.normal(size=(256, 60)) / 20, rng.normal(size=(32, 60)) / 20
@@ -82,6 +87,7 @@ def test_bfloat16_bounds_are_within_a_few_per_cent() -> None:
     assert (decoded >= true * 0.9).all()
 
 
+@needs_accurate_products
 @pytest.mark.parametrize(("rows", "dim"), [(3000, 96), (1200, 600), (500, 20)])
 def test_search_answers_alike_in_both_precisions(rows: int, dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
@@ -91,8 +97,9 @@ def test_search_answers_alike_in_both_precisions(rows: int, dim: int, monkeypatc
     )
     answers = []
     for fast in (False, True):
-        monkeypatch.setattr(nearest_neighbors, "has_fast_bfloat16", lambda fast=fast: fast and has_fast_bfloat16())
+        monkeypatch.setattr(nearest_neighbors, "has_fast_bfloat16", lambda fast=fast: fast)
         search = ExactSearch(bank, threads=2)
+        assert isinstance(search.bounds, BFloat16Bounds) is fast
         answers += [search.search(asked, neighbors) for neighbors in (1, 6)]
     for one, other in zip(answers[:2], answers[2:], strict=True):
         np.testing.assert_array_equal(one[0], other[0])
@@ -101,10 +108,10 @@ def test_search_answers_alike_in_both_precisions(rows: int, dim: int, monkeypatc
 
 def test_a_product_that_is_rounded_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     real = distance_bounds.torch.mm
+    monkeypatch.setattr(distance_bounds.torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(distance_bounds, "bfloat16_product_is_accurate", lambda: True)
+    assert has_fast_bfloat16.__wrapped__()
+    monkeypatch.undo()
+    monkeypatch.setattr(distance_bounds.torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     monkeypatch.setattr(distance_bounds.torch, "mm", lambda left, right: real(left, right) * 1.03)
-    has_fast_bfloat16.cache_clear()
-    try:
-        assert not has_fast_bfloat16()
-    finally:
-        monkeypatch.undo()
-        has_fast_bfloat16.cache_clear()
+    assert not has_fast_bfloat16.__wrapped__()

@@ -27,11 +27,6 @@ SIZES = {"pipe_clip": (64, 64), "tank_screw": (96, 64)}
 GRIDS = {"pipe_clip": (8, 8), "tank_screw": (8, 12)}
 
 
-@pytest.fixture(scope="module")
-def extractor() -> FeatureExtractor:
-    return FeatureExtractor("efficientnet_lite0")
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return write_tiny_autovi(tmp_path / "data", categories=("pipe_clip", "tank_screw"), train=3, good=1, defective=1)

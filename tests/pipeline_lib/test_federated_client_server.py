@@ -44,16 +44,6 @@ def config(**sections: Any) -> ExperimentConfig:
     return parse_config(values)
 
 
-@pytest.fixture(scope="module")
-def extractor() -> FeatureExtractor:
-    return FeatureExtractor("efficientnet_lite0")
-
-
-@pytest.fixture(scope="module")
-def images(tiny_root: Path) -> AutoVIDataset:
-    return AutoVIDataset(tiny_root)
-
-
 def rows_of(upload: ClientUpload) -> np.ndarray:
     return decode_rows(open_upload(upload))
 

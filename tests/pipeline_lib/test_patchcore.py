@@ -39,11 +39,6 @@ SIZE = (64, 64)
 
 
 @pytest.fixture(scope="module")
-def extractor() -> FeatureExtractor:
-    return FeatureExtractor("efficientnet_lite0")
-
-
-@pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
     """uint8 (8, 48, 64, 3): smooth pictures with a little noise."""
     ramp = np.linspace(60, 160, 64)[None, None, :, None]

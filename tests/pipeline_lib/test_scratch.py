@@ -36,6 +36,17 @@ def test_large_arrays_are_files_without_a_name_and_no_anonymous_memory(tmp_path:
     assert os.listdir(tmp_path / "scratch") == []
 
 
+def test_the_space_is_taken_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a disk that gets full would end the process with a signal, at some later write."""
+    taken = []
+    real = scratch.np.memmap
+    monkeypatch.setattr(
+        scratch.np, "memmap", lambda file, **rest: taken.append(os.fstat(file.fileno()).st_blocks) or real(file, **rest)
+    )
+    scratch_array((scratch.IN_MEMORY_BYTES + 1,), np.uint8, directory=tmp_path)
+    assert taken[0] * 512 > scratch.IN_MEMORY_BYTES
+
+
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
