@@ -8,7 +8,7 @@ from data_contracts.manifests import ClientImages, ClientUploads, Manifest
 from data_contracts.stages import BackboneSettings, CoresetSettings, Place
 from data_contracts.tables import PATCH_FEATURES
 from pipeline_lib import backbone, client_coreset, features, hardware
-from tasks.stage import open_store, progress_log, stage
+from tasks.stage import open_store, progress_bar, stage
 
 
 @stage("extract-client-features", run_name="extract-{client.client_id}")
@@ -24,7 +24,7 @@ def extract_client_features(
         sizes,
         batch_size=place.batch_size,
         num_workers=place.num_workers,
-        progress=progress_log(f"{client.client_id}: images extracted"),
+        progress=progress_bar(f"extract-{client.client_id}", f"{client.client_id}: images extracted"),
     )
     return store.write_table("patch_features", table, PATCH_FEATURES)
 
@@ -37,7 +37,7 @@ def select_client_coreset(
     store = open_store(place)
     table = store.read_table(patch_features)
     uploads, provenance = [], []
-    progress = progress_log(f"{client_id}: coreset rows")
+    progress = progress_bar(f"coreset-{client_id}", f"{client_id}: coreset rows")
     for coreset in client_coreset.select_client_coreset(table, store, client_id, settings, progress=progress):
         written = store.write_arrays("client_upload", coreset.arrays, rows=coreset.n_rows)
         uploads.append(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +31,7 @@ from pipeline_lib import report, result_tables, run_directory, store_retention
 from pipeline_lib.artifact_store import ArtifactStore, write_file
 from pipeline_lib.hardware import describe_environment
 from tasks.caching import manifests_in
-from tasks.stage import open_store
+from tasks.stage import artifact_key, open_store
 
 HEAT_MAPS = "heat_maps"
 MAX_UI_IMAGES = 6
@@ -150,6 +149,6 @@ def _publish_heat_maps(directory: Path) -> None:
     for path in sheets[:MAX_UI_IMAGES]:
         create_image_artifact(
             image_url="data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode(),
-            key="heat-maps-" + re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-"),
+            key=artifact_key(f"heat-maps-{path.stem}"),
             description=f"{path.stem}: image, anomaly map and overlay of the first hit, miss and false alarm there is.",
         )

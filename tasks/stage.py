@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import re
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 from prefect import Task, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
@@ -19,6 +21,9 @@ from tasks.caching import RECORDS_DIRECTORY, stage_policy
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Progress = Callable[[int, int], None]  # (done, total)
+
+STEPS = 10
 
 RETRY_DELAYS_SECONDS = [float(s) for s in os.environ.get("FEDPATCH_RETRY_DELAYS", "2,10").split(",") if s]
 PERMANENT = (FedpatchError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, TypeError)
@@ -62,17 +67,50 @@ def open_store(place: Place) -> ArtifactStore:
     return ArtifactStore(place.store)
 
 
-def progress_log(what: str, *, steps: int = 10) -> Callable[[int, int], None]:
+def progress_log(what: str, *, steps: int = STEPS) -> Progress:
     """A progress callback that logs to the task run about `steps` times."""
     log = get_run_logger()
-    level = logging.INFO
+    return _stepwise(lambda done, total: log.info("%s: %d of %d", what, done, total), steps)
+
+
+def progress_bar(key: str, what: str, *, steps: int = STEPS) -> Progress:
+    """A progress callback that logs, and moves a progress artifact of this task run in the Prefect UI.
+
+    `key` names the artifact in the UI (made to fit: lower case, digits, hyphens). A server that cannot be reached costs
+    the bar, never the task.
+    """
+    log = get_run_logger()
+    bar: UUID | None = None
+
+    def move(done: int, total: int) -> None:
+        nonlocal bar
+        log.info("%s: %d of %d", what, done, total)
+        percent = 100.0 * done / total if total else 100.0
+        try:
+            if bar is None:
+                bar = create_progress_artifact(percent, key=artifact_key(key), description=what)
+            else:
+                update_progress_artifact(bar, percent)
+        except Exception as error:  # whatever it is, progress is not worth a failed task
+            log.debug("no progress bar for %s: %s", what, error)
+
+    return _stepwise(move, steps)
+
+
+def artifact_key(name: str) -> str:
+    """A name in the only letters that the Prefect UI takes for an artifact's key: a-z, 0-9 and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
+
+
+def _stepwise(act: Progress, steps: int) -> Progress:
+    """Call `act(done, total)` only when another of the `steps` parts is done; a count that starts again counts anew."""
     last = -1
 
     def report(done: int, total: int) -> None:
         nonlocal last
         step = done * steps // total if total else steps
-        if step > last:
+        if step != last:
             last = step
-            log.log(level, "%s: %d of %d", what, done, total)
+            act(done, total)
 
     return report

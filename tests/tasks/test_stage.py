@@ -1,0 +1,69 @@
+"""What all stages share: progress that people see, in the log and as a bar in the UI."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from tasks import stage
+
+
+def artifacts_named(key: str) -> list[Any]:
+    with get_client(sync_client=True) as client:
+        return client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+
+
+def work(counts: list[tuple[int, int]], key: str = "extract-client_0") -> None:
+    @task
+    def working() -> None:
+        progress = stage.progress_bar(key, "client_0: images extracted", steps=4)
+        for done, total in counts:
+            progress(done, total)
+
+    @flow
+    def one_task() -> None:
+        working()
+
+    one_task()
+
+
+def test_progress_moves_one_bar_in_the_ui_and_logs_a_few_lines(
+    prefect_server: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="prefect.task_runs"):
+        work([(done, 80) for done in range(61)], key="Extract_moves")
+    bars = artifacts_named("extract-moves")
+    assert [(bar.type, bar.data) for bar in bars] == [("progress", 75.0)]
+    assert bars[0].description == "client_0: images extracted"
+    lines = [r.getMessage() for r in caplog.records if "images extracted" in r.getMessage()]
+    assert lines == [f"client_0: images extracted: {done} of 80" for done in (0, 20, 40, 60)]
+
+
+def test_a_count_that_starts_again_moves_the_bar_again(prefect_server: None) -> None:
+    work([(1, 2), (2, 2), (1, 4)], key="starts-again")
+    assert [bar.data for bar in artifacts_named("starts-again")] == [25.0]
+
+
+def test_without_a_server_for_artifacts_the_task_goes_on(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(*_: Any, **__: Any) -> None:
+        asked.append(1)
+        raise ConnectionError("no server")
+
+    monkeypatch.setattr(stage, "create_progress_artifact", refuse)
+    work([(1, 2), (2, 2)], key="no-server")
+    assert len(asked) == 2
+    assert artifacts_named("no-server") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("extract-Client_0", "extract-client-0"), ("Köln/1", "k-ln-1"), ("##", "unnamed")]
+)
+def test_a_name_is_made_a_key_that_the_ui_takes(name: str, key: str) -> None:
+    assert stage.artifact_key(name) == key
