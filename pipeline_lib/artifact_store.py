@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from data_contracts.errors import ArtifactError
 from data_contracts.manifests import ArtifactKind, Manifest
 
 TEMPORARY_SUFFIX = ".tmp"
+USE_NOTED_SECONDS = 3600.0  # a file's time says when it was last used, to the hour
 
 
 def default_store_root() -> Path:
@@ -62,6 +64,18 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def note_use(path: Path) -> None:
+    """Set a file's modification time to now, at most once an hour: retention goes by last use.
+
+    A file that may not be touched (a store that is read-only here) keeps its time.
+    """
+    try:
+        if time.time() - path.stat().st_mtime > USE_NOTED_SECONDS:
+            os.utime(path)
+    except OSError:
+        return
+
+
 class ArtifactStore:
     """A directory of artifacts. Writers return manifests, readers take them and check the SHA-256."""
 
@@ -83,6 +97,7 @@ class ArtifactStore:
         path = self.root / relative
         if not (path.is_file() and path.stat().st_size == len(content) and sha256_of_file(path) == digest):
             write_file(path, content, durable=durable)
+        note_use(path)
         return Manifest(kind=kind, path=relative, sha256=digest, size_bytes=len(content), rows=rows)
 
     def write_arrays(self, kind: ArtifactKind, arrays: Mapping[str, np.ndarray], *, rows: int) -> Manifest:
@@ -121,6 +136,7 @@ class ArtifactStore:
             raise ArtifactError(f"artifact {manifest.kind} is missing: {path}")
         if path.stat().st_size != manifest.size_bytes or sha256_of_file(path) != manifest.sha256:
             raise ArtifactError(f"artifact {manifest.kind} is damaged (its SHA-256 does not match): {path}")
+        note_use(path)
         return path
 
     def is_intact(self, manifest: Manifest) -> bool:
@@ -140,6 +156,7 @@ class ArtifactStore:
             raise ArtifactError(f"artifact {manifest.kind} is missing: {path} ({error.strerror})") from error
         if hashlib.sha256(content).hexdigest() != manifest.sha256:
             raise ArtifactError(f"artifact {manifest.kind} is damaged (its SHA-256 does not match): {path}")
+        note_use(path)
         return content
 
     def read_arrays(self, manifest: Manifest) -> dict[str, np.ndarray]:

@@ -6,13 +6,14 @@ Prefect's own file lock never expires after kill -9. The kernel drops an flock w
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import threading
 import time
 from pathlib import Path
 
 from prefect.locking.protocol import LockManager
+
+from pipeline_lib.file_lock import try_lock_file
 
 POLL_SECONDS = 0.05
 
@@ -63,7 +64,7 @@ class FlockLockManager(LockManager):
         with _guard:
             if (self._path(key), key) in _held:
                 return True
-        descriptor = self._lock_file(key)
+        descriptor = try_lock_file(Path(self._path(key)))
         if descriptor is None:
             return True
         os.close(descriptor)
@@ -92,19 +93,8 @@ class FlockLockManager(LockManager):
             owner = _held.get((self._path(key), key))
             if owner is not None:
                 return owner[0] == holder
-            descriptor = self._lock_file(key)
+            descriptor = try_lock_file(Path(self._path(key)))
             if descriptor is None:
                 return False
             _held[(self._path(key), key)] = (holder, descriptor)
             return True
-
-    def _lock_file(self, key: str) -> int | None:
-        """A descriptor that holds the flock, or None when another one does."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path(key), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return descriptor

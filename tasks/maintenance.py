@@ -12,10 +12,13 @@ from pipeline_lib.store_retention import prune_store
 
 
 @task(name="prune-store")
-def prune_artifacts(store: Path, keep_days: float, max_gb: float | None) -> str:
-    """Remove what no recent run refers to, and say how much that was."""
+def prune_artifacts(store: Path, keep_days: float, unfinished_days: float, max_gb: float | None) -> str:
+    """Remove what is not needed any more, and say how much that was."""
     report = prune_store(
-        ArtifactStore(store), keep_days=keep_days, max_bytes=None if max_gb is None else int(max_gb * 1e9)
+        ArtifactStore(store),
+        keep_days=keep_days,
+        unfinished_days=unfinished_days,
+        max_bytes=None if max_gb is None else int(max_gb * 1e9),
     )
     text = (
         f"{store}: removed {report.removed_files} files ({report.removed_bytes / 1e6:.1f} MB) and "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from prefect import Task, task
@@ -88,7 +88,7 @@ def progress_bar(key: str, what: str, *, steps: int = STEPS) -> Progress:
         percent = 100.0 * done / total if total else 100.0
         try:
             if bar is None:
-                bar = create_progress_artifact(percent, key=artifact_key(key), description=what)
+                bar = cast(UUID, create_progress_artifact(percent, key=artifact_key(key), description=what))
             else:
                 update_progress_artifact(bar, percent)
         except Exception as error:  # whatever it is, progress is not worth a failed task

@@ -169,14 +169,19 @@ def prune(
     *,
     store: Store = None,
     keep_days: Annotated[float, Parameter(help="Keep what runs of the last days refer to.")] = 30,
-    max_gb: Annotated[float | None, Parameter(help="And at most this much: the oldest runs go first.")] = None,
+    unfinished_days: Annotated[
+        float, Parameter(help="Keep what no finished run refers to for so long after its last use.")
+    ] = 7,
+    max_gb: Annotated[
+        float | None, Parameter(help="And at most this much: what no run refers to goes first, then the oldest runs.")
+    ] = None,
     dry_run: Annotated[bool, Parameter(help="Only say what would go.", negative="")] = False,
     json_: Json = False,
 ) -> None:
-    """Remove artifacts that no recent run refers to; files younger than six hours stay."""
+    """Remove artifacts that no recent run refers to; what was used in the last six hours stays."""
     from flows.cli import store as commands
 
-    commands.prune(store, keep_days, max_gb, dry_run=dry_run, as_json=json_)
+    commands.prune(store, keep_days, unfinished_days, max_gb, dry_run=dry_run, as_json=json_)
 
 
 def fail(message: str) -> NoReturn:

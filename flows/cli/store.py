@@ -27,10 +27,23 @@ def show_status(root: Path | None, *, as_json: bool) -> None:
     )
 
 
-def prune(root: Path | None, keep_days: float, max_gb: float | None, *, dry_run: bool, as_json: bool) -> None:
-    """Remove what no recent run refers to."""
-    max_bytes = None if max_gb is None else int(max_gb * 1e9)
-    report = prune_store(ArtifactStore(root), keep_days=keep_days, max_bytes=max_bytes, dry_run=dry_run)
+def prune(
+    root: Path | None,
+    keep_days: float,
+    unfinished_days: float,
+    max_gb: float | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Remove what is not needed any more."""
+    report = prune_store(
+        ArtifactStore(root),
+        keep_days=keep_days,
+        unfinished_days=unfinished_days,
+        max_bytes=None if max_gb is None else int(max_gb * 1e9),
+        dry_run=dry_run,
+    )
     if as_json:
         print_json(asdict(report))
         return
