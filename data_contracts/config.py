@@ -22,6 +22,10 @@ def _client_name(key: Any) -> str:
     return f"client_{key}" if isinstance(key, int) or str(key).isdigit() else str(key)
 
 
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:3])}, ..., {names[-1]}"
+
+
 class Section(BaseModel):
     """Base of all sections: frozen, unknown keys refused, defaults validated too."""
 
@@ -127,7 +131,7 @@ class FederatedConfig(Section):
     mode: Literal["centralized", "federated", "local_only"] = "centralized"
     num_clients: int = Field(5, ge=1, le=10_000)
     partitioning: Literal["iid", "category", "time", "dirichlet"] = "iid"
-    alpha: float = Field(0.5, gt=0, description="concentration of the Dirichlet partition")
+    alpha: float = Field(0.5, gt=0, allow_inf_nan=False, description="concentration of the Dirichlet partition")
     client_assignments: Annotated[
         dict[str, tuple[str, ...]],
         BeforeValidator(
@@ -154,10 +158,20 @@ class FederatedConfig(Section):
             return self
         if self.partitioning == "category" and not self.client_assignments:
             raise ValueError("partitioning: category needs client_assignments (client id -> list of categories)")
-        clients = len(self.client_assignments) if self.partitioning == "category" else self.num_clients
-        if self.min_clients > clients:
-            raise ValueError(f"min_clients is {self.min_clients}, but there are only {clients} clients")
+        clients = self.client_names()
+        if self.min_clients > len(clients):
+            raise ValueError(f"min_clients is {self.min_clients}, but there are only {len(clients)} clients")
+        if unknown := sorted(set(self.coreset_percentage_by_client) - set(clients)):
+            raise ValueError(
+                f"coreset_percentage_by_client names {', '.join(unknown)}, but the clients are {_few(clients)}"
+            )
         return self
+
+    def client_names(self) -> tuple[str, ...]:
+        """Client ids: the keys of `client_assignments` in a partition by category, else client_0, client_1, ..."""
+        if self.partitioning == "category":
+            return tuple(self.client_assignments)
+        return tuple(f"client_{number}" for number in range(self.num_clients))
 
     def as_mode(self, mode: Literal["centralized", "federated", "local_only"]) -> FederatedConfig:
         """The same section in another mode, validated."""
@@ -168,8 +182,12 @@ class UploadConfig(Section):
     """What happens to rows before they leave the station."""
 
     codec: Literal["float32", "float16", "pca_float16", "pq"] = "float32"
-    clip_norm: float | None = Field(None, gt=0, description="rows longer than this are shortened to it")
-    noise_sigma: float = Field(0.0, ge=0, description="standard deviation of Gaussian noise, in feature units")
+    clip_norm: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="rows longer than this are shortened to it"
+    )
+    noise_sigma: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="standard deviation of Gaussian noise, in feature units"
+    )
 
 
 class AggregationConfig(Section):
@@ -192,7 +210,7 @@ class EvaluationConfig(Section):
     defect_groups: dict[str, str] = Field(
         AUTOVI_DEFECT_GROUPS, description="defect name or test folder -> group, such as structural or logical"
     )
-    defect_weights: dict[str, Annotated[float, Field(ge=0)]] | str = Field(
+    defect_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | str = Field(
         {}, description="weight of each defect's channels, or the key of defects_config.json that holds it"
     )
 

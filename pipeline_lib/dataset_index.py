@@ -62,7 +62,7 @@ def index_dataset(
     categories: Sequence[str] | None = None,
     max_images: int | None = None,
     splits: Sequence[str] = ("train", "test"),
-    require_train: bool = True,
+    require_train: Literal["each", "any", "none"] = "each",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -73,20 +73,24 @@ def index_dataset(
     `problem` set and width and height 0. With `max_images`, at most that many of each (category, split, label) are
     kept, evenly spaced from the first to the last.
 
-    Raises DatasetError for a root that is missing, without any category, without a category that was asked for, or,
-    unless `require_train` is off, with a category that has no good training images.
+    Raises DatasetError for a root that is missing, without any category, without a category that was asked for, or
+    without good training images: in each category, in any of them, or none needed, as `require_train` says.
     """
     root = Path(root)
     found: list[_Found] = []
+    untrained: list[str] = []
     for category, directory in select_categories(root, layout=layout, categories=categories).items():
         of_category = list(_find_images(category, directory, layout))
-        if require_train and "train" in splits and not any(image.split == "train" for image in of_category):
+        if not any(image.split == "train" for image in of_category):
             wanted = "good" if layout == "folder" else "train/good"
-            raise DatasetError(
+            untrained.append(
                 f"category {category} has no good training images: looked for {', '.join(sorted(IMAGE_SUFFIXES))} "
                 f"files in {directory / wanted}; {directory} holds {_listing(directory)}"
             )
         found += _thin_out([image for image in of_category if image.split in splits], max_images)
+    nowhere = not any(image.split == "train" for image in found)
+    if untrained and "train" in splits and (require_train == "each" or (require_train == "any" and nowhere)):
+        raise DatasetError(untrained[0])
     rows = []
     with ThreadPoolExecutor(max_workers=workers or min(8, os.cpu_count() or 1)) as pool:
         for row in pool.map(lambda image: _describe(image, root), found):

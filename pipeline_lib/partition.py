@@ -54,9 +54,7 @@ def client_ids(federated: FederatedConfig) -> tuple[str, ...]:
     """The clients that the configuration names, with or without images."""
     if federated.mode == "centralized":
         return (CENTRALIZED_CLIENT,)
-    if federated.partitioning == "category":
-        return tuple(federated.client_assignments)
-    return tuple(f"client_{number}" for number in range(federated.num_clients))
+    return federated.client_names()
 
 
 def shard_positions(categories: Sequence[str], federated: FederatedConfig, *, rng: np.random.Generator) -> Shards:

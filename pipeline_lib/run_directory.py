@@ -7,6 +7,7 @@ validation.txt, manifests.json, banks/<bank>.npz, model.json, report.html; maps/
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -208,5 +209,6 @@ def write_table_file(path: Path, frames: Sequence[pd.DataFrame], schema: pa.Sche
 
 
 def safe_name(name: str) -> str:
-    """A file name for any category or client id."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+    """A file name for any category or client id; different names stay different by a few digits of their SHA-256."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -43,7 +43,7 @@ def validate_dataset(
     """Check the images of `index` (from `index_dataset` of the same root and layout) and their masks on disk.
 
     `categories` are those that should be in the index; all that lie below `root` unless given.
-    To check a data set that has a category without training images, index it with `require_train=False`.
+    To check a data set that has a category without training images, index it with `require_train="none"`.
     Raises DatasetError only where `root` is not a directory.
     """
     root = Path(root)

@@ -33,11 +33,13 @@ def index_dataset(fingerprint: str, dataset: DatasetConfig, place: Place) -> Ind
         layout=dataset.layout,
         categories=dataset.categories,
         max_images=dataset.max_images,
+        require_train="each" if dataset.on_bad_image == "fail" else "any",
         progress=progress_log("images indexed"),
     )
     if dataset.on_bad_image == "fail":
         client_tables.refuse_bad_images(index)
-    categories = tuple(sorted(set(index.category)))
+    found = dataset_index.select_categories(place.data_root, layout=dataset.layout, categories=dataset.categories)
+    categories = tuple(found)  # also those without a single image
     truth = {
         category: client_tables.ground_truth_sha256(index, place.data_root, category, layout=dataset.layout)
         for category in categories

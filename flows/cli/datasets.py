@@ -42,7 +42,7 @@ def write_partition(config: ExperimentConfig, out: Path, *, as_json: bool) -> No
 
 def validate_root(root: Path, layout: Any, *, as_json: bool) -> None:
     """Print what a check of a data set finds; exit status 1 when there are errors."""
-    index = index_dataset(root, layout=layout, require_train=False)
+    index = index_dataset(root, layout=layout, require_train="none")
     report = validation.validate_dataset(index, root, layout=layout)
     if as_json:
         print_json(report.model_dump(mode="json"))
@@ -54,7 +54,7 @@ def validate_root(root: Path, layout: Any, *, as_json: bool) -> None:
 
 def dataset_stats(root: Path, layout: Any, *, as_json: bool) -> None:
     """Print the counts of a data set."""
-    index = index_dataset(root, layout=layout, require_train=False)
+    index = index_dataset(root, layout=layout, require_train="none")
     counts = validation.validate_dataset(index, root, layout=layout).counts
     if as_json:
         print_json(counts)
@@ -89,7 +89,7 @@ def synthesize_root(
 
 def preview_dataset(root: Path, layout: Any, out: Path) -> None:
     """Write a picture of the data set."""
-    sheet = contact_sheet(index_dataset(root, layout=layout, require_train=False), root, layout=layout)
+    sheet = contact_sheet(index_dataset(root, layout=layout, require_train="none"), root, layout=layout)
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out)
     print(f"picture: {out}")

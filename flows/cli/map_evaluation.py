@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from data_contracts.stages import EvaluationSettings
@@ -40,4 +41,4 @@ def evaluate_maps(
 
 def safe_experiment_name(maps: Path) -> str:
     """A name for metrics.json from the directory of the maps."""
-    return run_directory.safe_name(maps.absolute().name).strip("._-")[:80] or "maps"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", maps.absolute().name).strip("._-")[:80] or "maps"

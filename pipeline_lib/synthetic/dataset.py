@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -43,6 +44,7 @@ def synthesize_dataset(
     the native sizes (400x400 and 1000x750), `progress` is called with (pictures done, pictures in all). A picture
     depends on (seed, category, split, folder, number), the counts of its folder and the scale alone; file numbers are
     in the order of time, over which the light drifts. A defect channel marks the pixels that the defect alone changes.
+    A category is drawn under a hidden name and renamed when it is whole; what an interrupted call left is drawn anew.
 
     Raises ConfigError for a category, count, scale or seed that is not accepted, and DatasetError when a category's
     directory is there already.
@@ -56,14 +58,19 @@ def synthesize_dataset(
     total, done = sum(sum(plan.values()) for plan in plans.values()), 0
     for category, plan in plans.items():
         config = entries(category, scale)
+        unfinished = out / f".{category}.unfinished"
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
         for (split, folder), count in plan.items():
-            (out / category / split / folder).mkdir(parents=True)
+            (unfinished / split / folder).mkdir(parents=True)
             for number in range(count):
-                _write_picture(out / category, split, folder, number, count, config=config, scale=scale, seed=seed)
+                picture, channels = draw_picture(category, split, folder, number, count, scale=scale, seed=seed)
+                _write_picture(unfinished, split, folder, number, picture, channels, config=config)
                 done += 1
                 if progress is not None:
                     progress(done, total)
-        (out / category / "defects_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (unfinished / "defects_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        unfinished.rename(out / category)
     logger.info("drew %d pictures of %d categories in %s", total, len(plans), out)
     return out
 
@@ -125,13 +132,11 @@ def _write_picture(
     split: str,
     folder: str,
     number: int,
-    count: int,
+    picture: Image.Image,
+    channels: list[tuple[Fault, np.ndarray]],
     *,
     config: list[dict[str, Any]],
-    scale: float,
-    seed: int,
 ) -> None:
-    picture, channels = draw_picture(directory.name, split, folder, number, count, scale=scale, seed=seed)
     picture.save(directory / split / folder / f"{number:04d}.png", compress_level=3)
     if not channels:
         return

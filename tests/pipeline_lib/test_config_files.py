@@ -101,6 +101,13 @@ def test_what_is_written_reads_back_to_the_same_configuration(tmp_path: Path) ->
             ["federated.coreset_percentage_by_client={0: 2}"],
             "federated.coreset_percentage_by_client.client_0: got 2, accepts a number less than or equal to 1",
         ),
+        (
+            ["federated.coreset_percentage_by_client={client_9: 0.1}"],
+            "federated: coreset_percentage_by_client names client_9, but the clients are client_0, client_1, ",
+        ),
+        (["upload.noise_sigma=.inf"], "upload.noise_sigma: got inf, accepts a "),
+        (["upload.clip_norm=.nan"], "upload.clip_norm: got nan, accepts a "),
+        (["federated.alpha=.inf"], "federated.alpha: got inf, accepts a "),
         (["seed=x", "model.weights=none"], "seed: got 'x', accepts a whole number; model.weights: got "),
         (["model.coreset_percentage"], "--set takes key=value such as model.coreset_percentage=0.05, got 'model.c"),
         (["=5"], "--set takes key=value"),

@@ -200,7 +200,11 @@ def test_errors_say_what_was_looked_for_and_what_is_there(tmp_path: Path) -> Non
     shutil.rmtree(tmp_path / "pipe_clip/train/good")
     with pytest.raises(DatasetError, match=r"pipe_clip has no good training images.*train/good.*test/"):
         index_dataset(tmp_path)
-    assert len(index_dataset(tmp_path, require_train=False)) == 10 + 16
+    assert len(index_dataset(tmp_path, require_train="none")) == 10 + 16
+    assert len(index_dataset(tmp_path, require_train="any")) == 10 + 16
+    shutil.rmtree(tmp_path / "pipe_staple/train/good")
+    with pytest.raises(DatasetError, match="pipe_clip has no good training images"):
+        index_dataset(tmp_path, require_train="any")
     assert list(find_categories(tmp_path)) == ["pipe_clip", "pipe_staple"]
 
 

@@ -283,7 +283,18 @@ def test_json_is_for_people_and_without_nan(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("pipe_clip", "pipe_clip"), ("a b/c", "a_b_c"), ("Größe.1", "Gr_e.1"), ("../x", ".._x")]
+    ("name", "expected"),
+    [
+        ("pipe_clip", "pipe_clip"),
+        ("a b/c", "a_b_c-539138d5"),
+        ("Größe.1", "Gr_e.1-16cc900d"),
+        ("../x", ".._x-d6b96a97"),
+    ],
 )
 def test_safe_names_stay_in_their_directory(name: str, expected: str) -> None:
     assert safe_name(name) == expected
+
+
+def test_names_that_differ_keep_files_of_their_own() -> None:
+    names = ["a b", "a_b", "a/b", "a:b", "a  b"]
+    assert len({safe_name(name) for name in names}) == len(names)

@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from data_contracts.defects import AUTOVI_CATEGORIES, AUTOVI_COUNTS, AUTOVI_SMALL_CATEGORIES, DefectEntry
 from data_contracts.errors import ConfigError, DatasetError
+from pipeline_lib.dataset_index import find_categories
 from pipeline_lib.synthetic import dataset as synthetic
 from pipeline_lib.synthetic import synthesize_dataset
 from pipeline_lib.synthetic.canvas import Look
@@ -255,3 +256,19 @@ def test_a_category_that_is_there_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="pipe_clip is there already; delete it or choose another directory"):
         synthesize_dataset(tmp_path, categories=["engine_wiring", "pipe_clip"], images=2, scale=0.1)
     assert not (tmp_path / "engine_wiring").exists()
+
+
+def test_an_interrupted_call_leaves_no_half_category_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done == total - 1:
+            raise KeyboardInterrupt
+
+    wanted = {"categories": ["pipe_clip", "pipe_staple"], "images": 2, "scale": 0.1}
+    with pytest.raises(KeyboardInterrupt):
+        synthesize_dataset(tmp_path / "a", progress=interrupt, **wanted)  # type: ignore[arg-type]
+    assert list(find_categories(tmp_path / "a")) == ["pipe_clip"]
+    synthesize_dataset(tmp_path / "a", categories=["pipe_staple"], images=2, scale=0.1)
+    synthesize_dataset(tmp_path / "b", **wanted)  # type: ignore[arg-type]
+    files = [{p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+             for root in (tmp_path / "a", tmp_path / "b")]  # fmt: skip
+    assert files[0] == files[1]

@@ -30,7 +30,7 @@ MASKS = "bracket/ground_truth/scratch"
 
 
 def check(root: Path, *, layout: Layout = "autovi", **options: Any) -> ValidationReport:
-    index = index_dataset(root, layout=layout, require_train=False)
+    index = index_dataset(root, layout=layout, require_train="none")
     return validate_dataset(index, root, layout=layout, **{"preprocessing": PREPROCESSING, **options})
 
 
