@@ -214,6 +214,10 @@ class EvaluationConfig(Section):
         {}, description="weight of each defect's channels, or the key of defects_config.json that holds it"
     )
 
+    save_maps: Literal["none", "png", "tiff", "npy"] = Field(
+        "none", description="also write the anomaly maps as files, maps/ in the run directory; png has 16 bit"
+    )
+
     @field_validator("fpr_limits")
     @classmethod
     def _headline_is_there(cls, value: tuple[float, ...]) -> tuple[float, ...]:
@@ -259,8 +263,9 @@ class ExperimentConfig(Section):
         return data
 
     def config_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 over the canonical JSON, without name, data set root and runtime."""
-        values = self.model_dump(mode="json", exclude={"name": True, "runtime": True, "dataset": {"root"}})
+        """First 16 hex digits of the SHA-256 over the canonical JSON, without what changes no figure."""
+        unimportant: Any = {"name": True, "runtime": True, "dataset": {"root"}, "evaluation": {"save_maps"}}
+        values = self.model_dump(mode="json", exclude=unimportant)
         return canonical_hash(values)[:16]
 
 

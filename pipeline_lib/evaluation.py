@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 
 from data_contracts.errors import DatasetError, ImageError
 from data_contracts.results import CategoryMetrics, MetricsDocument
@@ -22,6 +21,7 @@ from pipeline_lib.dataset_index import index_dataset
 from pipeline_lib.ground_truth import DefectChannel, MaskError, category_defects, read_mask_channels
 from pipeline_lib.map_files import find_map, read_map, resize_map
 from pipeline_lib.metrics import compute_metrics, halves, mean_metrics, metrics_table
+from pipeline_lib.saved_maps import read_scores, smooth_map
 from pipeline_lib.seeding import stage_rng
 from pipeline_lib.spro import EvaluationImage
 
@@ -38,14 +38,6 @@ class CategoryEvaluation:
     table: pd.DataFrame  # schema METRICS
     curves: pd.DataFrame  # schema CURVES
     warnings: list[str]
-
-
-def smooth_map(values: np.ndarray, sigma_px: float) -> np.ndarray:
-    """Gaussian blur of a map (height, width), sigma in pixels; 0 leaves it as it is."""
-    if sigma_px == 0:
-        return values
-    blurred: np.ndarray = ndimage.gaussian_filter(values, sigma_px, output=np.float32)
-    return blurred
 
 
 def stored_maps(
@@ -156,8 +148,9 @@ def evaluate_map_files(
 ) -> list[CategoryEvaluation]:
     """Measure anyone's anomaly maps, <maps_root>/<category>/test/<folder>/<stem>.png|.tiff|.tif|.npy.
 
-    All categories that have maps unless named; the image score is the map's maximum. Raises DatasetError where there
-    is nothing to measure, ImageError naming every missing map of a category (up to three).
+    All categories that have maps unless named; the image score is that of <maps_root>/<category>/scores.json where
+    there is one, else the map's maximum. Raises DatasetError where there is nothing to measure, ImageError naming
+    every missing map of a category (up to three).
     """
     if not maps_root.is_dir():
         raise DatasetError(f"there is no directory of maps {maps_root}")
@@ -179,6 +172,7 @@ def _evaluate_files(
     loaders: dict[str, LoadMap] = {}
     scores: dict[str, float] = {}
     missing: list[str] = []
+    given = read_scores(maps_root, category)
     for row in rows.to_dict("records"):
         try:
             path = find_map(maps_root, category, row["label"], Path(row["path"]).stem)
@@ -190,7 +184,10 @@ def _evaluate_files(
             return smooth_map(resize_map(read_map(path), height, width), settings.smoothing_sigma)
 
         loaders[row["image_id"]] = load
-        scores[row["image_id"]] = float(load().max())
+        key = f"{row['label']}/{Path(row['path']).stem}"
+        if given is not None and key not in given:
+            raise ImageError(f"{maps_root / category / 'scores.json'} has no score for {key}")
+        scores[row["image_id"]] = float(load().max()) if given is None else given[key]
     if missing:
         raise ImageError(f"{len(missing)} of {len(rows)} maps of {category} are missing: {'; '.join(missing[:3])}")
     return evaluate_category(rows, root, loaders, scores, settings)

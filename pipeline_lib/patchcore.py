@@ -30,11 +30,11 @@ from data_contracts.stages import CoresetSettings, ScoringSettings
 from pipeline_lib.backbone import FeatureExtractor
 from pipeline_lib.client_coreset import GLOBAL_BANK, coreset_of_patches
 from pipeline_lib.config_files import parse_config
-from pipeline_lib.evaluation import smooth_map
 from pipeline_lib.image_batches import ImageInfo, ImagePatches, ImageSize, iter_images, iter_patches
 from pipeline_lib.map_files import resize_map
 from pipeline_lib.memory_bank import MemoryBank, Search
 from pipeline_lib.partition import CENTRALIZED_CLIENT
+from pipeline_lib.saved_maps import smooth_map
 from pipeline_lib.saved_model import Inference, load_extractor, read_model, write_model
 from pipeline_lib.scoring import score_patches
 from pipeline_lib.upload_codec import decode_rows

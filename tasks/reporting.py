@@ -27,13 +27,14 @@ from data_contracts.results import MetricsDocument
 from data_contracts.stages import BackboneSettings, Place
 from data_contracts.tables import CURVES, IMAGE_SCORES
 from data_contracts.validation import ValidationReport
-from pipeline_lib import report, result_tables, run_directory, store_retention
+from pipeline_lib import report, result_tables, run_directory, saved_maps, store_retention
 from pipeline_lib.artifact_store import ArtifactStore, write_file
 from pipeline_lib.hardware import describe_environment
 from tasks.caching import manifests_in
 from tasks.stage import artifact_key, open_store
 
 HEAT_MAPS = "heat_maps"
+MAPS = "maps"
 MAX_UI_IMAGES = 6
 MAX_UI_IMAGE_BYTES = 700_000  # as a data: URI a third more; the UI takes images below 1 MB
 
@@ -63,6 +64,7 @@ def finish_run(
     run_directory.write_run_directory(
         out, store, config, backbone, indexed, validation, partition, banks, scored, measured, documents
     )
+    _save_maps(config, out / MAPS, indexed, scored, store)
     galleries = _galleries(config, scored, store, place)
     record = report.RunRecord(
         config=config,
@@ -92,6 +94,21 @@ def finish_run(
     )
     store_retention.register_run(store, uuid.uuid4().hex, [*used, metrics, *features], run_directory=str(out))
     return result
+
+
+def _save_maps(
+    config: ExperimentConfig, out: Path, indexed: IndexedDataset, scored: list[ScoredCategory], store: ArtifactStore
+) -> None:
+    """The anomaly maps as files, where `evaluation.save_maps` asks for them."""
+    map_format = config.evaluation.save_maps
+    if map_format == "none":
+        return
+    index = store.read_table(indexed.index)
+    for category in scored:
+        grid_maps = store.read_arrays(category.maps)["maps"]
+        maps = saved_maps.stored_image_maps(grid_maps, store.read_table(category.scores), index)
+        sigma_px = config.inference.smoothing_sigma
+        saved_maps.write_category_maps(out, category.category, maps, map_format=map_format, sigma_px=sigma_px)
 
 
 def _galleries(

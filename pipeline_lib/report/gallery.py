@@ -15,11 +15,11 @@ from PIL import Image
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import DatasetError
 from pipeline_lib.dataset_index import Layout
-from pipeline_lib.evaluation import smooth_map
 from pipeline_lib.ground_truth import category_defects, read_mask_channels, union_mask
 from pipeline_lib.image_metrics import threshold_at_tnr
 from pipeline_lib.images import load_image
 from pipeline_lib.map_files import resize_map
+from pipeline_lib.saved_maps import smooth_map
 from pipeline_lib.visualize import (
     Scale,
     draw_outline,

@@ -1,0 +1,41 @@
+"""`evaluation.save_maps`: the files of a run give its figures again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data_contracts.config import ExperimentConfig
+from flows.cli import main
+from flows.experiment import centralized_experiment
+from tests.conftest import experiment_values
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_measuring_the_saved_maps_gives_the_runs_figures(tiny_root: Path, tmp_path: Path) -> None:
+    values = experiment_values(
+        tiny_root,
+        tmp_path / "store",
+        tmp_path / "run",
+        federated={"mode": "centralized"},
+        inference={"smoothing_sigma": 2.0},
+        evaluation={"save_maps": "npy"},
+    )
+    config = ExperimentConfig.model_validate(values)
+    without = {**values, "evaluation": {**values["evaluation"], "save_maps": "none"}}
+    assert config.config_hash() == ExperimentConfig.model_validate(without).config_hash()
+    assert centralized_experiment(config, return_state=True).is_completed()
+    files = [p.relative_to(tmp_path / "run/maps").as_posix() for p in (tmp_path / "run/maps").rglob("*.npy")]
+    assert len(files) == 2 * 10
+    assert "tank_screw/test/missing/0002.npy" in files
+    maps, out = tmp_path / "run" / "maps", tmp_path / "again"
+    settings = ["--set", "seed=1", "--set", "evaluation.bootstrap=50"]
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["evaluate", "--dataset-root", str(tiny_root), "--maps", str(maps), "--out", str(out), *settings])
+    of_run, of_files = (json.loads((directory / "metrics.json").read_text()) for directory in (tmp_path / "run", out))
+    assert of_files["categories"] == of_run["categories"]
+    assert of_files["mean"] == of_run["mean"]
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["evaluation"]["save_maps"] == "npy"
