@@ -5,11 +5,14 @@ set -eu
 port=${FEDPATCH_PORT:-4200}
 export PREFECT_SERVER_API_HOST=127.0.0.1 PREFECT_SERVER_API_PORT="$port" PREFECT_API_URL="http://127.0.0.1:$port/api"
 export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT=false
-export PREFECT_LOGGING_EXTRA_LOGGERS=pipeline_lib
+export PREFECT_LOGGING_EXTRA_LOGGERS=pipeline_lib PREFECT_FLOWS_HEARTBEAT_FREQUENCY=30
 
-prefect server start --host 127.0.0.1 --port "$port" &
+# A session of its own, so that Ctrl-C reaches the worker first and the server when the worker is gone.
+python -c 'import os, sys; os.setsid(); os.execvp("prefect", ["prefect", *sys.argv[1:]])' \
+    server start --host 127.0.0.1 --port "$port" &
 server=$!
-trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null' EXIT INT TERM
+trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null' EXIT
+trap 'exit 130' INT TERM
 
 tries=0
 until python -c "import urllib.request as u; u.urlopen('$PREFECT_API_URL/health', timeout=2)" 2>/dev/null; do
@@ -22,5 +25,6 @@ until python -c "import urllib.request as u; u.urlopen('$PREFECT_API_URL/health'
 done
 prefect work-pool create local --type process --overwrite
 prefect deploy --all --no-prompt
+python -m flows.automations
 echo "serve: UI at http://127.0.0.1:$port  (deployments: prefect deployment ls)"
 prefect worker start --pool local

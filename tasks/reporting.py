@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 from prefect import task
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import (
@@ -164,8 +164,9 @@ def _publish_heat_maps(directory: Path) -> None:
     """The first few sheets of heat maps as images in the UI; a larger one stays in the run directory alone."""
     sheets = [path for path in sorted(directory.glob("*.jpg")) if path.stat().st_size <= MAX_UI_IMAGE_BYTES]
     for path in sheets[:MAX_UI_IMAGES]:
-        create_image_artifact(
-            image_url="data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode(),
+        uri = "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
+        create_markdown_artifact(
             key=artifact_key(f"heat-maps-{path.stem}"),
+            markdown=f"![heat maps of {path.stem}]({uri})",
             description=f"{path.stem}: image, anomaly map and overlay of the first hit, miss and false alarm there is.",
         )

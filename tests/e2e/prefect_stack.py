@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
@@ -38,6 +40,7 @@ class Stack:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.store = home / "store"
+        self.dataset = home / "dataset"  # what the deployments use that are not told another one
         self.processes: list[subprocess.Popen[bytes]] = []
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
@@ -49,8 +52,10 @@ class Stack:
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "FEDPATCH_RETRY_DELAYS": "0.1",
             "FEDPATCH_STORE": str(self.store),
+            "FEDPATCH_DATASET": str(self.dataset),
         }
 
     def start(self) -> None:
@@ -59,11 +64,20 @@ class Stack:
         self._wait_for_health()
         self.prefect("work-pool", "create", "local", "--type", "process", "--overwrite")
         self.prefect("deploy", "--all", "--no-prompt")
+        self.python("-m", "flows.automations")
         self.start_worker()
 
     def start_worker(self) -> None:
         """Start a worker on the pool `local`."""
         self.worker = self._spawn("worker", "worker", "start", "--pool", "local")
+
+    def kill_worker(self, *, with_runs: bool) -> None:
+        """End the worker as a power cut does; with its flow runs, or leaving them without a parent."""
+        runs = psutil.Process(self.worker.pid).children(recursive=True)
+        self.worker.kill()
+        self.worker.wait()
+        for process in runs if with_runs else []:
+            process.kill()
 
     def stop(self) -> None:
         """End every process that this stack started, with all of its children."""
@@ -86,6 +100,15 @@ class Stack:
         assert not check or done.returncode == 0, f"prefect {arguments}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
         return done
 
+    def python(self, *arguments: str, timeout: float = 300) -> str:
+        """Run Python from the repository root against this server; returns what it printed."""
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"python {arguments}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
+        return done.stdout
+
     def api(self, path: str, body: Any = None) -> Any:
         """One request to the server: POST with a body, GET without."""
         data = None if body is None else json.dumps(body).encode()
@@ -100,6 +123,11 @@ class Stack:
         assert found, shown.stdout
         return found[1]
 
+    def delete(self, path: str) -> None:
+        """One DELETE request to the server."""
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/api{path}", method="DELETE"), timeout=30):
+            return
+
     def wait_for(self, flow_run: str, *, beyond: int = 0, seconds: float = 150) -> dict[str, Any]:
         """The flow run once it ended, after more than `beyond` runs of it."""
         deadline = time.monotonic() + seconds
@@ -110,6 +138,18 @@ class Stack:
                 return run
             time.sleep(0.5)
         raise AssertionError(f"flow run {flow_run} is {run['state_name']} after {seconds} s: {self.logs()}")
+
+    def newest_run(self, *, of: str, besides: set[str], seconds: float = 60) -> str:
+        """The id of a run of a deployment that was not there before."""
+        deployment = self.api(f"/deployments/name/{of}")
+        query = {"deployments": {"id": {"any_": [deployment["id"]]}}, "sort": "EXPECTED_START_TIME_DESC", "limit": 200}
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            new: list[str] = [r["id"] for r in self.api("/flow_runs/filter", query) if r["id"] not in besides]
+            if new:
+                return new[0]
+            time.sleep(0.5)
+        raise AssertionError(f"no new run of {of} after {seconds} s: {self.logs()}")
 
     def task_states(self, flow_run: str) -> list[tuple[str, str]]:
         """(task run name, state name) of all task runs of a flow run, in the order of their start."""

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from tests.conftest import experiment_values
 from tests.dataset_fixtures import write_tiny_autovi
-from tests.e2e.prefect_stack import Stack, running_stack
+from tests.e2e.browser import retry
+from tests.e2e.prefect_stack import Stack
 
 pytestmark = pytest.mark.e2e
 
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("stack")) as running:
-        yield running
-
-
-@pytest.fixture
-def config(stack: Stack, tmp_path: Path) -> dict[str, Any]:
-    """Five clients on tiny images, by time, so that a client's images are known."""
-    root = write_tiny_autovi(tmp_path / "data", train=10, good=4, defective=2, seed=int(time.time()) % 10_000)
-    return experiment_values(
-        root, stack.store, tmp_path / "run", federated={"num_clients": 5, "partitioning": "time", "min_clients": 5}
-    )
+ENDED = ("COMPLETED", "FAILED", "CRASHED")
 
 
 def break_client_2(config: dict[str, Any]) -> tuple[Path, Path]:
@@ -43,8 +30,6 @@ def break_client_2(config: dict[str, Any]) -> tuple[Path, Path]:
 
 
 def test_by_name_from_the_command_line_and_bad_parameters_are_refused(stack: Stack, config: dict[str, Any]) -> None:
-    import json
-
     done = stack.prefect(
         "deployment", "run", "federated-experiment/on-demand", "--param", f"config={json.dumps(config)}", "--watch"
     )
@@ -96,29 +81,6 @@ def mend(victim: Path, away: Path) -> None:
     away.unlink()
 
 
-def retry_in_browser(stack: Stack, flow_run: str) -> None:
-    """Open the run's page and retry it, as a person does."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        browser = p.chromium.launch(
-            executable_path="/usr/bin/chromium",
-            args=["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-        )
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.goto(f"{stack.url}/v2/runs/flow-run/{flow_run}")
-        menu = page.get_by_role("button", name="Open menu").first
-        menu.wait_for(timeout=60_000)
-        if directory := os.environ.get("FEDPATCH_SCREENSHOTS"):
-            page.wait_for_timeout(3000)
-            page.screenshot(path=f"{directory}/ui_failed_client.png")
-        menu.click()
-        page.get_by_role("menuitem", name="Retry").click()
-        page.get_by_role("alertdialog").get_by_role("button", name="Retry").click()
-        page.wait_for_timeout(1500)
-        browser.close()
-
-
 def test_a_failed_client_is_retried_from_the_ui_and_nothing_else_runs(stack: Stack, config: dict[str, Any]) -> None:
     flow_run, victim, away = failing_run(stack, config)
     run = stack.wait_for(flow_run)
@@ -129,7 +91,7 @@ def test_a_failed_client_is_retried_from_the_ui_and_nothing_else_runs(stack: Sta
     assert ("extract-client_2", "Failed") in before
     assert Counter(s for n, s in before if n.startswith("extract-client_"))["Completed"] == 4
     mend(victim, away)
-    retry_in_browser(stack, flow_run)
+    retry(stack, flow_run, picture="ui_failed_client")
     run = stack.wait_for(flow_run, beyond=run["run_count"])
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
     after = stack.task_states(flow_run)
@@ -154,7 +116,7 @@ def test_a_partial_run_is_retried_to_a_whole_one_and_a_damaged_artifact_is_made_
     uploads = stack.store / "objects" / "client_upload"
     damaged = max(uploads.rglob("*.npz"), key=lambda path: path.stat().st_mtime)
     damaged.write_bytes(b"0" * damaged.stat().st_size)
-    retry_in_browser(stack, flow_run)
+    retry(stack, flow_run)
     run = stack.wait_for(flow_run, beyond=run["run_count"])
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Completed")
     new = Counter(stack.task_states(flow_run)) - Counter(before)
@@ -162,35 +124,6 @@ def test_a_partial_run_is_retried_to_a_whole_one_and_a_damaged_artifact_is_made_
     assert [name for name in again if name.startswith("extract")] == ["extract-client_2"]
     assert len(again) == 3  # the mended client's coreset, and the one that was damaged
     assert "coreset-client_2" in again
-
-
-def test_kill_9_of_the_flow_process_loses_nothing(stack: Stack, tmp_path: Path) -> None:
-    root = write_tiny_autovi(tmp_path / "data", train=150, good=4, defective=2, size=(640, 480), seed=3)
-    config = experiment_values(
-        root,
-        stack.store,
-        tmp_path / "run",
-        preprocessing={"small_size": [320, 320]},
-        federated={"num_clients": 5, "partitioning": "time", "min_clients": 5},
-        runtime={"workers": 1},
-    )
-    flow_run = stack.run_by_name("federated-experiment/on-demand", config)
-    deadline = time.monotonic() + 120
-    while ("extract-client_0", "Completed") not in stack.task_states(flow_run):
-        assert time.monotonic() < deadline, stack.logs()
-        time.sleep(0.2)
-    for process in psutil.Process(stack.worker.pid).children(recursive=True):
-        process.kill()
-    run = stack.wait_for(flow_run)
-    assert run["state_type"] == "CRASHED"
-    before = stack.task_states(flow_run)
-    finished = {name for name, state in before if state == "Completed" and name.startswith("extract-client_")}
-    assert 1 <= len(finished) < 5
-    retry_in_browser(stack, flow_run)
-    run = stack.wait_for(flow_run, beyond=run["run_count"])
-    assert run["state_type"] == "COMPLETED", run["state"]["message"]
-    new = Counter(stack.task_states(flow_run)) - Counter(before)
-    assert {name for name, state in new if state == "Cached" and name.startswith("extract-client_")} == finished
 
 
 def test_two_runs_of_one_experiment_at_once_compute_each_step_once(stack: Stack, config: dict[str, Any]) -> None:
@@ -204,14 +137,26 @@ def test_two_runs_of_one_experiment_at_once_compute_each_step_once(stack: Stack,
             assert sorted(state[name] for state in states) == ["Cached", "Completed"], name
 
 
-def test_a_due_scheduled_run_runs(stack: Stack) -> None:
-    deployment = stack.api("/deployments/name/store-prune/weekly")
-    stack.api(f"/deployments/{deployment['id']}/schedules", [{"schedule": {"interval": 15}, "active": True}])
-    deadline = time.monotonic() + 150
+def test_the_nightly_benchmark_runs_when_it_is_due(stack: Stack) -> None:
+    write_tiny_autovi(stack.dataset, train=10, good=4, defective=2, seed=5)
+    deployment = stack.api("/deployments/name/full-benchmark/nightly")
+    schedule = {"schedule": {"interval": 3600, "anchor_date": in_seconds(20)}, "active": True}
+    (made,) = stack.api(f"/deployments/{deployment['id']}/schedules", [schedule])
+    query = {"deployments": {"id": {"any_": [deployment["id"]]}}, "limit": 200}
+    deadline = time.monotonic() + 240
     done: list[dict[str, Any]] = []
     while time.monotonic() < deadline and not done:
-        query = {"deployments": {"id": {"any_": [deployment["id"]]}}, "limit": 200}
         runs = stack.api("/flow_runs/filter", query)
-        done = [run for run in runs if run["auto_scheduled"] and run["state_type"] == "COMPLETED"]
+        done = [
+            run for run in runs if run["auto_scheduled"] and run["state_type"] in ("COMPLETED", "FAILED", "CRASHED")
+        ]
         time.sleep(1)
-    assert done, stack.logs()
+    stack.delete(f"/deployments/{deployment['id']}/schedules/{made['id']}")
+    assert [run["state_type"] for run in done] == ["COMPLETED"], stack.logs()
+    rows = stack.api("/artifacts/filter", {"flow_runs": {"id": {"any_": [done[0]["id"]]}}, "limit": 200})
+    (table,) = [json.loads(row["data"]) for row in rows if row["key"] == "comparison"]
+    assert {row["experiment"] for row in table} == {"centralized", "iid_3", "iid_5"}
+
+
+def in_seconds(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()

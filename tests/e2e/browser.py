@@ -1,0 +1,62 @@
+"""What a person does in Prefect's V2 UI, in headless Chromium.
+
+With FEDPATCH_SCREENSHOTS=<directory> the pages are kept there, as docs/images shows them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, sync_playwright
+
+from tests.e2e.prefect_stack import Stack
+
+ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+PATIENCE_MS = 60_000
+
+
+@contextmanager
+def open_page(stack: Stack, path: str) -> Iterator[Page]:
+    """A page of the V2 UI."""
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{stack.url}/v2/{path}")
+        yield page
+        browser.close()
+
+
+def keep(page: Page, name: str) -> None:
+    """Keep a picture of the page where FEDPATCH_SCREENSHOTS says so."""
+    if directory := os.environ.get("FEDPATCH_SCREENSHOTS"):
+        page.wait_for_timeout(2500)  # charts and toasts
+        page.screenshot(path=str(Path(directory) / f"{name}.png"))
+
+
+def retry(stack: Stack, flow_run: str, *, picture: str | None = None) -> None:
+    """Open the run's page and retry it."""
+    with open_page(stack, f"runs/flow-run/{flow_run}") as page:
+        menu = page.get_by_role("button", name="Open menu").first
+        menu.wait_for()
+        if picture:
+            keep(page, picture)
+        menu.click()
+        page.get_by_role("menuitem", name="Retry").click()
+        page.get_by_role("alertdialog").get_by_role("button", name="Retry").click()
+        page.get_by_role("alertdialog").wait_for(state="detached")
+
+
+def field(page: Page, label: str) -> Locator:
+    """The box of a parameter in the form of a run, by its label."""
+    return page.get_by_label(f"{label} (Optional)", exact=True).first
+
+
+def give_optional_path(page: Page, label: str, value: str) -> None:
+    """Choose `path` instead of `None` for a parameter that is not given by default, and fill it in."""
+    block = page.get_by_text(f"{label} (Optional)", exact=True).first.locator("xpath=ancestor::div[3]")
+    block.get_by_role("tab", name="path").click()
+    block.get_by_role("tabpanel").get_by_role("textbox").fill(value)
