@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,7 @@ def test_two_runs_of_one_experiment_at_once_compute_each_step_once(stack: Stack,
 def test_the_nightly_benchmark_runs_when_it_is_due(stack: Stack) -> None:
     write_tiny_autovi(stack.dataset, train=10, good=4, defective=2, seed=5)
     deployment = stack.api("/deployments/name/full-benchmark/nightly")
-    schedule = {"schedule": {"interval": 3600, "anchor_date": in_seconds(20)}, "active": True}
+    schedule = {"schedule": {"interval": 60}, "active": True}
     (made,) = stack.api(f"/deployments/{deployment['id']}/schedules", [schedule])
     query = {"deployments": {"id": {"any_": [deployment["id"]]}}, "limit": 200}
     deadline = time.monotonic() + 240
@@ -156,7 +155,3 @@ def test_the_nightly_benchmark_runs_when_it_is_due(stack: Stack) -> None:
     rows = stack.api("/artifacts/filter", {"flow_runs": {"id": {"any_": [done[0]["id"]]}}, "limit": 200})
     (table,) = [json.loads(row["data"]) for row in rows if row["key"] == "comparison"]
     assert {row["experiment"] for row in table} == {"centralized", "iid_3", "iid_5"}
-
-
-def in_seconds(seconds: float) -> str:
-    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
