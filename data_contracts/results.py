@@ -43,6 +43,27 @@ class ClientSummary(BaseModel):
     upload_bytes: int
     raw_image_bytes: int
     covering_radius: float | None = None
+    raw_pixel_bytes: int = Field(0, description="of its own images, decoded: width x height x 3")
+    download_bytes: int = Field(0, description="the banks that came back, float32, over all rounds")
+
+
+class RoundSummary(BaseModel):
+    """What one of several rounds did, and how good the banks are after it (means over categories, all of test)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    round: int
+    delivered: list[str] = Field([], description="clients with an accepted upload, or with nothing new to send")
+    failed: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    upload_rows: int
+    upload_bytes: int
+    download_bytes: int
+    bank_rows: dict[str, int]
+    covering_radius: dict[str, float] = Field(
+        {}, description="client -> largest distance of an own patch to what it sent and what the banks covered before"
+    )
+    mean: MetricValues = MetricValues()
 
 
 class FederationSummary(BaseModel):
@@ -52,10 +73,12 @@ class FederationSummary(BaseModel):
 
     mode: str = "centralized"
     clients: dict[str, ClientSummary] = {}
-    failed_clients: dict[str, str] = {}
+    failed_clients: dict[str, str] = Field({}, description="client -> why nothing of it is in the banks")
+    refused_uploads: dict[str, str] = Field({}, description="client -> why the server refused an upload of it")
     skipped_clients: list[str] = []
     bank_rows: int = 0
     bank_rows_by_category: dict[str, int] = {}
+    rounds: list[RoundSummary] = Field([], description="empty for one round")
 
 
 class MetricsDocument(BaseModel):

@@ -50,8 +50,6 @@ def refuse_what_is_not_built(config: ExperimentConfig) -> None:
     """Raise ConfigError for settings that are part of the configuration but that the flow does not carry out yet."""
     if config.federated.mode == "local_only":
         raise ConfigError("federated.mode: local_only is not available yet; accepts centralized and federated")
-    if config.federated.mode == "federated" and config.federated.num_rounds > 1:
-        raise ConfigError(f"federated.num_rounds: got {config.federated.num_rounds}, more than 1 is not available yet")
 
 
 def located(config: ExperimentConfig, place: Place) -> ExperimentConfig:

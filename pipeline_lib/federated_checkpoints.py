@@ -26,10 +26,12 @@ import numpy as np
 from data_contracts.errors import ConfigError
 from data_contracts.manifests import UploadManifest
 from pipeline_lib.artifact_store import write_file
-from pipeline_lib.federated_client import ClientUpload, Provenance
+from pipeline_lib.federated_client import ClientUpload
+from pipeline_lib.provenance import Provenance
 from pipeline_lib.run_directory import write_json_file
 
 ROUND_FILE = "round.json"
+PROVENANCE_ARRAYS = ("image_ids", "patch_image", "patch_index")
 logger = logging.getLogger(__name__)
 
 
@@ -139,9 +141,7 @@ def _intact(path: Path, sha256: str) -> bytes:
 def _pack(banks: Mapping[str, Provenance]) -> bytes:
     arrays: dict[str, np.ndarray] = {}
     for number, bank in enumerate(sorted(banks)):
-        arrays[f"{number}_image_ids"] = np.array(banks[bank].image_ids, dtype=np.str_)
-        arrays[f"{number}_patch_image"] = banks[bank].patch_image
-        arrays[f"{number}_patch_index"] = banks[bank].patch_index
+        arrays |= {f"{number}_{name}": values for name, values in banks[bank].to_arrays().items()}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
@@ -150,10 +150,6 @@ def _pack(banks: Mapping[str, Provenance]) -> bytes:
 def _unpack(content: bytes, banks: Sequence[str]) -> dict[str, Provenance]:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return {
-            bank: Provenance(
-                [str(image_id) for image_id in arrays[f"{number}_image_ids"]],
-                arrays[f"{number}_patch_image"],
-                arrays[f"{number}_patch_index"],
-            )
+            bank: Provenance.from_arrays({name: arrays[f"{number}_{name}"] for name in PROVENANCE_ARRAYS})
             for number, bank in enumerate(banks)
         }

@@ -22,6 +22,7 @@ from data_contracts.stages import CoresetSettings, client_config_hash
 from pipeline_lib.backbone import FeatureExtractor
 from pipeline_lib.client_coreset import GLOBAL_BANK, ClientCoreset, coreset_of_patches, upload_manifest
 from pipeline_lib.image_batches import iter_images, iter_patches
+from pipeline_lib.provenance import Provenance
 
 Progress = Callable[[int, int], None]
 
@@ -35,15 +36,6 @@ class ClientUpload:
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """Which image and patch each sent row came from (DESIGN artifact 4b). Stays with the client."""
-
-    image_ids: list[str]
-    patch_image: np.ndarray  # int32 (row,), index into image_ids
-    patch_index: np.ndarray  # int32 (row,), patch of that image, row-major
-
-
-@dataclass(frozen=True)
 class _LocalPatches:
     """All patches of the client's images for one bank."""
 
@@ -54,9 +46,7 @@ class _LocalPatches:
 
     def rows(self, provenance: Provenance) -> np.ndarray:
         """float32 (row, dim): the patches that were sent, as they are here."""
-        starts = np.concatenate([[0], np.cumsum(self.counts)])
-        rows: np.ndarray = self.patches[starts[provenance.patch_image] + provenance.patch_index].astype(np.float32)
-        return rows
+        return provenance.rows(self.patches, self.image_ids, self.counts)
 
 
 class PatchCoreClient:
@@ -113,8 +103,7 @@ class PatchCoreClient:
                 progress=progress,
             )
             if coreset is not None:
-                origin = Provenance(coreset.image_ids, coreset.patch_image, coreset.patch_index)
-                self.provenance[round_number][bank] = origin
+                self.provenance[round_number][bank] = Provenance.of(coreset)
                 uploads.append(self._pack(coreset, round_number))
         return uploads
 

@@ -36,6 +36,7 @@ import numpy as np
 
 from data_contracts.config import ExperimentConfig, canonical_hash
 from data_contracts.errors import ConfigError, FedpatchError, QuorumError
+from data_contracts.quorum import quorum_problem
 from data_contracts.stages import ScoringSettings
 from pipeline_lib.autovi_dataset import AutoVIDataset, AutoVISubset
 from pipeline_lib.backbone import FeatureExtractor, resolve_backbone
@@ -206,13 +207,15 @@ class FederatedPatchCore:
         return uploads, failed
 
     def _check_quorum(self, number: int, delivered: Sequence[str], causes: Mapping[str, str]) -> None:
-        needed = max(1, min(self.config.federated.min_clients, len(self.clients)))
-        if len(delivered) < needed:
-            listed = "; ".join(f"{client}: {cause}" for client, cause in causes.items())
-            raise QuorumError(
-                f"quorum not met in round {number}, {len(delivered)} of {len(self.clients)} clients delivered and "
-                f"{needed} are needed: {listed}"
-            )
+        problem = quorum_problem(
+            min_clients=self.config.federated.min_clients,
+            n_clients=len(self.clients),
+            n_delivered=len(delivered),
+            causes=causes,
+            round_number=number,
+        )
+        if problem:
+            raise QuorumError(problem)
 
     def _broadcast(self) -> int:
         """Send every client the banks that it has a part in; returns the bytes of all of them."""

@@ -63,10 +63,33 @@ def client_rows(federation: FederationSummary) -> list[dict[str, Any]]:
     return rows
 
 
+def round_rows(federation: FederationSummary) -> list[dict[str, Any]]:
+    """A row a round: who delivered, what travelled, what is covered, and what the banks score after it."""
+    return [
+        {
+            "round": one.round,
+            "clients": len(one.delivered),
+            "rows sent": one.upload_rows,
+            "upload MB": round(one.upload_bytes / 1e6, 2),
+            "download MB": round(one.download_bytes / 1e6, 2),
+            "bank rows": sum(one.bank_rows.values()),
+            "largest covering radius": round(max(one.covering_radius.values()), 3) if one.covering_radius else None,
+            "image AUROC": per_cent(one.mean.image_auroc),
+            "AUC-sPRO@0.05": per_cent(one.mean.auc_spro.get(HEADLINE_LIMIT)),
+            "failed or refused": ", ".join(sorted({*one.failed, *one.refused})) or "-",
+        }
+        for one in federation.rounds
+    ]
+
+
 def run_warnings(
-    indexed: IndexedDataset, backbone: BackboneSettings, failed: dict[str, str], skipped: Sequence[str]
+    indexed: IndexedDataset,
+    backbone: BackboneSettings,
+    failed: dict[str, str],
+    skipped: Sequence[str],
+    incidents: Sequence[str] = (),
 ) -> list[str]:
-    """What a reader of the figures must know."""
+    """What a reader of the figures must know; `incidents` are sentences about uploads that are missing in part."""
     warnings = []
     if backbone.weights_source == "random":
         warnings.append(f"{backbone.backbone} has random weights: the figures say nothing about a trained backbone")
@@ -76,4 +99,5 @@ def run_warnings(
         warnings.append(f"{category} has no readable test images and is not measured")
     warnings += [f"client {name} failed and is not in the bank: {cause}" for name, cause in failed.items()]
     warnings += [f"client {name} has no images and was skipped" for name in skipped]
+    warnings += incidents
     return warnings

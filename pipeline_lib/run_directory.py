@@ -31,7 +31,8 @@ from data_contracts.manifests import (
     Partition,
     ScoredCategory,
 )
-from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument
+from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument, RoundSummary
+from data_contracts.rounds import FederationRound, download_bytes
 from data_contracts.stages import BackboneSettings
 from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS
 from data_contracts.validation import ValidationReport
@@ -62,28 +63,68 @@ def federation_summary(
     failed: Mapping[str, str],
     partition: Partition,
     banks: Sequence[BankManifest],
+    *,
+    refused: Mapping[str, str] | None = None,
+    rounds: Sequence[FederationRound] = (),
+    pixel_bytes: Mapping[str, int] | None = None,
 ) -> FederationSummary:
-    """What the clients had and sent, and the banks that came of it."""
+    """What the clients had and sent over all rounds, and the banks that came of it.
+
+    `pixel_bytes`: client -> bytes of its decoded images. A federated client gets the banks back after every round.
+    """
+    categories = {client.client_id: client.categories for client in partition.clients}
     clients = {}
     for client in uploads:
         sent = client.uploads
+        first = {upload.category: upload for upload in reversed(sent)}.values()
+        after_each_round = [one.banks for one in rounds] if rounds else [banks] * (mode == "federated")
         clients[client.client_id] = ClientSummary(
-            train_images=sum(upload.n_images for upload in sent),
-            patches=sum(upload.n_patches for upload in sent),
+            train_images=sum(upload.n_images for upload in first),
+            patches=sum(upload.n_patches for upload in first),
             coreset_rows=sum(upload.rows for upload in sent),
             upload_bytes=sum(upload.size_bytes for upload in sent),
-            raw_image_bytes=sum(upload.raw_image_bytes for upload in sent),
-            covering_radius=max(upload.covering_radius for upload in sent),
+            raw_image_bytes=sum(upload.raw_image_bytes for upload in first),
+            covering_radius=max((u.covering_radius for u in sent if u.round == sent[-1].round), default=None),
+            raw_pixel_bytes=(pixel_bytes or {}).get(client.client_id, 0),
+            download_bytes=sum(
+                download_bytes(after, categories.get(client.client_id, ())) for after in after_each_round
+            ),
         )
     by_bank = {bank.bank: bank.rows for bank in banks}
     return FederationSummary(
         mode=mode,
         clients=clients,
         failed_clients=dict(failed),
+        refused_uploads=dict(refused or {}),
         skipped_clients=list(partition.skipped_clients),
         bank_rows=sum(by_bank.values()),
         bank_rows_by_category=by_bank,
+        rounds=[round_summary(one) for one in rounds] if len(rounds) > 1 else [],
     )
+
+
+def round_summary(one: FederationRound) -> RoundSummary:
+    """A round for metrics.json; its metrics are filled in by the caller."""
+    return RoundSummary(
+        round=one.round,
+        delivered=[client.client_id for client in one.uploads],
+        failed=one.failed,
+        refused=one.refused,
+        upload_rows=one.upload_rows,
+        upload_bytes=one.upload_bytes,
+        download_bytes=one.download_bytes,
+        bank_rows={bank.bank: bank.rows for bank in one.banks},
+        covering_radius=one.covering_radius,
+    )
+
+
+def pixel_bytes_by_client(partition: Partition, store: ArtifactStore) -> dict[str, int]:
+    """client -> bytes of its training images, decoded to 8-bit RGB."""
+    sizes = {}
+    for client in partition.clients:
+        table = store.read_table(client.images)
+        sizes[client.client_id] = int(3 * (table.width * table.height).sum())
+    return sizes
 
 
 def read_categories(

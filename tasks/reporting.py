@@ -24,10 +24,11 @@ from data_contracts.manifests import (
     ScoredCategory,
 )
 from data_contracts.results import MetricsDocument
+from data_contracts.rounds import FederationRound
 from data_contracts.stages import BackboneSettings, Place
 from data_contracts.tables import CURVES, IMAGE_SCORES
 from data_contracts.validation import ValidationReport
-from pipeline_lib import report, result_tables, run_directory, saved_maps, store_retention
+from pipeline_lib import report, result_tables, round_files, run_directory, saved_maps, store_retention
 from pipeline_lib.artifact_store import ArtifactStore, write_file
 from pipeline_lib.hardware import describe_environment
 from tasks.caching import manifests_in
@@ -54,17 +55,37 @@ def finish_run(
     features: list[Manifest],
     timings_s: dict[str, float],
     place: Place,
+    *,
+    rounds: list[FederationRound] | None = None,
+    measured_rounds: list[list[MeasuredCategory]] | None = None,
+    refused: dict[str, str] | None = None,
+    incidents: list[str] | None = None,
 ) -> ExperimentResult:
-    """Write the run directory, with the report."""
+    """Write the run directory, with the report.
+
+    `measured_rounds`: what the banks of all rounds but the last scored; `incidents`: what is missing of clients that
+    are in the banks.
+    """
     store = open_store(place)
     out = (config.runtime.out or run_directory.default_run_directory(config.name)).expanduser().absolute()
-    federation = run_directory.federation_summary(config.federated.mode, uploads, failed, partition, banks)
-    warnings = result_tables.run_warnings(indexed, backbone, failed, partition.skipped_clients)
+    federation = run_directory.federation_summary(
+        config.federated.mode,
+        uploads,
+        failed,
+        partition,
+        banks,
+        refused=refused,
+        rounds=rounds or [],
+        pixel_bytes=run_directory.pixel_bytes_by_client(partition, store),
+    )
+    warnings = result_tables.run_warnings(indexed, backbone, failed, partition.skipped_clients, incidents or [])
     documents = run_directory.build_documents(config, measured, store, federation, timings_s, warnings)
+    round_files.fill_round_means(documents, measured_rounds or [], store)
     run_directory.write_run_directory(
         out, store, config, backbone, indexed, validation, partition, banks, scored, measured, documents
     )
     _save_maps(config, out / MAPS, indexed, scored, store)
+    round_files.write_rounds(out, store, rounds or [])
     galleries = _galleries(config, scored, store, place)
     record = report.RunRecord(
         config=config,
@@ -90,7 +111,12 @@ def finish_run(
     )
     run_directory.write_json_file(out / "result.json", result.model_dump(mode="json"))
     used = list(
-        manifests_in([m.model_dump() for m in (indexed, validation, partition, *uploads, *banks, *scored, *measured)])
+        manifests_in(
+            [
+                m.model_dump()
+                for m in (indexed, validation, partition, *uploads, *banks, *scored, *measured, *(rounds or []))
+            ]
+        )
     )
     store_retention.register_run(store, uuid.uuid4().hex, [*used, metrics, *features], run_directory=str(out))
     return result
@@ -154,6 +180,12 @@ def publish_results(result: ExperimentResult, place: Place) -> None:
         table=result_tables.metric_rows(document),
         description=f"{document.experiment}: metrics in per cent with 95 % intervals, on all test images.",
     )
+    if document.federation.rounds:
+        create_table_artifact(
+            key="rounds",
+            table=result_tables.round_rows(document.federation),
+            description="Convergence over the rounds: metrics in per cent, means over categories, all test images.",
+        )
     lines = [f"Run directory: `{result.run_directory}`", ""]
     lines += [f"- {warning}" for warning in document.warnings]
     create_markdown_artifact(key="summary", markdown="\n".join(lines), description=Path(result.run_directory).name)

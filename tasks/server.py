@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 import numpy as np
+from prefect import get_run_logger, task
 
+from data_contracts.errors import ArtifactError
 from data_contracts.manifests import BankManifest, UploadManifest
+from data_contracts.rounds import CheckedUploads
 from data_contracts.stages import AggregationSettings, Place
 from pipeline_lib import aggregation
 from tasks.stage import open_store, stage
+
+
+@task(name="check-uploads", task_run_name="check-{bank}-round-{round_number}")
+def check_uploads(
+    uploads: list[UploadManifest], bank: str, config_hash: str, round_number: int, place: Place
+) -> CheckedUploads:
+    """Which uploads for one bank the server takes; each refusal with its reason, logged as a warning.
+
+    It runs every time: a refusal is not remembered, so that what was mended is taken at the next try.
+    """
+    store = open_store(place)
+    received, refused = [], {}
+    for upload in uploads:
+        try:
+            received.append((upload, store.read_arrays(upload)))
+        except ArtifactError as error:
+            refused[upload.client_id] = f"upload of client {upload.client_id} for {bank} refused: {error}"
+    accepted, reasons = aggregation.accept_uploads(
+        received, dim=None, config_hash=config_hash, round_number=round_number
+    )
+    refused |= reasons
+    for reason in refused.values():
+        get_run_logger().warning("%s; going on with the others", reason)
+    names = {upload.client_id for upload in accepted}
+    return CheckedUploads(accepted=tuple(u for u in uploads if u.client_id in names), refused=refused)
 
 
 @stage("aggregate-memory-bank", run_name="aggregate-{bank}")

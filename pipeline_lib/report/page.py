@@ -72,6 +72,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         overview=[tables.overview(record.documents[half]) for half in _there(record)],
         sections=sections,
         clients=tables.clients(document.federation),
+        rounds=tables.rounds(document.federation),
         client_categories=tables.client_categories(record.partition_stats),
         banks=tables.banks(record.banks),
         timings=tables.timings(document.timings_s),

@@ -172,6 +172,29 @@ def clients(federation: FederationSummary) -> Table:
     return Table("Clients: what each had and sent", columns, tuple(rows), text_columns=2)
 
 
+def rounds(federation: FederationSummary) -> Table | None:
+    """A row a round: what travelled, what is covered, what the banks then score; None for one round."""
+    rows = tuple(
+        (
+            Cell(str(one.round), mark="incomplete" if one.failed or one.refused else ""),
+            count(len(one.delivered)),
+            count(one.upload_rows),
+            Cell(file_size(one.upload_bytes)),
+            Cell(file_size(one.download_bytes)),
+            count(sum(one.bank_rows.values())),
+            Cell(f"{max(one.covering_radius.values()):.3g}" if one.covering_radius else UNDEFINED),
+            measure(one.mean.image_auroc),
+            measure(one.mean.auc_spro.get(HEADLINE_LIMIT)),
+        )
+        for one in federation.rounds
+    )
+    columns = (
+        "round", "clients", "rows sent", "bytes sent", "bytes back", "bank rows", "largest covering radius",
+        "image AUROC", f"AUC-sPRO@{HEADLINE_LIMIT}",
+    )  # fmt: skip
+    return Table("Rounds: what travelled, and what the banks score after each", columns, rows) if rows else None
+
+
 def client_categories(stats: Mapping[str, Any]) -> Table | None:
     """Training images by client and category, with the divergence from the whole (partition_stats.json)."""
     names = list(stats.get("by_category", {}))

@@ -1,0 +1,79 @@
+"""Tasks of a federation of several rounds: a client's share of a round and the banks after it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_contracts.manifests import BankManifest, ClientUploads, Manifest, UploadManifest
+from data_contracts.stages import AggregationSettings, CoresetSettings, Place
+from pipeline_lib import aggregation, client_coreset, client_rounds, provenance
+from tasks.stage import open_store, progress_bar, stage
+
+
+@stage("select-round-coreset", run_name="coreset-{client_id}-round-{settings.round}")
+def select_round_coreset(
+    patch_features: Manifest,
+    client_id: str,
+    config_hash: str,
+    settings: CoresetSettings,
+    num_rounds: int,
+    banks: list[BankManifest],
+    sent: list[ClientUploads],
+    place: Place,
+) -> ClientUploads:
+    """What the client uploads in one round, given the server's banks and its own uploads of the rounds before."""
+    store = open_store(place)
+    origins: dict[str, list[provenance.Provenance]] = {}
+    for earlier in sent:
+        for upload, origin in zip(earlier.uploads, earlier.provenance, strict=True):
+            arrays = store.read_arrays(origin)
+            origins.setdefault(upload.category, []).append(provenance.Provenance.from_arrays(arrays))
+    coresets = client_rounds.select_round_coreset(
+        store.read_table(patch_features),
+        store,
+        client_id,
+        settings,
+        num_rounds=num_rounds,
+        banks={bank.bank: store.read_arrays(bank)["features"] for bank in banks},
+        sent=origins,
+        progress=progress_bar(f"coreset-{client_id}", f"{client_id}: coreset rows of round {settings.round}"),
+    )
+    uploads, origin_manifests = [], []
+    for coreset in coresets:
+        written = store.write_arrays("client_upload", coreset.arrays, rows=coreset.n_rows)
+        uploads.append(
+            client_coreset.upload_manifest(
+                written, coreset, client_id=client_id, round_number=settings.round, config_hash=config_hash
+            )
+        )
+        arrays = provenance.Provenance.of(coreset).to_arrays()
+        origin_manifests.append(store.write_arrays("client_provenance", arrays, rows=coreset.n_rows))
+    return ClientUploads(client_id=client_id, uploads=tuple(uploads), provenance=tuple(origin_manifests))
+
+
+@stage("aggregate-round", run_name="aggregate-{bank}-round-{round_number}")
+def aggregate_round(
+    uploads: list[UploadManifest],
+    bank: str,
+    config_hash: str,
+    settings: AggregationSettings,
+    round_number: int,
+    place: Place,
+) -> BankManifest:
+    """Merge what the clients sent for one bank in all rounds so far."""
+    store = open_store(place)
+    by_client: dict[str, list[aggregation.Upload]] = {}
+    for upload in sorted(uploads, key=lambda one: (one.client_id, one.round)):
+        checked = aggregation.check_upload(
+            upload, store.read_arrays(upload), dim=uploads[0].dim, config_hash=config_hash, round_number=upload.round
+        )
+        by_client.setdefault(upload.client_id, []).append(checked)
+    joined = [aggregation.join_rounds(sent) for sent in by_client.values()]
+    merged = aggregation.aggregate_uploads(joined, settings, bank=bank)
+    rows = {
+        "features": merged.rows,
+        "client_ids": np.array(merged.client_ids, dtype=np.str_),
+        "row_client": merged.row_client,
+    }
+    written = store.write_arrays("memory_bank", rows, rows=len(merged.rows))
+    return BankManifest(**written.model_dump(), bank=bank, dim=merged.rows.shape[1])

@@ -1,0 +1,182 @@
+"""Several rounds in the flow: the same banks as the library's federation, checkpoints, cache, refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_contracts.config import ExperimentConfig
+from data_contracts.results import MetricsDocument
+from data_contracts.rounds import FederationRound
+from flows.experiment import federated_experiment
+from pipeline_lib.autovi_dataset import AutoVIDataset
+from pipeline_lib.federated_patchcore import FederatedPatchCore
+from tests.conftest import experiment_values
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+Patch = pytest.MonkeyPatch
+
+
+def run(values: dict[str, Any]) -> Any:
+    return federated_experiment(ExperimentConfig.model_validate(values), return_state=True)
+
+
+def metrics(out: Path) -> MetricsDocument:
+    return MetricsDocument.model_validate_json((out / "metrics.json").read_text())
+
+
+def bank(path: Path) -> np.ndarray:
+    with np.load(path) as arrays:
+        rows: np.ndarray = arrays["features"]
+        return rows
+
+
+def poison(monkeypatch: Patch, *, client: str, bank: str | None = None) -> None:
+    """Let one client send NaN, for one bank or for all."""
+    import tasks.clients
+
+    original = tasks.clients.client_coreset.select_client_coreset
+
+    def poisoned(table: pd.DataFrame, store: Any, client_id: str, *args: Any, **kwargs: Any) -> Any:
+        coresets = original(table, store, client_id, *args, **kwargs)
+        if client_id != client:
+            return coresets
+        return [
+            dataclasses.replace(c, arrays={"rows": np.full((c.n_rows, c.dim), np.nan, np.float32)})
+            if bank in (None, c.bank)
+            else c
+            for c in coresets
+        ]
+
+    monkeypatch.setattr(tasks.clients.client_coreset, "select_client_coreset", poisoned)
+
+
+def test_rounds_in_the_flow_give_the_banks_of_the_library_and_a_convergence_table(
+    tiny_root: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    values = experiment_values(tiny_root, tmp_path / "store", tmp_path / "run", federated={"num_rounds": 3})
+    assert run(values).name == "Completed"
+    document = metrics(tmp_path / "run")
+    rounds = document.federation.rounds
+    assert [one.round for one in rounds] == [1, 2, 3]
+    sent = [sum(one.bank_rows.values()) for one in rounds]
+    assert sent[0] < sent[1] < sent[2]
+    assert sum(one.upload_rows for one in rounds) == sum(c.coreset_rows for c in document.federation.clients.values())
+    assert max(rounds[2].covering_radius.values()) < max(rounds[0].covering_radius.values())
+    assert rounds[0].mean.image_auroc is not None
+    assert rounds[2].mean == document.mean
+    assert "Rounds" in (tmp_path / "run" / "report.html").read_text()
+    state = FederationRound.model_validate_json((tmp_path / "run" / "rounds" / "round_002.json").read_text())
+    assert {upload.round for client in state.uploads for upload in client.uploads} == {2}
+    assert len(bank(tmp_path / "run" / "rounds" / "round_001" / "pipe_clip.npz")) == rounds[0].bank_rows["pipe_clip"]
+
+    library = FederatedPatchCore(ExperimentConfig.model_validate(values))
+    library.setup_clients(AutoVIDataset(tiny_root))
+    history = library.train()
+    assert [one.bank_rows for one in history] == [one.bank_rows for one in rounds]
+    assert [one.download_bytes for one in history] == [one.download_bytes for one in rounds]
+    for name, merged in library.server.banks.items():
+        assert np.array_equal(merged.rows, bank(tmp_path / "run" / "banks" / f"{name}.npz"))
+
+    import tasks.rounds
+
+    def never(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("a finished round is done again")
+
+    monkeypatch.setattr(tasks.rounds.client_rounds, "select_round_coreset", never)
+    again = experiment_values(tiny_root, tmp_path / "store", tmp_path / "again", federated={"num_rounds": 3})
+    assert run(again).name == "Completed"
+    assert metrics(tmp_path / "again").categories == document.categories
+
+
+def test_a_client_that_fails_in_the_second_round_stays_in_the_banks_and_is_mended_by_a_retry(
+    tiny_root: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    import tasks.rounds
+
+    original = tasks.rounds.client_rounds.select_round_coreset
+    done: list[tuple[str, int]] = []
+
+    def failing(table: pd.DataFrame, store: Any, client_id: str, settings: Any, **kwargs: Any) -> Any:
+        if (client_id, settings.round) == ("client_1", 2):
+            raise OSError(28, "No space left on device")
+        done.append((client_id, settings.round))
+        return original(table, store, client_id, settings, **kwargs)
+
+    monkeypatch.setattr(tasks.rounds.client_rounds, "select_round_coreset", failing)
+    federated = {"num_rounds": 2, "min_clients": 2}
+    state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", federated=federated))
+    assert state.name == "CompletedPartial"
+    assert "client client_1 failed in round 2: OSError" in state.message
+    document = metrics(tmp_path / "a")
+    assert "client_1" in document.federation.clients
+    assert document.federation.failed_clients == {}
+    assert list(document.federation.rounds[1].failed) == ["client_1"]
+    assert any("round 2" in warning for warning in document.warnings)
+
+    strict = {"num_rounds": 2, "min_clients": 3}
+    state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", federated=strict))
+    assert state.is_failed()
+    assert "quorum not met in round 2, 2 of 3" in state.message
+
+    monkeypatch.setattr(
+        tasks.rounds.client_rounds,
+        "select_round_coreset",
+        lambda table, store, client_id, settings, **kwargs: (
+            done.append((client_id, settings.round)) or original(table, store, client_id, settings, **kwargs)
+        ),
+    )
+    done.clear()
+    state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", federated=strict))
+    assert state.name == "Completed"
+    assert done == [("client_1", 2)]
+
+
+def test_the_server_goes_on_without_a_client_that_sends_nan(
+    tiny_root: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    poison(monkeypatch, client="client_1")
+    state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", federated={"min_clients": 2}))
+    assert state.name == "CompletedPartial"
+    document = metrics(tmp_path / "a")
+    assert set(document.federation.clients) == {"client_0", "client_2"}
+    assert "not finite" in document.federation.failed_clients["client_1"]
+    assert "not finite" in document.federation.refused_uploads["client_1"]
+    result = json.loads((tmp_path / "a" / "result.json").read_text())
+    assert "not finite" in result["failed_clients"]["client_1"]
+    assert "not finite" in (tmp_path / "a" / "report.html").read_text()
+
+    state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", federated={"min_clients": 3}))
+    assert state.is_failed()
+    assert "quorum not met, 2 of 3" in state.message
+    assert "not finite" in state.message
+
+
+def test_a_client_refused_for_one_bank_stays_in_the_others(tiny_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
+    poison(monkeypatch, client="client_1", bank="pipe_clip")
+    state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", federated={"min_clients": 3}))
+    assert state.name == "CompletedPartial"
+    assert "upload of client client_1 for pipe_clip refused" in state.message
+    document = metrics(tmp_path / "a")
+    assert document.federation.failed_clients == {}
+    assert list(document.federation.refused_uploads) == ["client_1"]
+    with np.load(tmp_path / "a" / "banks" / "pipe_clip.npz") as arrays:
+        assert list(arrays["client_ids"]) == ["client_0", "client_2"]
+    with np.load(tmp_path / "a" / "banks" / "tank_screw.npz") as arrays:
+        assert list(arrays["client_ids"]) == ["client_0", "client_1", "client_2"]
+
+
+def test_rounds_need_a_selection_that_knows_what_is_covered(tiny_root: Path, tmp_path: Path) -> None:
+    values = experiment_values(
+        tiny_root, tmp_path / "store", tmp_path / "a", federated={"num_rounds": 2}, model={"subsampling": "random"}
+    )
+    state = run(values)
+    assert state.is_failed()
+    assert "num_rounds is 2, but model.subsampling random" in str(state.result(raise_on_failure=False))
