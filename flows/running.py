@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,8 @@ from data_contracts.errors import ConfigError
 from data_contracts.stages import Place
 
 R = TypeVar("R")
+
+KILLED = "a worker process was killed, and all that the pool was at went with it; retry goes on from what is finished"
 
 
 def default_store() -> Path:
@@ -85,7 +88,10 @@ def submit(runner: TaskRunner[Any], task: Task[..., R], **parameters: Any) -> Pr
 
 def failure_of(future: PrefectFuture[Any]) -> str | None:
     """Why a task failed, in one line, or None when it completed. Waits for it."""
-    future.wait()
+    try:
+        future.wait()
+    except BrokenExecutor:
+        return KILLED
     if future.state.is_completed():
         return None
     cause = future.result(raise_on_failure=False)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -209,6 +210,10 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted; run the same command again to go on from what is finished")
+    except BrokenExecutor:
+        if debug:
+            raise
+        fail("a worker process was killed; run the same command again to go on from what is finished")
     except (OSError, MemoryError) as error:
         if debug:
             raise

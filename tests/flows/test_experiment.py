@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from data_contracts.config import ExperimentConfig
+from data_contracts.errors import DatasetError
 from data_contracts.results import MetricsDocument
 from flows.experiment import centralized_experiment, federated_experiment
 from pipeline_lib.artifact_store import sha256_of_file
@@ -224,6 +225,31 @@ def test_too_few_clients_fail_the_run_and_enough_make_it_partial(
     mended = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "c", federated={"min_clients": 3}))
     assert mended.name == "Completed"
     assert calls["extract"] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [(MemoryError("no room for 3 GiB"), 2), (DatasetError("image a.png has changed"), 1), (PermissionError("no"), 1)],
+)
+def test_a_transient_cause_is_tried_again_by_the_task_and_bad_data_is_not(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int
+) -> None:
+    import tasks.clients
+
+    original = tasks.clients.client_coreset.select_client_coreset
+    tried: Counter[str] = Counter()
+
+    def failing_once(table: pd.DataFrame, store: Any, client_id: str, *args: Any, **kwargs: Any) -> Any:
+        tried[client_id] += 1
+        if client_id == "client_1" and tried[client_id] == 1:
+            raise error
+        return original(table, store, client_id, *args, **kwargs)
+
+    monkeypatch.setattr(tasks.clients.client_coreset, "select_client_coreset", failing_once)
+    state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", federated={"min_clients": 3}))
+    assert tried == {"client_0": 1, "client_1": tries, "client_2": 1}
+    assert state.is_completed() == (tries == 2)
+    assert tries == 2 or f"client_1: {'PermissionError: ' * isinstance(error, OSError)}{error}" in state.message
 
 
 def test_a_client_without_images_is_skipped_and_not_counted_in_the_quorum(tiny_root: Path, tmp_path: Path) -> None:
