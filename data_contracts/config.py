@@ -224,6 +224,27 @@ class EvaluationConfig(Section):
         return tuple(sorted({*value, 0.05}))
 
 
+class DecisionConfig(Section):
+    """From score to decision: the threshold comes from normal training images alone."""
+
+    target_false_alarm_rate: float = Field(
+        0.05, gt=0, lt=1, description="share of good images that may be called defective"
+    )
+    blocks: int = Field(
+        10,
+        ge=0,
+        le=1000,
+        description="parts of each client's images, in time order, that are scored out of fold; 0: none",
+    )
+
+    @field_validator("blocks")
+    @classmethod
+    def _more_than_one(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("1 block leaves nothing to score it with; give 2 or more, or 0 for no thresholds")
+        return value
+
+
 class RuntimeConfig(Section):
     """Where and how it runs; none of this changes a result, save `device` and `threads` in the last bits."""
 
@@ -253,6 +274,7 @@ class ExperimentConfig(Section):
     upload: UploadConfig = UploadConfig()
     aggregation: AggregationConfig = AggregationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    decision: DecisionConfig = DecisionConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
     @model_validator(mode="before")

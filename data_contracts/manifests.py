@@ -18,6 +18,7 @@ ArtifactKind = Literal[
     "client_upload",
     "client_provenance",
     "memory_bank",
+    "calibration_scores",
     "anomaly_maps",
     "image_scores",
     "metrics_table",

@@ -21,6 +21,42 @@ class MetricValues(BaseModel):
     n_defective: int = 0
 
 
+class ThresholdResult(BaseModel):
+    """A threshold from normal training images, what it promises, and what came of it on test images.
+
+    All rates in [0, 1]; an image is called defective when its score is above the threshold.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    threshold: float | None = None
+    target_rate: float | None = Field(None, description="false-alarm rate that was asked for")
+    nominal_rate: float | None = Field(None, description="expected false-alarm rate if test is like training")
+    upper_bound: float | None = Field(
+        None, description="one-sided bound of the false-alarm rate of this threshold; null: too few normal images"
+    )
+    confidence: float = 0.95
+    n_calibration: int = 0
+    note: str = ""
+    false_alarms: int = 0
+    n_good: int = 0
+    realised_rate: float | None = None
+    realised_ci95: tuple[float, float] | None = None
+    excess_p_value: float | None = Field(
+        None, description="chance of so many false alarms or more if test is like training; small: drift"
+    )
+    found: int = 0
+    n_defective: int = 0
+    found_rate: float | None = None
+    found_ci95: tuple[float, float] | None = None
+
+
+class Decision(ThresholdResult):
+    """The threshold of a category, and those of each client's own normal images."""
+
+    by_client: dict[str, ThresholdResult] = {}
+
+
 class CategoryMetrics(MetricValues):
     """One category, also split by defect name, test folder and defect group."""
 
@@ -29,6 +65,7 @@ class CategoryMetrics(MetricValues):
     by_group: dict[str, MetricValues] = {}
     ci95: dict[str, tuple[float, float] | None] = {}
     auc_spro_weighted: dict[str, float | None] | None = Field(None, description="with evaluation.defect_weights")
+    decision: Decision | None = Field(None, description="with calibration scores")
     bad_saturation_channels: int = Field(0, description="channels whose saturation area came out as 0 and counts as 1")
 
 

@@ -129,6 +129,17 @@ class ScoringSettings(Settings):
         )
 
 
+class CalibrationSettings(Settings):
+    """How a client scores its own normal images out of fold."""
+
+    blocks: int
+    scoring: ScoringSettings
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> CalibrationSettings:
+        return cls(blocks=config.decision.blocks, scoring=ScoringSettings.of(config))
+
+
 class EvaluationSettings(Settings):
     """What is measured."""
 

@@ -62,6 +62,15 @@ IMAGE_SCORES = pa.schema(
     ]
 )
 
+CALIBRATION_SCORES = pa.schema(
+    [
+        ("client_id", pa.string()),
+        ("category", pa.string()),
+        ("block", pa.int64()),  # images of one block were scored without each other's rows
+        ("score", pa.float64()),  # of a normal training image; which one stays with the client
+    ]
+)
+
 METRICS = pa.schema(
     [
         ("subset", pa.string()),  # all | development | report (halves of the test set)

@@ -11,6 +11,7 @@ from prefect.states import Completed, Failed
 from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import IndexedDataset, MeasuredCategory
 from data_contracts.stages import BackboneSettings, EvaluationSettings
+from flows.calibration import calibrate
 from flows.rounds import Federation, train
 from flows.running import located, place_of, refuse_what_is_not_built, submit, task_runner
 from flows.steps import Run, index_and_validate, measure_banks, partition_images
@@ -48,6 +49,8 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         publish_clients(partition, federation.uploads, federation.failed, place)
         if federation.problem:
             return Failed(message=federation.problem)
+        with run.clock.stage("calibrate"):
+            calibration = calibrate(runner, config, federation.uploads, run.features, federation.banks, place)
         scored, measured = measure_banks(run, indexed, federation.banks, backbone)
         result = finish_run(
             config,
@@ -60,6 +63,7 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
             federation.banks,
             scored,
             measured,
+            calibration,
             run.features,
             run.clock.timings_s,
             place,

@@ -2,7 +2,8 @@
 
 config.yaml, environment.json, metrics.json (all of test), metrics_development.json and metrics_report.json (its
 halves), metrics.parquet, curves.parquet, scores.parquet, partition.parquet, partition_stats.json, validation.json,
-validation.txt, manifests.json, banks/<bank>.npz, model.json, report.html; maps/ where asked for.
+validation.txt, calibration.parquet (out-of-fold scores of normal training images), manifests.json, banks/<bank>.npz,
+model.json, report.html; maps/ where asked for.
 """
 
 from __future__ import annotations
@@ -34,15 +35,16 @@ from data_contracts.manifests import (
 from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument, RoundSummary
 from data_contracts.rounds import FederationRound, download_bytes
 from data_contracts.stages import BackboneSettings
-from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS
+from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES, METRICS
 from data_contracts.validation import ValidationReport
-from pipeline_lib.artifact_store import ArtifactStore, write_file
+from pipeline_lib.artifact_store import ArtifactStore, sha256_of_file, write_file
 from pipeline_lib.config_files import write_config
 from pipeline_lib.evaluation import SUBSETS, metrics_document
 from pipeline_lib.hardware import describe_environment, peak_rss_mb
 from pipeline_lib.metrics import metrics_table
 from pipeline_lib.validation import render_validation_text
 
+CALIBRATION_FILE = "calibration.parquet"
 METRICS_FILES = {"all": "metrics.json", "development": "metrics_development.json", "report": "metrics_report.json"}
 
 
@@ -180,6 +182,7 @@ def write_run_directory(
     scored: Sequence[ScoredCategory],
     measured: Sequence[MeasuredCategory],
     documents: Mapping[str, MetricsDocument],
+    calibration: pd.DataFrame | None = None,
 ) -> None:
     """Write everything but the report. Files that exist are replaced, each whole."""
     out.mkdir(parents=True, exist_ok=True)
@@ -205,6 +208,13 @@ def write_run_directory(
         "backbone": backbone.model_dump(mode="json"),
         "banks": {bank.bank: {"file": f"banks/{safe_name(bank.bank)}.npz", **bank.model_dump()} for bank in banks},
     }
+    if calibration is not None:
+        write_table_file(out / CALIBRATION_FILE, [calibration], CALIBRATION_SCORES)
+        model["calibration"] = {
+            "file": CALIBRATION_FILE,
+            "sha256": sha256_of_file(out / CALIBRATION_FILE),
+            "target_false_alarm_rate": config.decision.target_false_alarm_rate,
+        }
     write_json_file(out / "model.json", model)
 
 

@@ -26,9 +26,9 @@ from data_contracts.manifests import (
 from data_contracts.results import MetricsDocument
 from data_contracts.rounds import FederationRound
 from data_contracts.stages import BackboneSettings, Place
-from data_contracts.tables import CURVES, IMAGE_SCORES
+from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
 from data_contracts.validation import ValidationReport
-from pipeline_lib import report, result_tables, round_files, run_directory, saved_maps, store_retention
+from pipeline_lib import decisions, report, result_tables, round_files, run_directory, saved_maps, store_retention
 from pipeline_lib.artifact_store import ArtifactStore, write_file
 from pipeline_lib.hardware import describe_environment
 from tasks.caching import manifests_in
@@ -52,6 +52,7 @@ def finish_run(
     banks: list[BankManifest],
     scored: list[ScoredCategory],
     measured: list[MeasuredCategory],
+    calibration: list[Manifest],
     features: list[Manifest],
     timings_s: dict[str, float],
     place: Place,
@@ -81,8 +82,11 @@ def finish_run(
     warnings = result_tables.run_warnings(indexed, backbone, failed, partition.skipped_clients, incidents or [])
     documents = run_directory.build_documents(config, measured, store, federation, timings_s, warnings)
     round_files.fill_round_means(documents, measured_rounds or [], store)
+    scores = _joined(store, [category.scores for category in scored], IMAGE_SCORES)
+    calibrated = _joined(store, calibration, CALIBRATION_SCORES)
+    decisions.add_decisions(documents, calibrated, scores, config.decision.target_false_alarm_rate)
     run_directory.write_run_directory(
-        out, store, config, backbone, indexed, validation, partition, banks, scored, measured, documents
+        out, store, config, backbone, indexed, validation, partition, banks, scored, measured, documents, calibrated
     )
     _save_maps(config, out / MAPS, indexed, scored, store)
     round_files.write_rounds(out, store, rounds or [])
@@ -93,7 +97,7 @@ def finish_run(
         environment=describe_environment(),
         documents=documents,
         curves=_joined(store, [category.curves for category in measured], CURVES),
-        scores=_joined(store, [category.scores for category in scored], IMAGE_SCORES),
+        scores=scores,
         validation=ValidationReport.model_validate(store.read_json(validation)),
         banks=banks,
         partition_stats=store.read_json(partition.stats),
@@ -118,7 +122,9 @@ def finish_run(
             ]
         )
     )
-    store_retention.register_run(store, uuid.uuid4().hex, [*used, metrics, *features], run_directory=str(out))
+    store_retention.register_run(
+        store, uuid.uuid4().hex, [*used, metrics, *calibration, *features], run_directory=str(out)
+    )
     return result
 
 

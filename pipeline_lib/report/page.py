@@ -13,7 +13,7 @@ import yaml
 from markupsafe import Markup
 
 from data_contracts.results import MetricsDocument
-from pipeline_lib.report import facts, tables
+from pipeline_lib.report import decision_table, facts, tables
 from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram
 from pipeline_lib.report.gallery import KINDS, THRESHOLD_TNR, CategoryGallery, good_threshold
 from pipeline_lib.report.record import RunRecord
@@ -70,6 +70,9 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         warnings=facts.quiet_warnings(record),
         intervals=_interval_figures(record.documents),
         overview=[tables.overview(record.documents[half]) for half in _there(record)],
+        decisions=decision_table.decisions(document),
+        decision_notes=decision_table.notes(document),
+        target_rate=f"{100 * record.config.decision.target_false_alarm_rate:g}",
         sections=sections,
         clients=tables.clients(document.federation),
         rounds=tables.rounds(document.federation),

@@ -290,3 +290,31 @@ def test_damaged_images_are_set_aside_and_listed(tiny_root: Path, tmp_path: Path
     state = run(strict)
     assert state.is_failed()
     assert bad.name in str(state.result(raise_on_failure=False))
+
+
+def test_thresholds_come_from_out_of_fold_scores_of_each_client(
+    tiny_root: Path, tmp_path: Path, calls: Counter[str]
+) -> None:
+    values = experiment_values(tiny_root, tmp_path / "store", tmp_path / "run", decision={"blocks": 3})
+    assert run(values).is_completed()
+    scores = pd.read_parquet(tmp_path / "run" / "calibration.parquet")
+    assert scores.groupby("category").size().to_dict() == {"pipe_clip": 9, "tank_screw": 9}
+    assert set(scores.client_id) == {"client_0", "client_1", "client_2"}
+    assert (scores.score > 0).all()  # no image was scored by its own patches
+    decision = metrics(values).categories["pipe_clip"].decision
+    assert decision is not None
+    assert (decision.n_calibration, decision.n_good, decision.n_defective) == (9, 4, 6)
+    assert decision.threshold == pytest.approx(scores[scores.category == "pipe_clip"].score.max())
+    assert decision.upper_bound is None
+    assert "at least 59" in decision.note
+    assert set(decision.by_client) == {"client_0", "client_1", "client_2"}
+    calls.clear()
+    stricter = experiment_values(
+        tiny_root, tmp_path / "store", tmp_path / "b", decision={"blocks": 3, "target_false_alarm_rate": 0.4}
+    )
+    assert run(stricter).is_completed()
+    assert calls == {}  # another rate is another threshold on the same scores
+    other = metrics(stricter).categories["pipe_clip"].decision
+    assert other is not None
+    assert other.threshold is not None
+    assert other.threshold < decision.threshold

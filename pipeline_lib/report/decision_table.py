@@ -1,0 +1,63 @@
+"""The report's table of decisions: thresholds from normal training images, promised and realised rates."""
+
+from __future__ import annotations
+
+from data_contracts.results import MetricsDocument, ThresholdResult
+from pipeline_lib.report.tables import UNDEFINED, Cell, Table, count, measure
+
+DRIFT_P = 0.05
+
+
+def decisions(document: MetricsDocument) -> Table | None:
+    """A row a category, and one for each client where there are several; None without any threshold."""
+    rows = []
+    for name, values in document.categories.items():
+        if values.decision is None:
+            continue
+        rows.append(_row(name, "all clients", values.decision))
+        if len(values.decision.by_client) > 1:
+            rows += [_row(name, client, result) for client, result in values.decision.by_client.items()]
+    columns = (
+        "category", "threshold of", "threshold", "normal images", "nominal rate", "bound, 95 %",
+        "good called defective", "p of drift", "defective found",
+    )  # fmt: skip
+    return Table("Decisions by thresholds from normal training images", columns, tuple(rows), 2) if rows else None
+
+
+def notes(document: MetricsDocument) -> list[str]:
+    """What must be said of each category's threshold."""
+    found = []
+    for name, values in document.categories.items():
+        if values.decision is None:
+            continue
+        if values.decision.note:
+            found.append(f"{name}: {values.decision.note}.")
+        p = values.decision.excess_p_value
+        if p is not None and p < DRIFT_P:
+            found.append(
+                f"{name}: more false alarms than the training images explain (p = {p:.2g}): the test images differ "
+                "from them. Take normal images of the present into the bank, or set the threshold on recent ones."
+            )
+    return found
+
+
+def _row(category: str, scope: str, result: ThresholdResult) -> tuple[Cell, ...]:
+    p = result.excess_p_value
+    return (
+        Cell(category),
+        Cell(scope),
+        Cell(UNDEFINED if result.threshold is None else f"{result.threshold:.4g}"),
+        count(result.n_calibration),
+        measure(result.nominal_rate),
+        Cell("none") if result.upper_bound is None else measure(result.upper_bound),
+        _share(result.realised_rate, result.realised_ci95, result.false_alarms, result.n_good),
+        Cell(UNDEFINED) if p is None else Cell(f"{p:.2g}", mark="drift" if p < DRIFT_P else ""),
+        _share(result.found_rate, result.found_ci95, result.found, result.n_defective),
+    )
+
+
+def _share(rate: float | None, interval: tuple[float, float] | None, number: int, n: int) -> Cell:
+    if rate is None:
+        return Cell(UNDEFINED)
+    cell = measure(rate, interval)
+    return Cell(cell.text, f"{number} of {n}: {cell.small}")
