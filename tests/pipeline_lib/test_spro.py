@@ -15,9 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.errors import ImageError
-from pipeline_lib import spro
 from pipeline_lib.ground_truth import DefectChannel
-from pipeline_lib.spro import WHOLE, EvaluationImage, PixelEvaluation, SubsetKey, evaluate_pixels
+from pipeline_lib.spro import (
+    WHOLE,
+    EvaluationImage,
+    PixelEvaluation,
+    SubsetKey,
+    areas,
+    defective_images,
+    evaluate_pixels,
+    normal_pixels,
+)
 from tests.reference_spro import reference_area, reference_curve, reference_pixel_auroc
 
 GOLDEN = Path(os.environ.get("FEDPATCH_GOLDEN", Path(__file__).parents[3] / "shared" / "golden")) / "spro"
@@ -93,9 +101,9 @@ def test_equals_brute_force(seed: int, levels: int | None) -> None:
 
 
 def test_batches_and_second_loading_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spro, "KEPT_BYTES", 300)
-    monkeypatch.setattr(spro, "BATCH_PX", 90)
-    monkeypatch.setattr(spro, "CHUNK_KEYS", 5)
+    monkeypatch.setattr(defective_images, "KEPT_BYTES", 300)
+    monkeypatch.setattr(normal_pixels, "BATCH_PX", 90)
+    monkeypatch.setattr(areas, "CHUNK_KEYS", 5)
     maps, channels = random_case(5, levels=4, n=12)
     result = evaluate_pixels(make_images(maps, channels), fpr_limits=LIMITS, subsets_of=by_defect, grid_scores=20)
     assert_equals_reference(result, maps, channels)
@@ -126,8 +134,8 @@ def test_equals_the_official_evaluator(case: dict[str, Any]) -> None:
     for limit, expected in case["expected_auc_spro"].items():
         assert result[WHOLE].auc_spro[float(limit)] == pytest.approx(expected, abs=3e-4)
     assert len(result) == 1 + len(case["expected_auc_spro_per_defect"])
-    for name, areas in case["expected_auc_spro_per_defect"].items():
-        for limit, expected in areas.items():
+    for name, by_limit in case["expected_auc_spro_per_defect"].items():
+        for limit, expected in by_limit.items():
             assert result["defect", name].auc_spro[float(limit)] == pytest.approx(expected, abs=3e-4)
 
 
@@ -207,13 +215,18 @@ def test_weights_of_zero_leave_the_weighted_mean_undefined() -> None:
 
 def test_more_pixels_than_32_bits_hold() -> None:
     keys = np.array([0.5, 1.5], np.float32)
-    counts = spro._NormalCounts(keys, keys[:0], n_images=0)
-    counts.n_px[frozenset()] = 2**32 - 2
-    counts.above[frozenset()] = np.array([2**32 - 2, 7], np.uint32)
-    counts.at[frozenset()] = np.array([0, 3], np.uint32)
-    counts.add(frozenset(), np.array([1.0, 1.5, 2.0, 0.0], np.float32))
+    subset: SubsetKey = ("defect", "a")
+    counts = normal_pixels.NormalCounts(keys, {subset: np.array([1], np.int32)}, keys[:0], n_images=0)
+    assert counts.good is not None
+    for part in (counts.whole, counts.good):
+        part.n_px = 2**32 - 2
+        part.above[:], part.at[:] = [2**32 - 2, 7], [0, 3]
+    counts.add(frozenset(), np.array([1.0, 1.5], np.float32))
+    counts.add(frozenset([WHOLE, subset]), np.array([2.0, 0.0], np.float32))
     above, at, n_normal = counts.of_subset(WHOLE)
     assert (above.tolist(), at.tolist(), n_normal) == ([2**32 + 1, 8], [0, 4], 2**32 + 2)
+    above, at, n_normal = counts.of_subset(subset)
+    assert (above.tolist(), at.tolist(), n_normal) == ([8], [4], 2**32 + 2)
 
 
 def test_errors_name_the_image() -> None:
@@ -243,3 +256,36 @@ def test_memory_is_bounded() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40e6
+
+
+@pytest.mark.slow
+def test_400_maps_of_1000_x_750_pixels_within_2_gb() -> None:
+    """12 defects in 5 folders and 2 groups, a tenth of each defective image marked: 15 million marked pixels."""
+    base = np.random.default_rng(0).random((750, 1000), dtype=np.float32)
+    mask = np.zeros((750, 1000), bool)
+    mask[:250, :300] = True
+
+    def image(number: int) -> EvaluationImage:
+        bad = number % 2
+        return EvaluationImage(
+            image_id=str(number),
+            category="cat",
+            folder=f"folder{number % 5}" if bad else "good",
+            label_index=bad,
+            sha256="",
+            score=0.0,
+            load_map=lambda: base * np.float32(1 + number / 1e4),
+            load_channels=lambda: [DefectChannel(f"defect{number % 12}", mask, 75_000)],
+        )
+
+    def subsets(image: EvaluationImage, channel: DefectChannel) -> list[SubsetKey]:
+        number = int(image.image_id)
+        return [("defect", channel.defect_name), ("folder", image.folder), ("group", str(number % 3 // 2))]
+
+    images = [image(number) for number in range(400)]
+    tracemalloc.start()
+    result = evaluate_pixels(images, fpr_limits=LIMITS, subsets_of=subsets, grid_scores=200)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.by_subset[WHOLE].n_channels == 200
+    assert peak < 2e9
