@@ -24,6 +24,7 @@ ArtifactKind = Literal[
     "metrics_table",
     "metrics_document",
     "curves",
+    "image_sample",
     "report",
 ]
 
@@ -121,7 +122,7 @@ class ScoredCategory(BaseModel):
 
 
 class MeasuredCategory(BaseModel):
-    """What `measure_category` returns: metrics by half of the test set, as a table, and the curves."""
+    """What `measure_category` returns: metrics by half of the test set, a table, curves, the images' counts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -129,6 +130,7 @@ class MeasuredCategory(BaseModel):
     metrics: Manifest
     table: Manifest
     curves: Manifest
+    sample: Manifest | None = Field(None, description="per-image counts, from which paired intervals are made")
 
 
 class ExperimentResult(BaseModel):

@@ -16,6 +16,7 @@ import pandas as pd
 from data_contracts.errors import DatasetError, ImageError
 from data_contracts.results import CategoryMetrics, MetricsDocument
 from data_contracts.stages import EvaluationSettings
+from pipeline_lib.bootstrap import ImageSample
 from pipeline_lib.client_tables import category_test_table
 from pipeline_lib.dataset_index import index_dataset
 from pipeline_lib.ground_truth import DefectChannel, MaskError, category_defects, read_mask_channels
@@ -38,6 +39,7 @@ class CategoryEvaluation:
     table: pd.DataFrame  # schema METRICS
     curves: pd.DataFrame  # schema CURVES
     warnings: list[str]
+    sample: ImageSample  # of all of test
 
 
 def stored_maps(
@@ -122,11 +124,11 @@ def evaluate_category(
         metrics[subset] = result.metrics
         tables.append(metrics_table({category: result.metrics}, subset=subset))
         if subset == "all":
-            curves = result.curves
+            curves, sample = result.curves, result.sample
             warnings += [
                 f"{image_id} has no usable mask: left out of the pixel metrics" for image_id in result.unmasked
             ]
-    return CategoryEvaluation(category, metrics, pd.concat(tables, ignore_index=True), curves, warnings)
+    return CategoryEvaluation(category, metrics, pd.concat(tables, ignore_index=True), curves, warnings, sample)
 
 
 def metrics_document(
