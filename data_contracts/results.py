@@ -113,7 +113,7 @@ class FederationSummary(BaseModel):
     failed_clients: dict[str, str] = Field({}, description="client -> why nothing of it is in the banks")
     refused_uploads: dict[str, str] = Field({}, description="client -> why the server refused an upload of it")
     skipped_clients: list[str] = []
-    bank_rows: int = 0
+    bank_rows: int = Field(0, description="of all banks; local_only: of each category's bank, mean over clients")
     bank_rows_by_category: dict[str, int] = {}
     rounds: list[RoundSummary] = Field([], description="empty for one round")
 
@@ -131,6 +131,9 @@ class MetricsDocument(BaseModel):
     categories: dict[str, CategoryMetrics] = {}
     mean: MetricValues = MetricValues()
     federation: FederationSummary = FederationSummary()
+    local_clients: dict[str, dict[str, CategoryMetrics]] = Field(
+        {}, description="local_only: client -> category -> what it scores alone; `categories` are means over clients"
+    )
     timings_s: dict[str, float] = {}
     peak_rss_mb: float | None = None
     warnings: list[str] = []

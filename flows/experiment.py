@@ -12,8 +12,9 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import IndexedDataset, MeasuredCategory
 from data_contracts.stages import BackboneSettings, EvaluationSettings
 from flows.calibration import calibrate
+from flows.local import measure_alone, without_upload
 from flows.rounds import Federation, train
-from flows.running import located, place_of, refuse_what_is_not_built, submit, task_runner
+from flows.running import located, place_of, submit, task_runner
 from flows.steps import Run, index_and_validate, measure_banks, partition_images
 from tasks.data import resolve_backbone
 from tasks.reporting import finish_run, publish_clients, publish_results
@@ -35,11 +36,13 @@ def federated_experiment(config: ExperimentConfig) -> Any:
 
 def run_experiment(config: ExperimentConfig) -> str | State[Any]:
     """The steps of one experiment, inside a flow run. Returns the result as JSON, or a state that says what failed."""
-    refuse_what_is_not_built(config)
     place = place_of(config)
     config = located(config, place)
     with task_runner(config.runtime) as runner:
         run = Run(config, place, runner)
+        is_alone = config.federated.mode == "local_only"
+        if is_alone:
+            run = without_upload(run)
         backbone = submit(
             runner, resolve_backbone, model=config.model, preprocessing=config.preprocessing, seed=config.seed
         ).result()
@@ -50,8 +53,10 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         if federation.problem:
             return Failed(message=federation.problem)
         with run.clock.stage("calibrate"):
-            calibration = calibrate(runner, config, federation.uploads, run.features, federation.banks, place)
-        scored, measured = measure_banks(run, indexed, federation.banks, backbone)
+            delivered = [] if is_alone else federation.uploads
+            calibration = calibrate(runner, config, delivered, run.features[: len(delivered)], federation.banks, place)
+        local = measure_alone(run, indexed, federation, backbone) if is_alone else []
+        scored, measured = ([], []) if is_alone else measure_banks(run, indexed, federation.banks, backbone)
         result = finish_run(
             config,
             backbone,
@@ -71,6 +76,7 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
             measured_rounds=_test_earlier_rounds(run, indexed, federation, backbone),
             refused=federation.refused,
             incidents=federation.incidents,
+            local=local,
         )
         publish_results(result, place)
     text = result.model_dump_json()

@@ -86,7 +86,11 @@ class Federation:
 def refuse_rounds_without_cover(run: Run) -> None:
     """Raise ConfigError for several rounds with a selection that cannot take into account what is covered."""
     config = run.config
-    if config.federated.num_rounds > 1 and config.model.subsampling != "kcenter":
+    if (
+        config.federated.mode == "federated"
+        and config.federated.num_rounds > 1
+        and config.model.subsampling != "kcenter"
+    ):
         raise ConfigError(
             f"federated.num_rounds is {config.federated.num_rounds}, but model.subsampling {config.model.subsampling} "
             "cannot select what is not covered yet; set it to kcenter, or num_rounds to 1"
@@ -94,7 +98,7 @@ def refuse_rounds_without_cover(run: Run) -> None:
 
 
 def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federation:
-    """All rounds. Ends early, with `problem`, when too few clients deliver in one."""
+    """All rounds; for clients that train alone one, without banks. Ends early, with `problem`, without a quorum."""
     refuse_rounds_without_cover(run)
     config = run.config
     num_rounds = config.federated.num_rounds if config.federated.mode == "federated" else 1
@@ -112,7 +116,7 @@ def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federat
             causes = {**failed, **{client: refused[client] for client in sorted(gone)}}
             federation.causes |= causes
             federation.problem = quorum_problem(
-                min_clients=config.federated.min_clients if config.federated.mode == "federated" else 1,
+                min_clients=1 if config.federated.mode == "centralized" else config.federated.min_clients,
                 n_clients=len(partition.clients),
                 n_delivered=len(delivered),
                 causes=causes,
@@ -120,7 +124,8 @@ def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federat
             )
             if federation.problem:
                 return federation
-            banks = _aggregate(run, federation.accepted, number, num_rounds, backbone)
+            is_alone = config.federated.mode == "local_only"
+            banks = [] if is_alone else _aggregate(run, federation.accepted, number, num_rounds, backbone)
         federation.rounds.append(_state(number, partition, sent, delivered, failed, refused, banks))
     run.features += [features[client.client_id].result() for client in federation.uploads]
     return federation

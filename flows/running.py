@@ -49,12 +49,6 @@ def place_of(config: ExperimentConfig) -> Place:
     )
 
 
-def refuse_what_is_not_built(config: ExperimentConfig) -> None:
-    """Raise ConfigError for settings that are part of the configuration but that the flow does not carry out yet."""
-    if config.federated.mode == "local_only":
-        raise ConfigError("federated.mode: local_only is not available yet; accepts centralized and federated")
-
-
 def located(config: ExperimentConfig, place: Place) -> ExperimentConfig:
     """The configuration as it goes into the run directory: with the data set and the store that were used."""
     dataset = config.dataset.model_copy(update={"root": place.data_root})

@@ -63,6 +63,16 @@ def client_rows(federation: FederationSummary) -> list[dict[str, Any]]:
     return rows
 
 
+def local_rows(document: MetricsDocument) -> list[dict[str, Any]]:
+    """A row a client and category of clients that train alone, worst AUC-sPRO first within a category."""
+    rows = []
+    for category in document.categories:
+        found = [(name, own[category]) for name, own in document.local_clients.items() if category in own]
+        found.sort(key=lambda item: item[1].auc_spro.get(HEADLINE_LIMIT) or 0.0)
+        rows += [{"client": name, **_row(category, values, values.ci95)} for name, values in found]
+    return rows
+
+
 def round_rows(federation: FederationSummary) -> list[dict[str, Any]]:
     """A row a round: who delivered, what travelled, what is covered, and what the banks score after it."""
     return [

@@ -84,7 +84,7 @@ def federation_summary(
             train_images=sum(upload.n_images for upload in first),
             patches=sum(upload.n_patches for upload in first),
             coreset_rows=sum(upload.rows for upload in sent),
-            upload_bytes=sum(upload.size_bytes for upload in sent),
+            upload_bytes=0 if mode == "local_only" else sum(upload.size_bytes for upload in sent),
             raw_image_bytes=sum(upload.raw_image_bytes for upload in first),
             covering_radius=max((u.covering_radius for u in sent if u.round == sent[-1].round), default=None),
             raw_pixel_bytes=(pixel_bytes or {}).get(client.client_id, 0),

@@ -13,6 +13,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from data_contracts.config import ExperimentConfig
+from data_contracts.local import LocalClient
 from data_contracts.manifests import (
     BankManifest,
     ClientUploads,
@@ -28,7 +29,16 @@ from data_contracts.rounds import FederationRound
 from data_contracts.stages import BackboneSettings, Place
 from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
 from data_contracts.validation import ValidationReport
-from pipeline_lib import decisions, report, result_tables, round_files, run_directory, saved_maps, store_retention
+from pipeline_lib import (
+    decisions,
+    local_results,
+    report,
+    result_tables,
+    round_files,
+    run_directory,
+    saved_maps,
+    store_retention,
+)
 from pipeline_lib.artifact_store import ArtifactStore, write_file
 from pipeline_lib.hardware import describe_environment
 from tasks.caching import manifests_in
@@ -61,11 +71,12 @@ def finish_run(
     measured_rounds: list[list[MeasuredCategory]] | None = None,
     refused: dict[str, str] | None = None,
     incidents: list[str] | None = None,
+    local: list[LocalClient] | None = None,
 ) -> ExperimentResult:
     """Write the run directory, with the report.
 
     `measured_rounds`: what the banks of all rounds but the last scored; `incidents`: what is missing of clients that
-    are in the banks.
+    are in the banks; `local`: clients that train alone, in place of `banks`, `scored` and `measured`.
     """
     store = open_store(place)
     out = (config.runtime.out or run_directory.default_run_directory(config.name)).expanduser().absolute()
@@ -85,6 +96,9 @@ def finish_run(
     scores = _joined(store, [category.scores for category in scored], IMAGE_SCORES)
     calibrated = _joined(store, calibration, CALIBRATION_SCORES)
     decisions.add_decisions(documents, calibrated, scores, config.decision.target_false_alarm_rate)
+    if local:
+        local_results.fill_local_results(documents, local, store)
+        local_results.write_local_files(out, store, local)
     run_directory.write_run_directory(
         out, store, config, backbone, indexed, validation, partition, banks, scored, measured, documents, calibrated
     )
@@ -114,14 +128,8 @@ def finish_run(
         experiment=config.name, run_directory=str(out), metrics=metrics, banks=tuple(banks), failed_clients=failed
     )
     run_directory.write_json_file(out / "result.json", result.model_dump(mode="json"))
-    used = list(
-        manifests_in(
-            [
-                m.model_dump()
-                for m in (indexed, validation, partition, *uploads, *banks, *scored, *measured, *(rounds or []))
-            ]
-        )
-    )
+    parts = (indexed, validation, partition, *uploads, *banks, *scored, *measured, *(rounds or []), *(local or []))
+    used = list(manifests_in([part.model_dump() for part in parts]))
     store_retention.register_run(
         store, uuid.uuid4().hex, [*used, metrics, *calibration, *features], run_directory=str(out)
     )
@@ -186,6 +194,12 @@ def publish_results(result: ExperimentResult, place: Place) -> None:
         table=result_tables.metric_rows(document),
         description=f"{document.experiment}: metrics in per cent with 95 % intervals, on all test images.",
     )
+    if document.local_clients:
+        create_table_artifact(
+            key="local-clients",
+            table=result_tables.local_rows(document),
+            description="What each client scores alone, in per cent, on all test images.",
+        )
     if document.federation.rounds:
         create_table_artifact(
             key="rounds",

@@ -84,6 +84,7 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
     federated, document = config.federated, record.document
     uploads = federated.mode != "centralized"
     clients = f", {len(document.federation.clients)} clients delivered, {federated.partitioning}" if uploads else ""
+    encoding = f"{config.upload.codec}, noise {config.upload.noise_sigma:g}"
     window = f"{backbone.neighborhood_size}x{backbone.neighborhood_size}"
     peak = document.peak_rss_mb
     facts = {
@@ -95,7 +96,7 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         "weights SHA-256": backbone.weights_sha256,
         "normalization": f"mean {_numbers(backbone.mean)}, standard deviation {_numbers(backbone.std)}",
         "coreset": f"{config.model.subsampling}, {100 * config.model.coreset_percentage:g} % of the patches",
-        "upload": f"{config.upload.codec}, noise {config.upload.noise_sigma:g}" if uploads else "nothing is uploaded",
+        "upload": encoding if federated.mode == "federated" else "nothing is uploaded",
         "aggregation": f"{config.aggregation.strategy}, bank {config.aggregation.bank_scope}",
         "search": f"{config.inference.search}, image score {config.inference.image_score}",
         "Python": str(environment.get("python") or "unknown"),

@@ -30,7 +30,8 @@ CAPTIONS = {
 MODES = {
     "centralized": "All training images lie in one place; nothing is uploaded. This is the baseline.",
     "federated": "Training images stay with the clients; each sends rows of features, which are merged into the banks.",
-    "local_only": "Every client trains on its own images alone; nothing is merged.",
+    "local_only": "Every client trains on its own images alone; nothing is merged or sent. "
+    "Figures of a category are means over the clients that have images of it.",
 }
 
 
@@ -75,6 +76,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         target_rate=f"{100 * record.config.decision.target_false_alarm_rate:g}",
         sections=sections,
         clients=tables.clients(document.federation),
+        local_clients=tables.local_clients(document),
         rounds=tables.rounds(document.federation),
         client_categories=tables.client_categories(record.partition_stats),
         banks=tables.banks(record.banks),

@@ -172,6 +172,25 @@ def clients(federation: FederationSummary) -> Table:
     return Table("Clients: what each had and sent", columns, tuple(rows), text_columns=2)
 
 
+def local_clients(document: MetricsDocument) -> Table | None:
+    """A row a client and category: what each scores with its own images alone; None for other modes."""
+    rows = tuple(
+        (
+            Cell(name),
+            Cell(category),
+            measure(values.image_auroc, values.ci95.get("image_auroc")),
+            measure(values.image_ap),
+            measure(values.auc_spro.get(HEADLINE_LIMIT), values.ci95.get(f"auc_spro_{HEADLINE_LIMIT}")),
+            count(values.n_good),
+            defective_count(values),
+        )
+        for name, categories in document.local_clients.items()
+        for category, values in categories.items()
+    )
+    columns = ("client", "category", "image AUROC", "image AP", f"AUC-sPRO@{HEADLINE_LIMIT}", "good", "defective")
+    return Table("Each client alone, all of test", columns, rows, text_columns=2) if rows else None
+
+
 def rounds(federation: FederationSummary) -> Table | None:
     """A row a round: what travelled, what is covered, what the banks then score; None for one round."""
     rows = tuple(

@@ -8,7 +8,7 @@ import pytest
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
-from flows.running import located, place_of, refuse_what_is_not_built
+from flows.running import located, place_of
 
 
 def test_the_configuration_comes_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,10 +28,3 @@ def test_without_a_data_set_the_error_says_what_to_do(monkeypatch: pytest.Monkey
     monkeypatch.delenv("FEDPATCH_DATASET", raising=False)
     with pytest.raises(ConfigError, match=r"dataset\.root: not given.*FEDPATCH_DATASET"):
         place_of(ExperimentConfig())
-
-
-@pytest.mark.parametrize("federated", [{"mode": "local_only"}])
-def test_settings_that_the_flow_does_not_carry_out_are_refused(federated: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="not available yet"):
-        refuse_what_is_not_built(ExperimentConfig.model_validate({"federated": federated}))
-    refuse_what_is_not_built(ExperimentConfig())

@@ -1,0 +1,96 @@
+"""Results of clients that each train alone: a table by client and category, and the mean over clients.
+
+A category's figures are the means over the clients that have images of it; such a mean has no interval over images of
+its own, each client has. Files: clients/<client>/banks/, scores.parquet, curves.parquet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from data_contracts.local import LocalClient
+from data_contracts.results import CategoryMetrics, FederationSummary, MetricsDocument, MetricValues
+from data_contracts.tables import CURVES, IMAGE_SCORES
+from pipeline_lib.artifact_store import ArtifactStore
+from pipeline_lib.metrics import mean_metrics
+from pipeline_lib.run_directory import copy_artifact, read_categories, safe_name, write_table_file
+
+CLIENTS_DIRECTORY = "clients"
+ByClient = dict[str, dict[str, CategoryMetrics]]  # client -> category -> metrics
+
+
+def fill_local_results(
+    documents: Mapping[str, MetricsDocument], clients: Sequence[LocalClient], store: ArtifactStore
+) -> None:
+    """Set categories, mean and `local_clients` of the documents (subset -> document) from what each client scored."""
+    read = {client.client_id: read_categories(client.measured, store) for client in clients}
+    warnings = list(dict.fromkeys(warning for _, found in read.values() for warning in found))
+    for subset, document in documents.items():
+        by_client: ByClient = {name: by_subset[subset] for name, (by_subset, _) in read.items()}
+        names = sorted({category for categories in by_client.values() for category in categories})
+        document.local_clients = by_client
+        document.categories = {
+            name: mean_over_clients([found[name] for found in by_client.values() if name in found]) for name in names
+        }
+        document.mean = mean_metrics(document.categories.values())
+        document.warnings = [*document.warnings, *warnings]
+        document.federation = _with_banks(document.federation, clients)
+
+
+def mean_over_clients(values: Sequence[CategoryMetrics]) -> CategoryMetrics:
+    """Mean of one category's figures over clients; all clients were measured on the same test images."""
+    mean = CategoryMetrics(**_mean(values).model_dump())
+    mean.bad_saturation_channels = max(value.bad_saturation_channels for value in values)
+    for split in ("by_defect", "by_folder", "by_group"):
+        groups = {group for value in values for group in getattr(value, split)}
+        found = {
+            group: _mean([getattr(value, split)[group] for value in values if group in getattr(value, split)])
+            for group in sorted(groups)
+        }
+        setattr(mean, split, found)
+    return mean
+
+
+def _mean(values: Sequence[MetricValues]) -> MetricValues:
+    return MetricValues(
+        image_auroc=_mean_of(value.image_auroc for value in values),
+        image_ap=_mean_of(value.image_ap for value in values),
+        pixel_auroc=_mean_of(value.pixel_auroc for value in values),
+        auc_spro=_mean_by_key(values, lambda value: value.auc_spro),
+        tpr_at_tnr=_mean_by_key(values, lambda value: value.tpr_at_tnr),
+        n_good=values[0].n_good,
+        n_defective=values[0].n_defective,
+    )
+
+
+def _mean_by_key(
+    values: Sequence[MetricValues], pick: Callable[[MetricValues], dict[str, float | None]]
+) -> dict[str, float | None]:
+    return {key: _mean_of(pick(value).get(key) for value in values) for key in pick(values[0])}
+
+
+def _mean_of(values: Iterable[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
+def _with_banks(federation: FederationSummary, clients: Sequence[LocalClient]) -> FederationSummary:
+    rows: dict[str, list[int]] = {}
+    for client in clients:
+        for bank in client.banks:
+            rows.setdefault(bank.bank, []).append(bank.rows)
+    by_bank = {bank: round(sum(counts) / len(counts)) for bank, counts in sorted(rows.items())}
+    return federation.model_copy(update={"bank_rows_by_category": by_bank, "bank_rows": sum(by_bank.values())})
+
+
+def write_local_files(out: Path, store: ArtifactStore, clients: Sequence[LocalClient]) -> None:
+    """Banks, scores and curves of each client."""
+    for client in clients:
+        place = out / CLIENTS_DIRECTORY / safe_name(client.client_id)
+        for bank in client.banks:
+            copy_artifact(store, bank, place / "banks" / f"{safe_name(bank.bank)}.npz")
+        scores = [store.read_table(category.scores) for category in client.scored]
+        write_table_file(place / "scores.parquet", scores, IMAGE_SCORES)
+        curves = [store.read_table(category.curves) for category in client.measured]
+        write_table_file(place / "curves.parquet", curves, CURVES)
