@@ -19,6 +19,9 @@ class MetricValues(BaseModel):
     )
     n_good: int = 0
     n_defective: int = 0
+    ci95: dict[str, tuple[float, float] | None] = Field(
+        default_factory=dict, description="95 % intervals of image_auroc and auc_spro_0.05; empty without a bootstrap"
+    )
 
 
 class ThresholdResult(BaseModel):
@@ -63,7 +66,6 @@ class CategoryMetrics(MetricValues):
     by_defect: dict[str, MetricValues] = {}
     by_folder: dict[str, MetricValues] = {}
     by_group: dict[str, MetricValues] = {}
-    ci95: dict[str, tuple[float, float] | None] = {}
     auc_spro_weighted: dict[str, float | None] | None = Field(None, description="with evaluation.defect_weights")
     decision: Decision | None = Field(None, description="with calibration scores")
     bad_saturation_channels: int = Field(0, description="channels whose saturation area came out as 0 and counts as 1")

@@ -34,6 +34,15 @@ class ImageCounts:
     n_normal_px: np.ndarray  # int64 (image,)
     n_channels: np.ndarray  # int64 (image,)
 
+    def of_images(self, positions: np.ndarray) -> ImageCounts:
+        """The counts of some of the images."""
+        return ImageCounts(
+            self.normal_above[positions],
+            self.spro_sum[positions],
+            self.n_normal_px[positions],
+            self.n_channels[positions],
+        )
+
 
 @dataclass(frozen=True)
 class ImageSample:

@@ -11,12 +11,13 @@ import pandas as pd
 
 from data_contracts.results import CategoryMetrics, MetricValues
 from data_contracts.tables import CURVES, METRICS
-from pipeline_lib.bootstrap import GRID_SCORES, ImageSample, confidence_intervals
+from pipeline_lib.bootstrap import GRID_SCORES, HEADLINE_FPR_LIMIT, ImageSample, confidence_intervals
 from pipeline_lib.ground_truth import DefectChannel
 from pipeline_lib.image_metrics import image_metrics, precision_recall, roc
 from pipeline_lib.spro import WHOLE, EvaluationImage, PixelMetrics, SubsetKey, evaluate_pixels
 
 DEFECT, FOLDER, GROUP = "defect", "folder", "group"
+HEADLINE = f"auc_spro_{HEADLINE_FPR_LIMIT}"
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,31 @@ def compute_metrics(
     labels = np.array([image.label_index for image in images], np.int64)
     scores = np.array([image.score for image in images], np.float64)
 
+    def sample_of(key: SubsetKey, chosen: np.ndarray) -> ImageSample:
+        counts = pixels.counts.get(key)
+        ids = tuple(images[i].image_id for i in chosen)
+        return ImageSample(ids, labels[chosen], scores[chosen], counts and counts.of_images(chosen))
+
+    sample = sample_of(WHOLE, np.arange(len(images)))
+    ci95 = confidence_intervals(sample, resamples=bootstrap, rng=rng)
+    split_seed = int(rng.integers(2**63))  # one for all splits: equal ones, such as a defect and its folder, stay equal
+
     def values(key: SubsetKey) -> MetricValues:
         chosen = np.flatnonzero([label == 0 or i in members[key] for i, label in enumerate(labels)])
         found = pixels.by_subset.get(key, PixelMetrics.undefined(fpr_limits))
-        return _metric_values(labels[chosen], scores[chosen], found)
+        split_rng = np.random.default_rng(split_seed)
+        intervals = confidence_intervals(sample_of(key, chosen), resamples=bootstrap, rng=split_rng)
+        return _metric_values(labels[chosen], scores[chosen], found, intervals)
 
     def split(scope: str) -> dict[str, MetricValues]:
         return {name: values((kind, name)) for kind, name in sorted(members) if kind == scope}
 
     whole = pixels.by_subset[WHOLE]
-    sample = ImageSample(tuple(image.image_id for image in images), labels, scores, pixels.counts)
     metrics = CategoryMetrics(
-        **_metric_values(labels, scores, whole).model_dump(),
+        **_metric_values(labels, scores, whole, ci95).model_dump(),
         by_defect=split(DEFECT),
         by_folder=split(FOLDER),
         by_group=split(GROUP),
-        ci95=confidence_intervals(sample, resamples=bootstrap, rng=rng),
         auc_spro_weighted=_limit_keys(whole.auc_spro_weighted) if whole.has_weights else None,
         bad_saturation_channels=whole.bad_saturation_channels,
     )
@@ -88,7 +98,10 @@ def compute_metrics(
 
 
 def mean_metrics(categories: Iterable[MetricValues]) -> MetricValues:
-    """The mean over categories of what is defined; the numbers of images are sums."""
+    """The mean over categories of what is defined; the numbers of images are sums.
+
+    Its intervals follow from the categories' own, see `mean_interval`.
+    """
     every = list(categories)
 
     def by_key(pick: Callable[[MetricValues], dict[str, float | None]]) -> dict[str, float | None]:
@@ -103,7 +116,31 @@ def mean_metrics(categories: Iterable[MetricValues]) -> MetricValues:
         tpr_at_tnr=by_key(lambda values: values.tpr_at_tnr),
         n_good=sum(values.n_good for values in every),
         n_defective=sum(values.n_defective for values in every),
+        ci95={
+            key: mean_interval([(value, values.ci95.get(key)) for values, value in found if value is not None])
+            for key, found in {
+                "image_auroc": [(values, values.image_auroc) for values in every],
+                HEADLINE: [(values, values.auc_spro.get(str(HEADLINE_FPR_LIMIT))) for values in every],
+            }.items()
+            if any(values.ci95 for values in every)
+        },
     )
+
+
+def mean_interval(found: Sequence[tuple[float, tuple[float, float] | None]]) -> tuple[float, float] | None:
+    """95 % interval of the mean of independent values, each (value, its own 95 % interval).
+
+    The distances to the ends add up in squares, below and above apart (Zou and Donner 2008, Statistics in Medicine
+    27:1693, eq. 3): test images of different categories are resampled independently. None without values, and where one
+    has no interval.
+    """
+    if not found or any(interval is None for _, interval in found):
+        return None
+    mean = float(np.mean([value for value, _ in found]))
+    below = [value - interval[0] for value, interval in found if interval is not None]
+    above = [interval[1] - value for value, interval in found if interval is not None]
+    n = len(found)
+    return max(0.0, mean - float(np.linalg.norm(below)) / n), min(1.0, mean + float(np.linalg.norm(above)) / n)
 
 
 def metrics_table(
@@ -115,9 +152,9 @@ def metrics_table(
         rows += _rows(metrics, subset, "category", category, "", metrics.ci95, metrics.auc_spro_weighted)
         for scope, split in ((DEFECT, metrics.by_defect), (FOLDER, metrics.by_folder), (GROUP, metrics.by_group)):
             for group, values in split.items():
-                rows += _rows(values, subset, scope, category, group)
+                rows += _rows(values, subset, scope, category, group, values.ci95)
     if mean is not None:
-        rows += _rows(mean, subset, "mean", "", "")
+        rows += _rows(mean, subset, "mean", "", "", mean.ci95)
     frame = pd.DataFrame(rows, columns=METRICS.names)
     numbers = ["fpr_limit", "value", "ci_low", "ci_high"]
     return frame.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(["n_good", "n_defective"], "int64"))
@@ -147,7 +184,12 @@ def _image_subsets(
     return frozenset({(FOLDER, image.folder)} | ({(GROUP, group)} if group is not None else set()))
 
 
-def _metric_values(labels: np.ndarray, scores: np.ndarray, pixels: PixelMetrics) -> MetricValues:
+def _metric_values(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    pixels: PixelMetrics,
+    ci95: Mapping[str, tuple[float, float] | None],
+) -> MetricValues:
     of_images = image_metrics(labels, scores)
     return MetricValues(
         image_auroc=of_images.auroc,
@@ -157,6 +199,7 @@ def _metric_values(labels: np.ndarray, scores: np.ndarray, pixels: PixelMetrics)
         tpr_at_tnr=_limit_keys(of_images.tpr_at_tnr),
         n_good=of_images.n_good,
         n_defective=of_images.n_defective,
+        ci95=dict(ci95),
     )
 
 

@@ -24,7 +24,7 @@ def per_cent(value: float | None, interval: tuple[float, float] | None = None) -
 def metric_rows(document: MetricsDocument) -> list[dict[str, Any]]:
     """A row a category and one for their mean: AUROC and AUC-sPRO@0.05 in per cent with intervals, and counts."""
     rows = [_row(name, values, values.ci95) for name, values in document.categories.items()]
-    return [*rows, _row("mean", document.mean, {})]
+    return [*rows, _row("mean", document.mean, document.mean.ci95)]
 
 
 def _row(name: str, values: MetricValues, ci95: dict[str, tuple[float, float] | None]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Approximate 95 % intervals from counts alone, for the splits of a category, which are not bootstrapped."""
+"""Approximate 95 % intervals from counts alone, for AUROC and rates of the splits of a category."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def overview(document: MetricsDocument) -> Table:
         *(f"TPR at TNR {100 * float(rate):.0f}" for rate in TNRS), "good", "defective",
     )  # fmt: skip
     rows = [_overview_row(name, values, values.ci95) for name, values in document.categories.items()]
-    rows.append(_overview_row("mean of categories", document.mean, {}))
+    rows.append(_overview_row("mean of categories", document.mean, document.mean.ci95))
     return Table(f"By category, {HALVES[document.subset]}", columns, tuple(rows), emphasized_last=True)
 
 
@@ -135,7 +135,7 @@ def _split_row(scope: str, name: str, values: MetricValues) -> tuple[Cell, ...]:
         Cell(scope),
         measure(auroc, interval),
         measure(values.image_ap),
-        measure(values.auc_spro.get(HEADLINE_LIMIT)),
+        measure(values.auc_spro.get(HEADLINE_LIMIT), values.ci95.get(f"auc_spro_{HEADLINE_LIMIT}")),
         measure(values.auc_spro.get("0.3")),
         measure(values.pixel_auroc),
         *(_caught(values, rate, with_interval=True) for rate in TNRS),

@@ -1,4 +1,4 @@
-"""The figures: from the counts of normal pixels at each key to areas, curves and the bootstrap's table."""
+"""The figures: from the counts of normal pixels at each key to areas and curves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline_lib.bootstrap import ImageCounts
 from pipeline_lib.image_metrics import thin_curve
 from pipeline_lib.spro.defective_images import MarkedChannel
 from pipeline_lib.spro.records import SproCurve
@@ -97,18 +96,3 @@ def curve_of(keys: np.ndarray, above: np.ndarray, at: np.ndarray, steps: np.ndar
     fpr[-1], spro[-1], threshold[-1] = 1.0, total[-1], np.nan
     kept = thin_curve(fpr, spro, points=CURVE_POINTS)
     return SproCurve(fpr[kept], spro[kept], threshold[kept])
-
-
-def image_counts(
-    channels: Sequence[MarkedChannel], grid: np.ndarray, grid_above: np.ndarray, n_normal_px: np.ndarray
-) -> ImageCounts:
-    """What a bootstrap over images needs, by image."""
-    spro_sum = np.zeros(grid_above.shape)
-    n_channels = np.zeros(len(spro_sum), np.int64)
-    for channel in channels:
-        found = np.empty(2 * len(grid))
-        found[0::2] = len(channel.top) - np.searchsorted(channel.top, grid, side="right")
-        found[1::2] = len(channel.top) - np.searchsorted(channel.top, grid, side="left")
-        spro_sum[channel.image] += found / channel.saturation_area_px
-        n_channels[channel.image] += 1
-    return ImageCounts(grid_above, spro_sum, n_normal_px, n_channels)

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline_lib.bootstrap import score_grid
+from pipeline_lib.bootstrap import ImageCounts
 from pipeline_lib.ground_truth import DefectChannel
-from pipeline_lib.spro.areas import area_under_roc, areas_up_to, curve_of, distinct, image_counts, lifts
+from pipeline_lib.spro.areas import area_under_roc, areas_up_to, curve_of, distinct, lifts
+from pipeline_lib.spro.bootstrap_counts import bootstrap_grids, image_counts
 from pipeline_lib.spro.defective_images import Collected, collect
 from pipeline_lib.spro.normal_pixels import NormalCounts, count_normal
 from pipeline_lib.spro.records import WHOLE, EvaluationImage, PixelEvaluation, PixelMetrics, SubsetKey
@@ -28,7 +29,8 @@ def evaluate_pixels(
 
     A subset is measured on the good images and the images with one of its channels: the mean is over its channels,
     false positives are pixels that no channel of any subset marks, and the positives of pixel AUROC are the pixels
-    that its own channels mark. `grid_scores` above 0 also counts for the bootstrap, over all channels.
+    that its own channels mark. `grid_scores` above 0 also counts for the bootstrap, on a grid of that many scores over
+    all channels and of `SPLIT_GRID_SCORES` for each subset.
     Maps of good images are loaded once, those of defective ones once or (beyond 256 MiB of them) twice; memory is
     bounded by that, one batch and about 50 bytes a marked pixel, whatever the number of subsets.
 
@@ -37,22 +39,24 @@ def evaluate_pixels(
     collected = collect(images, subsets_of, pixel_auroc=pixel_auroc)
     unmasked = [images[i].image_id for i in sorted(collected.unmasked)]
     if not collected.channels:
-        return PixelEvaluation({WHOLE: PixelMetrics.undefined(fpr_limits)}, collected.subsets, unmasked, None)
+        return PixelEvaluation({WHOLE: PixelMetrics.undefined(fpr_limits)}, collected.subsets, unmasked, {})
     scores = collected.marked[WHOLE] if pixel_auroc else [channel.top for channel in collected.channels]
     keys = distinct(np.concatenate(scores))
     same = _subsets_with_the_same_channels(collected)
     places = {subset: _places(keys, collected, subset, pixel_auroc) for subset in same if subset != WHOLE}
-    grid = keys[:0]
-    if grid_scores:
-        grid = keys[score_grid(lifts(keys, collected.channels, weighted=False), grid_scores)]
-    normal = NormalCounts(keys, places, grid, n_images=len(images))
+    grids = bootstrap_grids(keys, collected, list(same), grid_scores)
+    grid = np.unique(np.concatenate(list(grids.values())))[::-1] if grids else np.zeros(0, np.int64)
+    normal = NormalCounts(keys, places, keys[grid], n_images=len(images))
     count_normal(images, collected, normal)
 
     by_subset: dict[SubsetKey, PixelMetrics] = {}
     for subset, others in same.items():
         found = _measure(subset, collected, normal, fpr_limits, pixel_auroc=pixel_auroc, curve=curve)
         by_subset |= {other: replace(found, curve=None) for other in others} | {subset: found}
-    counts = image_counts(collected.channels, grid, normal.grid_above, normal.n_normal_px) if grid_scores else None
+    counts: dict[SubsetKey, ImageCounts] = {}
+    for subset, own in grids.items():
+        found_counts = image_counts(collected, subset, normal, np.searchsorted(-grid, -own))
+        counts |= dict.fromkeys([subset, *same[subset]], found_counts)
     return PixelEvaluation(by_subset, collected.subsets, unmasked, counts)
 
 

@@ -69,4 +69,4 @@ class PixelEvaluation:
     by_subset: dict[SubsetKey, PixelMetrics]
     image_subsets: list[frozenset[SubsetKey]]  # of each image, by its channels; empty for good ones
     unmasked: list[str]  # defective images without channels: they are left out of all pixel metrics
-    counts: ImageCounts | None
+    counts: dict[SubsetKey, ImageCounts]  # for the bootstrap of each subset; empty without a grid or channels

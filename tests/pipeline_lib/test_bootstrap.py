@@ -57,7 +57,7 @@ def make_images(seed: int, *, n: int = 24, levels: int = 0, shift: float = 1.0) 
 
 
 def make_sample(images: list[EvaluationImage], *, grid_scores: int = 1000) -> ImageSample:
-    counts = evaluate_pixels(images, fpr_limits=LIMITS, grid_scores=grid_scores).counts
+    counts = evaluate_pixels(images, fpr_limits=LIMITS, grid_scores=grid_scores).counts.get(WHOLE)
     labels = np.array([image.label_index for image in images])
     return ImageSample(tuple(i.image_id for i in images), labels, np.array([i.score for i in images]), counts)
 

@@ -11,9 +11,11 @@ import pytest
 
 from data_contracts.results import CategoryMetrics, MetricValues
 from data_contracts.tables import CURVES, METRICS
+from pipeline_lib.bootstrap import ImageSample, resampled_auc_spro
 from pipeline_lib.ground_truth import DefectChannel
-from pipeline_lib.metrics import CategoryResult, compute_metrics, halves, mean_metrics, metrics_table
-from pipeline_lib.spro import EvaluationImage
+from pipeline_lib.metrics import CategoryResult, compute_metrics, halves, mean_interval, mean_metrics, metrics_table
+from pipeline_lib.spro import WHOLE, EvaluationImage, evaluate_pixels
+from pipeline_lib.spro.bootstrap_counts import SPLIT_GRID_SCORES
 from tests.reference_spro import reference_area, reference_curve, reference_pixel_auroc
 
 LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
@@ -163,3 +165,69 @@ def test_halves_go_by_the_first_digit() -> None:
     assert {image.sha256[0] for image in development} == set("02468ace")
     assert {image.sha256[0] for image in report} == set("13579bdf")
     assert len(development) + len(report) == len(images)
+
+
+# --- intervals of splits and means -----------------------------------------------------------------------------------
+
+
+def test_the_counts_of_every_split_give_its_area() -> None:
+    """Also of a defect whose images carry another one too."""
+    images = make_images(n=40)
+    found = evaluate_pixels(
+        images,
+        fpr_limits=LIMITS,
+        subsets_of=lambda image, channel: [("defect", channel.defect_name), ("folder", image.folder)],
+        grid_scores=1000,
+    )
+    labels = np.array([image.label_index for image in images])
+    ids, scores = tuple(image.image_id for image in images), np.array([image.score for image in images])
+    assert set(found.counts) == set(found.by_subset)
+    for subset, counts in found.counts.items():
+        sample = ImageSample(ids, labels, scores, counts)
+        for limit in LIMITS:
+            area = resampled_auc_spro(sample, np.ones((1, len(images))), fpr_limit=limit)
+            assert area is not None
+            tolerance = 0.5 / (1000 if subset == WHOLE else SPLIT_GRID_SCORES)
+            assert area[0] == pytest.approx(found.by_subset[subset].auc_spro[limit], abs=tolerance), subset
+
+
+def test_splits_have_intervals_around_their_values_and_leave_the_wholes_alone() -> None:
+    metrics = compute(make_images(n=40), bootstrap=200).metrics
+    for split in (metrics.by_defect, metrics.by_folder, metrics.by_group):
+        for values in split.values():
+            interval, value = values.ci95["auc_spro_0.05"], values.auc_spro["0.05"]
+            assert interval is not None
+            assert value is not None
+            assert interval[0] - 0.01 <= value <= interval[1] + 0.01
+            assert interval[0] < interval[1]
+    assert metrics.by_defect["scratch"].ci95 != metrics.by_folder["scratches"].ci95
+    assert metrics.by_defect["odd"] == metrics.by_folder["folder_only"]  # the same images and channels
+    table = metrics_table({"cat": metrics})
+    rows = table[(table.scope == "defect") & (table.metric == "auc_spro") & (table.fpr_limit == 0.05)]
+    assert rows.ci_low.notna().all()
+
+
+def test_the_interval_of_a_mean_is_near_that_of_means_of_independent_draws() -> None:
+    rng = np.random.default_rng(0)
+    draws = [rng.beta(a, b, 20_000) for a, b in ((80, 20), (30, 10), (12, 6))]
+    found = []
+    for values in draws:
+        low, high = np.percentile(values, [2.5, 97.5])
+        found.append((float(values.mean()), (float(low), float(high))))
+    expected = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
+    assert mean_interval(found) == pytest.approx(tuple(expected), abs=0.005)
+    assert mean_interval(found[:1]) == pytest.approx(found[0][1])
+
+
+def test_a_mean_without_all_intervals_has_none() -> None:
+    assert mean_interval([]) is None
+    assert mean_interval([(0.5, (0.4, 0.6)), (0.7, None)]) is None
+    several = [compute(make_images(category=name)).metrics for name in ("a", "b")]
+    mean = mean_metrics(several)
+    assert mean.auc_spro["0.05"] is not None
+    for key, value in (("image_auroc", mean.image_auroc), ("auc_spro_0.05", mean.auc_spro["0.05"])):
+        interval = mean.ci95[key]
+        assert interval is not None
+        assert value is not None
+        assert interval[0] <= value <= interval[1]
+    assert mean_metrics([compute(make_images(), bootstrap=0).metrics]).ci95 == {}
