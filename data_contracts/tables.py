@@ -71,6 +71,31 @@ CALIBRATION_SCORES = pa.schema(
     ]
 )
 
+BANK_PROVENANCE = pa.schema(
+    [
+        ("bank_row", pa.int64()),
+        ("image_id", pa.string()),
+        ("patch_index", pa.int64()),  # of that image, row-major
+    ]
+)
+
+DECISIONS = pa.schema(
+    [
+        ("path", pa.string()),
+        ("category", pa.string()),
+        ("score", pa.float64()),  # null where the image is refused
+        ("threshold", pa.float64()),
+        ("decision", pa.string()),  # good | defective; null where refused or without threshold
+        ("reason", pa.string()),  # why it is refused
+        ("note", pa.string()),
+        ("n_regions", pa.int64()),
+        ("area_px", pa.int64()),  # above the threshold
+        ("regions", pa.string()),  # JSON: area_px, box and peak of each
+        ("nearest_normal", pa.string()),  # JSON: with --explain
+        ("picture", pa.string()),  # relative to the output directory
+    ]
+)
+
 METRICS = pa.schema(
     [
         ("subset", pa.string()),  # all | development | report (halves of the test set)

@@ -30,6 +30,7 @@ from data_contracts.stages import BackboneSettings, Place
 from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
 from data_contracts.validation import ValidationReport
 from pipeline_lib import (
+    bank_provenance,
     decisions,
     local_results,
     report,
@@ -102,6 +103,8 @@ def finish_run(
     run_directory.write_run_directory(
         out, store, config, backbone, indexed, validation, partition, banks, scored, measured, documents, calibrated
     )
+    if config.federated.mode == "centralized":
+        bank_provenance.write_bank_provenance(out, store, uploads, banks)
     _save_maps(config, out / MAPS, indexed, scored, store)
     round_files.write_rounds(out, store, rounds or [])
     galleries = _galleries(config, scored, store, place)

@@ -104,6 +104,43 @@ def evaluate(
 
 
 @app.command
+def score(
+    paths: list[Path],
+    /,
+    *,
+    model: Annotated[Path | None, Parameter(help="The run directory, if it is not the first of the paths.")] = None,
+    category: Annotated[str | None, Parameter(help="Of all the images; else a directory's name says it.")] = None,
+    out: Annotated[Path | None, Parameter(name="--out", help="Where table and pictures go.")] = None,
+    watch: Annotated[bool, Parameter(help="Keep scoring what appears in the directory.", negative="")] = False,
+    explain: Annotated[
+        bool, Parameter(help="Show the normal patches most like what is flagged; needs --out.", negative="")
+    ] = False,
+    false_alarm_rate: Annotated[float | None, Parameter(help="Instead of the rate of the run.")] = None,
+    threshold: Annotated[float | None, Parameter(help="Instead of the threshold of the run.")] = None,
+    json_: Json = False,
+) -> None:
+    """Score new images with a trained run: RUN_DIR, then images or directories.
+
+    Good or defective, by a threshold from the run's normal training images. With --out: decisions.csv,
+    decisions.parquet and pictures. Images that do not fit are refused, with the reason.
+
+    Examples: fedpatch score runs/first new_images --out scored;
+    fedpatch score runs/first camera --category pipe_clip --watch --json
+    """
+    from flows.cli import scoring
+
+    opened, images = scoring.open_model(model, paths, false_alarm_rate, threshold)
+    if explain and out is None:
+        fail("--explain draws pictures: say where they go with --out")
+    if watch and len(images) != 1:
+        fail("--watch takes one directory")
+    if watch:
+        scoring.watch_folder(opened, images[0], category, out, explain=explain, as_json=json_)
+    else:
+        scoring.score_images(opened, images, category, out, explain=explain, as_json=json_)
+
+
+@app.command
 def partition(config: Path, /, *, out: Out, set_: Set = None, json_: Json = False) -> None:
     """Compute a partition of the training images over clients and save it: partition.parquet, partition_stats.json."""
     from flows.cli.datasets import write_partition
