@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ def colour_scale(decision: ImageDecision) -> Scale:
 
 
 def write_pictures(out: Path, decision: ImageDecision, patches: Sequence[PatchExplanation] = ()) -> str:
-    """<name>.png (image, heat map, overlay), <name>.overlay.png (regions outlined with their area), and
+    """<name>.jpg (image, heat map, overlay), <name>.overlay.jpg (regions outlined with their area), and
     <name>.explained.png where there are explanations; returns the first one's path relative to `out`."""
     assert decision.pixels is not None
     assert decision.anomaly_map is not None
@@ -74,9 +75,9 @@ def write_pictures(out: Path, decision: ImageDecision, patches: Sequence[PatchEx
         ground_truth=None,
         panel_px=min(PANEL_PX, max(decision.pixels.shape)),
     )
-    relative = f"{PICTURES}/{stem}.png"
-    write_file(out / relative, png_bytes(panels))
-    write_file(out / PICTURES / f"{stem}.overlay.png", png_bytes(outlined_regions(decision, scale)))
+    relative = f"{PICTURES}/{stem}.jpg"
+    write_file(out / relative, _jpeg_bytes(panels))
+    write_file(out / PICTURES / f"{stem}.overlay.jpg", _jpeg_bytes(outlined_regions(decision, scale)))
     if patches:
         write_file(out / PICTURES / f"{stem}.explained.png", png_bytes(explanation_picture(decision, list(patches))))
     return relative
@@ -99,6 +100,12 @@ def outlined_regions(decision: ImageDecision, scale: Scale) -> Image.Image:
         draw.rectangle((x, y, x + right + 4, y + bottom + 4), fill=(16, 24, 24))
         draw.text((x + 2, y + 1), text, fill=OUTLINE)
     return picture
+
+
+def _jpeg_bytes(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
 
 
 def picture_stem(decision: ImageDecision) -> str:

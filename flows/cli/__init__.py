@@ -150,6 +150,24 @@ def partition(config: Path, /, *, out: Out, set_: Set = None, json_: Json = Fals
 
 
 @dataset_app.command
+def acquire(
+    *,
+    category: Annotated[list[str] | None, Parameter(help="Only these.", negative="")] = None,
+    out: Annotated[Path, Parameter(name="--out", help="Where the data set goes.")],
+    keep_archives: Annotated[bool, Parameter(help="Keep the zip files.", negative="")] = False,
+    base_url: Annotated[str | None, Parameter(help="A mirror that has <category>.zip.")] = None,
+    json_: Json = False,
+) -> None:
+    """Download AutoVI from Zenodo (4 GB, or some categories), check it and unpack it; goes on where it was interrupted.
+
+    Example: fedpatch dataset acquire --category pipe_clip --category pipe_staple --out data/autovi
+    """
+    from flows.cli.datasets import acquire_dataset
+
+    acquire_dataset(out, category, base_url, keep_archives=keep_archives, as_json=json_)
+
+
+@dataset_app.command
 def validate(root: Path, /, *, layout: str = "autovi", json_: Json = False) -> None:
     """Check a data set: unreadable images, masks that do not fit, duplicates, counts. Exit status 1 for errors."""
     from flows.cli.datasets import validate_root

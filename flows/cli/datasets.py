@@ -1,4 +1,4 @@
-"""Commands on data sets: partition, dataset validate, stats, synthesize."""
+"""Commands on data sets: partition, dataset acquire, validate, stats, synthesize."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.errors import DatasetError
 from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
-from pipeline_lib import partition, partition_stats, validation
+from pipeline_lib import acquisition, partition, partition_stats, validation
 from pipeline_lib.contact_sheet import contact_sheet
 from pipeline_lib.dataset_index import index_dataset
 from pipeline_lib.seeding import stage_rng
@@ -38,6 +38,30 @@ def write_partition(config: ExperimentConfig, out: Path, *, as_json: bool) -> No
     ]
     print_table(rows, "images of each client")
     print(f"partition: {out / 'partition.parquet'}")
+
+
+def acquire_dataset(
+    out: Path, categories: list[str] | None, base_url: str | None, *, keep_archives: bool, as_json: bool
+) -> None:
+    """Download and unpack AutoVI, category by category; what is there stays."""
+    if not as_json:
+        print(acquisition.LICENSE)
+    states = {}
+    for archive in acquisition.select_archives(categories):
+        with show_progress(f"{archive.category}: bytes", quiet=as_json) as progress:
+            states[archive.category] = acquisition.acquire_category(
+                archive,
+                out,
+                base_url=base_url or acquisition.BASE_URL,
+                keep_archive=keep_archives,
+                progress=progress,
+            )
+        if not as_json:
+            print(f"{archive.category}: {states[archive.category]}")
+    if as_json:
+        print_json({"root": str(out), "license": acquisition.LICENSE, "categories": states})
+    else:
+        print(f"data set: {out}; check it with fedpatch dataset validate {out}")
 
 
 def validate_root(root: Path, layout: Any, *, as_json: bool) -> None:

@@ -64,6 +64,13 @@ def test_the_threshold_follows_the_rate_and_can_be_given(runs: Path) -> None:
     assert open_run_model(runs / "central", threshold=1.5).threshold("pipe_clip") == 1.5
 
 
+def call(arguments: list[str]) -> int:
+    """Exit status of `fedpatch ARGUMENTS`."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    return int(stop.value.code or 0)
+
+
 def size_of(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
         return image.size
@@ -165,7 +172,7 @@ def test_the_command_writes_table_and_pictures_and_prints_json(
 ) -> None:
     test = runs / "data" / "pipe_clip" / "test"
     arguments = ["score", str(runs / "central"), str(test), "--out", str(tmp_path), "--explain", "--json"]
-    main(arguments)
+    assert call(arguments) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found) == len(find_images([test])) == 10
     assert all(set(one) - {"note"} == {"path", "category", "score", "threshold", "decision"} for one in found)
@@ -175,8 +182,8 @@ def test_the_command_writes_table_and_pictures_and_prints_json(
     assert flagged.area_px > 0
     assert json.loads(flagged.regions)[0]["peak_score"] > flagged.threshold * 0.5
     assert json.loads(flagged.nearest_normal)[0]["neighbors"][0]["image_id"].startswith("pipe_clip/train")
-    for ending in (".png", ".overlay.png", ".explained.png"):
-        assert (tmp_path / (flagged.picture.removesuffix(".png") + ending)).is_file()
+    for ending in (".jpg", ".overlay.jpg", ".explained.png"):
+        assert (tmp_path / (flagged.picture.removesuffix(".jpg") + ending)).is_file()
     assert len(pd.read_csv(tmp_path / "decisions.csv")) == 10
 
 
@@ -185,7 +192,7 @@ def test_the_command_names_refused_images_and_what_is_wrong(
 ) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"")
-    main(["score", "--model", str(runs / "federated"), str(bad), str(a_defective_one(runs))])
+    assert call(["score", "--model", str(runs / "federated"), str(bad), str(a_defective_one(runs))]) == 0
     shown = capsys.readouterr()
     assert "1 refused" in shown.out
     assert "threshold from 9 normal images" in shown.out
@@ -198,9 +205,7 @@ def test_the_command_names_refused_images_and_what_is_wrong(
         (["score", str(runs / "federated"), str(bad), "--explain"], "say where they go with --out"),
         (["score", str(runs / "federated"), str(bad), "--false-alarm-rate", "2"], "between 0 and 1"),
     ):
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert stop.value.code == 1
+        assert call(arguments) == 1
         assert message in capsys.readouterr().err
 
 
