@@ -1,14 +1,49 @@
-"""A benchmark: one base experiment and named variations of it."""
+"""A benchmark: one base experiment, named variations of it, products of axes, and seeds."""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from data_contracts.config import ExperimentConfig, Section
+
+Changes = dict[str, Any]
+MAIN_GROUP = "main"
+TWIN_SUFFIX = "centralized"
+
+
+class GroupConfig(Section):
+    """Experiments that belong together: a setting, and every combination of the axes on top of it."""
+
+    set: Changes = Field({}, description="keys that all experiments of the group have")
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        {}, description="key -> its values, such as {federated.num_clients: [3, 5, 10]}"
+    )
+    own_baseline: bool = Field(
+        False,
+        description="compare each experiment with its own centralized twin (same keys, federated.mode: centralized), "
+        "for axes that change the baseline too, such as the backbone",
+    )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment with one seed."""
+
+    experiment: str
+    seed: int
+    config: ExperimentConfig
+
+    @property
+    def name(self) -> str:
+        """For people and directories."""
+        return f"{self.experiment}/seed_{self.seed}"
 
 
 class BenchmarkConfig(Section):
@@ -16,31 +51,102 @@ class BenchmarkConfig(Section):
 
     name: str = Field("benchmark", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
     base: ExperimentConfig = ExperimentConfig()
-    experiments: dict[str, dict[str, Any]] = Field(
-        min_length=1, description="experiment name -> keys that differ, such as {federated.num_clients: 5}"
+    experiments: dict[str, Changes] = Field(
+        {}, description="experiment name -> keys that differ, such as {federated.num_clients: 5}"
+    )
+    groups: dict[str, GroupConfig] = Field({}, description="group name -> its experiments, named <group>-<values>")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(
+        (), description="every experiment runs with each of them; the base's seed alone unless given"
     )
     baseline: str = Field("centralized", description="the experiment that the others are compared with")
+    resamples: int = Field(1000, ge=0, le=20_000, description="of the paired bootstrap; 0 for differences alone")
     out: Path | None = Field(None, description="runs/<name>-<timestamp> unless given; one run directory for each below")
 
     @model_validator(mode="after")
     def _every_experiment_is_valid(self) -> BenchmarkConfig:
-        if self.baseline not in self.experiments:
-            raise ValueError(f"baseline is {self.baseline!r}, which is not among {', '.join(self.experiments)}")
+        names = list(self.changes())
+        if not names:
+            raise ValueError("there is no experiment; give experiments, or groups with axes")
+        if self.baseline not in names:
+            raise ValueError(f"baseline is {self.baseline!r}, which is not among {', '.join(names)}")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("a seed is given twice")
         self.configs()
         return self
 
+    def changes(self) -> dict[str, Changes]:
+        """Experiment name -> the keys that differ from the base. Raises ValueError for a name given twice."""
+        found = dict(self.experiments)
+        for group, settings in self.groups.items():
+            for name, changes in _cells_of(group, settings).items():
+                if name in found:
+                    raise ValueError(f"experiment {name} is there twice; rename group {group}")
+                found[name] = changes
+        return found
+
+    def group_of(self) -> dict[str, str]:
+        """Experiment name -> its group; `main` for the named ones."""
+        named = dict.fromkeys(self.experiments, MAIN_GROUP)
+        return named | {name: group for group, settings in self.groups.items() for name in _cells_of(group, settings)}
+
+    def baselines(self) -> dict[str, str]:
+        """Experiment name -> the experiment that it is compared with."""
+        found = dict.fromkeys(self.changes(), self.baseline)
+        for group, settings in self.groups.items():
+            for name in _cells_of(group, settings) if settings.own_baseline else ():
+                found[name] = name if name.endswith(f"-{TWIN_SUFFIX}") else f"{name}-{TWIN_SUFFIX}"
+        return found
+
     def configs(self) -> dict[str, ExperimentConfig]:
-        """Experiment name -> its whole configuration. Raises ValueError naming the experiment that is not valid."""
+        """Experiment name -> its configuration, with the first seed. Raises ValueError naming one that is not valid."""
         base = self.base.model_dump(mode="json")
         found = {}
-        for name, changes in self.experiments.items():
+        for name, changes in self.changes().items():
             try:
-                found[name] = ExperimentConfig.model_validate({**merge_keys(base, changes), "name": name})
+                values = {**merge_keys(base, changes), "name": name}
+                found[name] = ExperimentConfig.model_validate({**values, "seed": self._seeds()[0]})
             except ValidationError as error:
                 problem = error.errors(include_url=False)[0]
                 key = ".".join(str(part) for part in problem["loc"])
                 raise ValueError(f"experiment {name}: {key}: {problem['msg']}, got {problem['input']!r}") from error
         return found
+
+    def cells(self) -> list[Cell]:
+        """Every experiment with every seed: all experiments of a seed before those of the next."""
+        configs = self.configs()
+        return [
+            Cell(name, seed, config.model_copy(update={"seed": seed}))
+            for seed in self._seeds()
+            for name, config in configs.items()
+        ]
+
+    def directory(self, cell: Cell) -> Path:
+        """Where a cell's run directory lies, below the benchmark's own."""
+        return Path(cell.experiment) / f"seed_{cell.seed}" if len(self._seeds()) > 1 else Path(cell.experiment)
+
+    def _seeds(self) -> tuple[int, ...]:
+        return self.seeds or (self.base.seed,)
+
+
+def _cells_of(group: str, settings: GroupConfig) -> dict[str, Changes]:
+    """Experiment name -> changes, for every combination of a group's axes, with the twins where it has them."""
+    found: dict[str, Changes] = {}
+    for values in itertools.product(*settings.axes.values()):
+        parts = [_label(value, settings.axes[key]) for key, value in zip(settings.axes, values, strict=True)]
+        name = "-".join([group, *parts])
+        changes = {**settings.set, **dict(zip(settings.axes, values, strict=True))}
+        found[name] = changes
+        if settings.own_baseline:
+            found[f"{name}-{TWIN_SUFFIX}"] = {**changes, "federated.mode": "centralized"}
+    return found
+
+
+def _label(value: Any, values: list[Any]) -> str:
+    """A value as part of a name: itself where it is a number or a word, else its place on the axis."""
+    if isinstance(value, list):
+        value = "_".join(str(part) for part in value)
+    text = re.sub(r"[^A-Za-z0-9._]+", "_", str(value)).strip("_")
+    return text if text and len(text) <= 24 else str(1 + values.index(value))
 
 
 def merge_keys(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

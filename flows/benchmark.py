@@ -1,14 +1,17 @@
-"""The benchmark as a flow: every experiment of the matrix, and how each compares with the baseline.
+"""The benchmark as a flow: every experiment of the matrix with every seed, and how each compares with its baseline.
 
-The experiments run one after the other inside this flow run, so that all tasks, and the retry of one that failed, are
-in one place in the UI; what two experiments share is computed once, because artifacts are addressed by content.
+The cells run one after the other inside this flow run, so that all tasks, and the retry of one that failed, are in one
+place in the UI; what two cells share is computed once, because artifacts are addressed by content, and a run that was
+interrupted goes on from what is finished.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from prefect import flow, get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.states import Failed
 
 from data_contracts.benchmark import BenchmarkConfig
@@ -20,23 +23,43 @@ from tasks.comparison import benchmark_directory, publish_comparison
 
 @flow(name="full-benchmark", persist_result=True, result_serializer="json")
 def full_benchmark(config: BenchmarkConfig) -> Any:
-    """Run all experiments; one that fails does not stop the others, but the run is then Failed and can be retried."""
+    """Run all cells; one that fails does not stop the others, but the run is then Failed and can be retried."""
     out = benchmark_directory(config)
-    results: dict[str, ExperimentResult] = {}
+    cells = config.cells()
+    results: dict[str, dict[int, ExperimentResult]] = {}
     failed: dict[str, str] = {}
-    for name, experiment in config.configs().items():
-        runtime = experiment.runtime.model_copy(update={"out": out / name})
-        outcome = _run_one(experiment.model_copy(update={"runtime": runtime}))
+    progress = _Progress(len(cells))
+    for cell in cells:
+        runtime = cell.config.runtime.model_copy(update={"out": out / config.directory(cell)})
+        outcome = _run_one(cell.config.model_copy(update={"runtime": runtime}))
+        name = cell.name if len(cells) > len(config.changes()) else cell.experiment
         if isinstance(outcome, ExperimentResult):
-            results[name] = outcome
+            results.setdefault(cell.experiment, {})[cell.seed] = outcome
         else:
             failed[name] = outcome
             get_run_logger().error("experiment %s failed: %s", name, outcome)
+        progress.advance(name)
     comparison = publish_comparison(config, results, failed, out)
     if failed:
         causes = "; ".join(f"{name}: {cause}" for name, cause in failed.items())
-        return Failed(message=f"{len(failed)} of {len(config.experiments)} experiments failed: {causes}")
+        return Failed(message=f"{len(failed)} of {len(cells)} experiments failed: {causes}")
     return comparison
+
+
+class _Progress:
+    """Cells done and the time that the others may take, in the log and as a bar in the UI."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.started = total, 0, time.monotonic()
+        self.bar = create_progress_artifact(0.0, key="benchmark-progress", description=f"0 of {total} experiments")
+
+    def advance(self, name: str) -> None:
+        self.done += 1
+        left_s = (time.monotonic() - self.started) / self.done * (self.total - self.done)
+        text = f"{self.done} of {self.total} experiments, about {left_s / 60:.0f} min left; last: {name}"
+        get_run_logger().info("experiments: %d of %d", self.done, self.total)
+        get_run_logger().info(text)
+        update_progress_artifact(self.bar, 100.0 * self.done / self.total, description=text)  # type: ignore[arg-type]
 
 
 def _run_one(config: ExperimentConfig) -> ExperimentResult | str:

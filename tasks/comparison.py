@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.manifests import ExperimentResult
-from data_contracts.results import MetricsDocument
-from pipeline_lib import comparison, run_directory
+from pipeline_lib import client_comparison, comparison, ranking, run_directory
+from pipeline_lib.artifact_store import write_file
+
+RANKED_METRIC = "auc_spro_0.05"
+FILES = {"all": "comparison.json", "development": "comparison_development.json", "report": "comparison_report.json"}
 
 
 @task(name="benchmark-directory")
@@ -21,20 +25,38 @@ def benchmark_directory(config: BenchmarkConfig) -> Path:
 
 @task(name="publish-comparison")
 def publish_comparison(
-    config: BenchmarkConfig, results: dict[str, ExperimentResult], failed: dict[str, str], out: Path
+    config: BenchmarkConfig, results: dict[str, dict[int, ExperimentResult]], failed: dict[str, str], out: Path
 ) -> str:
-    """Write comparison.json and show the comparison as a table in the UI. Returns the directory."""
-    documents = {
-        name: MetricsDocument.model_validate_json((Path(r.run_directory) / "metrics.json").read_text(encoding="utf-8"))
-        for name, r in results.items()
-    }
-    rows = comparison.compare(documents, baseline=config.baseline)
-    out.mkdir(parents=True, exist_ok=True)
-    run_directory.write_json_file(out / "comparison.json", rows)
+    """Write the comparison on all of test and on its halves, and show it as a table in the UI. Returns the directory.
+
+    results: experiment -> seed -> result; failed: experiment and seed -> cause.
+    """
+    seed = config.base.seed
+    configs, baselines, groups = config.configs(), config.baselines(), config.group_of()
+    directories = {name: {s: Path(r.run_directory) for s, r in found.items()} for name, found in results.items()}
+    tables: dict[str, pd.DataFrame] = {}
+    for subset, file_name in FILES.items():
+        runs = {
+            name: comparison.read_runs(found, subset=subset, resamples=config.resamples, seed=seed)
+            for name, found in directories.items()
+        }
+        rows = comparison.compare(runs, baselines, groups=groups, resamples=config.resamples, seed=seed)
+        run_directory.write_json_file(out / file_name, rows)
+        tables[file_name.removesuffix(".json")] = pd.DataFrame(rows)
+        if subset == "all":
+            people = comparison.comparison_table(rows, failed)
+            clients = client_comparison.client_rows(runs, configs, baseline=config.baseline)
+            ranked = ranking.rank(runs, RANKED_METRIC, resamples=config.resamples, seed=seed)
+    run_directory.write_json_file(out / "clients.json", clients)
+    run_directory.write_json_file(out / "ranking.json", ranked)
     run_directory.write_json_file(out / "failed.json", failed)
+    tables |= {"clients": pd.DataFrame(clients), "ranking": pd.DataFrame(ranked)}
+    for name, frame in tables.items():
+        write_file(out / "tables" / f"{name}.csv", frame.to_csv(index=False).encode())
     create_table_artifact(
         key="comparison",
-        table=comparison.comparison_table(documents, failed, baseline=config.baseline),
-        description=f"{config.name}: means over categories in per cent, and points against {config.baseline}.",
+        table=people,
+        description=f"{config.name}: means over categories and seeds in per cent; points against the baseline with the "
+        "paired 95 % interval, * where a difference is shown (Holm).",
     )
     return str(out)

@@ -37,6 +37,7 @@ from pipeline_lib import (
     result_tables,
     round_files,
     run_directory,
+    run_samples,
     saved_maps,
     store_retention,
 )
@@ -107,6 +108,7 @@ def finish_run(
         bank_provenance.write_bank_provenance(out, store, uploads, banks)
     _save_maps(config, out / MAPS, indexed, scored, store)
     round_files.write_rounds(out, store, rounds or [])
+    run_samples.write_samples(out, store, measured, local or [])
     galleries = _galleries(config, scored, store, place)
     record = report.RunRecord(
         config=config,

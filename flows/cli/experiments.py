@@ -105,6 +105,7 @@ def run_benchmark(path: Path, overrides: list[str], out: Path | None, *, as_json
     if as_json:
         print_json(json.loads((directory / "comparison.json").read_text(encoding="utf-8")))
         return
-    documents = {name: read_metrics(directory / name) for name in config.experiments}
-    print_table(comparison_table(documents, {}, baseline=config.baseline), f"{config.name}: means over categories")
+    rows = json.loads((directory / "comparison.json").read_text(encoding="utf-8"))
+    print_table(comparison_table(rows, {}), f"{config.name}: means over categories and seeds, all test images")
+    print("(points against the baseline [paired 95 % interval]; * where a difference is shown, Holm-corrected)")
     print(f"comparison: {directory / 'comparison.json'}")

@@ -57,12 +57,14 @@ def show_progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int,
     )
     with Progress(*columns, console=console, transient=True) as progress:
         handler = _ProgressHandler(progress)
-        logger = logging.getLogger("prefect.task_runs")
-        level = logger.level
-        logger.setLevel(logging.INFO)
-        logger.addHandler(handler)
+        loggers = [logging.getLogger(name) for name in ("prefect.task_runs", "prefect.flow_runs")]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.INFO)
+            logger.addHandler(handler)
         try:
             yield lambda done, total: handler.update(title, done, total)
         finally:
-            logger.removeHandler(handler)
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.removeHandler(handler)
+                logger.setLevel(level)

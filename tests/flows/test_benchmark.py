@@ -38,6 +38,50 @@ def test_every_experiment_is_compared_with_the_baseline(tiny_root: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("prefect_server")
+def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they_have_alone(
+    tiny_root: Path, tmp_path: Path
+) -> None:
+    base = experiment_values(tiny_root, tmp_path / "store", tmp_path / "unused", federated={"num_clients": 2})
+    config = BenchmarkConfig.model_validate(
+        {
+            "base": base,
+            "experiments": {
+                "centralized": {"federated.mode": "centralized"},
+                "alone": {"federated.mode": "local_only"},
+            },
+            "groups": {"codec": {"axes": {"upload.codec": ["float32", "float16"]}}},
+            "seeds": [1, 2],
+            "resamples": 50,
+            "out": tmp_path / "bench",
+        }
+    )
+    state: Any = full_benchmark(config, return_state=True)
+    assert state.is_completed()
+    out = tmp_path / "bench"
+    for name in ("comparison.json", "comparison_development.json", "comparison_report.json"):
+        rows = {(row["experiment"], row["metric"]): row for row in json.loads((out / name).read_text())}
+        assert {key[0] for key in rows} == {"centralized", "alone", "codec-float32", "codec-float16"}
+    rows = {(r["experiment"], r["metric"]): r for r in json.loads((out / "comparison.json").read_text())}
+    float32, float16 = (rows[f"codec-{codec}", "auc_spro_0.05"] for codec in ("float32", "float16"))
+    assert float32["seeds"] == 2
+    assert float32["ci95"][0] <= float32["delta_points"] <= float32["ci95"][1]
+    assert 0 < float16["upload_share_of_image_bytes"] < float32["upload_share_of_image_bytes"]
+    assert float32["download_bytes"] > 0
+    assert rows["centralized", "image_auroc"]["verdict"] == "baseline"
+    assert rows["alone", "image_auroc"]["upload_share_of_image_bytes"] is None
+    clients = json.loads((out / "clients.json").read_text())
+    assert {(row["experiment"], row["client"]) for row in clients} == {
+        (f"codec-{codec}", f"client_{number}") for codec in ("float32", "float16") for number in (0, 1)
+    }
+    one = next(row for row in clients if row["metric"] == "image_auroc")
+    assert one["benefit_points"] == pytest.approx(100 * (one["federated"] - one["local"]), abs=1e-3)
+    ranked = json.loads((out / "ranking.json").read_text())
+    assert ranked[0]["place"] == 1
+    assert (out / "codec-float16" / "seed_2" / "samples" / "pipe_clip.npz").is_file()
+    assert (out / "tables" / "clients.csv").is_file()
+
+
+@pytest.mark.usefixtures("prefect_server")
 def test_one_failing_experiment_does_not_stop_the_others(tiny_root: Path, tmp_path: Path) -> None:
     config = matrix(
         tiny_root,
@@ -61,7 +105,45 @@ def test_wrong_matrices_are_refused_with_their_experiment(tmp_path: Path) -> Non
         load_benchmark(path)
 
 
+def test_groups_multiply_their_axes_and_have_twins() -> None:
+    config = BenchmarkConfig.model_validate(
+        {
+            "experiments": {"centralized": {"federated.mode": "centralized"}},
+            "groups": {
+                "iid": {"set": {"federated.mode": "federated"}, "axes": {"federated.num_clients": [3, 5]}},
+                "ratio": {
+                    "set": {"federated.mode": "federated"},
+                    "axes": {"model.coreset_percentage": [0.01, 0.1]},
+                    "own_baseline": True,
+                },
+            },
+            "seeds": [1, 2],
+        }
+    )
+    names = ["centralized", "iid-3", "iid-5", "ratio-0.01", "ratio-0.01-centralized", "ratio-0.1",
+             "ratio-0.1-centralized"]  # fmt: skip
+    assert list(config.configs()) == names
+    assert config.configs()["iid-5"].federated.num_clients == 5
+    assert config.baselines()["iid-5"] == "centralized"
+    assert config.baselines()["ratio-0.1"] == "ratio-0.1-centralized"
+    assert config.configs()["ratio-0.1-centralized"].federated.mode == "centralized"
+    assert [cell.name for cell in config.cells()][:2] == ["centralized/seed_1", "iid-3/seed_1"]
+    assert len(config.cells()) == 14
+    assert config.group_of()["iid-3"] == "iid"
+    with pytest.raises(ValueError, match="seed is given twice"):
+        BenchmarkConfig.model_validate({"experiments": {"centralized": {}}, "seeds": [1, 1]})
+
+
 def test_the_shipped_matrix_loads_and_set_addresses_its_base() -> None:
     config = load_benchmark(ROOT / "configs" / "benchmark_quick.yaml", ["dataset.root=/data"])
     assert str(config.base.dataset.root) == "/data"
     assert {c.federated.mode for c in config.configs().values()} == {"centralized", "federated"}
+
+
+def test_the_full_matrix_names_at_least_forty_experiments_and_every_mode() -> None:
+    config = load_benchmark(ROOT / "configs" / "benchmark_full.yaml", ["dataset.root=/data"])
+    configs = config.configs()
+    assert len(configs) >= 40
+    assert {c.federated.mode for c in configs.values()} == {"centralized", "federated", "local_only"}
+    assert len(config.cells()) == 3 * len(configs)
+    assert all(baseline in configs for baseline in config.baselines().values())
