@@ -134,6 +134,8 @@ def _cells_of(group: str, settings: GroupConfig) -> dict[str, Changes]:
     for values in itertools.product(*settings.axes.values()):
         parts = [_label(value, settings.axes[key]) for key, value in zip(settings.axes, values, strict=True)]
         name = "-".join([group, *parts])
+        if name in found:
+            raise ValueError(f"group {group} has two experiments named {name}; an axis holds a value twice")
         changes = {**settings.set, **dict(zip(settings.axes, values, strict=True))}
         found[name] = changes
         if settings.own_baseline:
@@ -142,11 +144,10 @@ def _cells_of(group: str, settings: GroupConfig) -> dict[str, Changes]:
 
 
 def _label(value: Any, values: list[Any]) -> str:
-    """A value as part of a name: itself where it is a number or a word, else its place on the axis."""
-    if isinstance(value, list):
-        value = "_".join(str(part) for part in value)
-    text = re.sub(r"[^A-Za-z0-9._]+", "_", str(value)).strip("_")
-    return text if text and len(text) <= 24 else str(1 + values.index(value))
+    """A value as part of a name: itself where it is a short word or number, else its place on the axis, from 1."""
+    parts = value if isinstance(value, list) else [value]
+    text = re.sub(r"[^A-Za-z0-9._]+", "_", "_".join(str(part) for part in parts)).strip("_")
+    return text if text and len(text) <= 32 and not isinstance(value, dict) else str(1 + values.index(value))
 
 
 def merge_keys(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

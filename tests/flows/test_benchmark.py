@@ -130,6 +130,9 @@ def test_groups_multiply_their_axes_and_have_twins() -> None:
     assert [cell.name for cell in config.cells()][:2] == ["centralized/seed_1", "iid-3/seed_1"]
     assert len(config.cells()) == 14
     assert config.group_of()["iid-3"] == "iid"
+    twice = {"iid": {"axes": {"federated.num_clients": [3, 3]}}}
+    with pytest.raises(ValueError, match="two experiments named iid-3"):
+        BenchmarkConfig.model_validate({"experiments": {"centralized": {}}, "groups": twice})
     with pytest.raises(ValueError, match="seed is given twice"):
         BenchmarkConfig.model_validate({"experiments": {"centralized": {}}, "seeds": [1, 1]})
 
