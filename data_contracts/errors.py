@@ -33,3 +33,7 @@ class UploadError(FedpatchError):
 
 class QuorumError(FedpatchError):
     """Fewer clients delivered than `federated.min_clients` asks for."""
+
+
+class ResourceError(FedpatchError):
+    """A run that this machine's memory or disk cannot hold."""

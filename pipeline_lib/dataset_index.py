@@ -46,7 +46,9 @@ _LOOKED_FOR = {
 
 
 @dataclass(frozen=True)
-class _Found:
+class FoundImage:
+    """An image file and where it belongs, before it is read."""
+
     category: str
     split: str
     label: str
@@ -77,17 +79,17 @@ def index_dataset(
     without good training images: in each category, in any of them, or none needed, as `require_train` says.
     """
     root = Path(root)
-    found: list[_Found] = []
+    found: list[FoundImage] = []
     untrained: list[str] = []
     for category, directory in select_categories(root, layout=layout, categories=categories).items():
-        of_category = list(_find_images(category, directory, layout))
+        of_category = list(find_images(category, directory, layout))
         if not any(image.split == "train" for image in of_category):
             wanted = "good" if layout == "folder" else "train/good"
             untrained.append(
                 f"category {category} has no good training images: looked for {', '.join(sorted(IMAGE_SUFFIXES))} "
                 f"files in {directory / wanted}; {directory} holds {_listing(directory)}"
             )
-        found += _thin_out([image for image in of_category if image.split in splits], max_images)
+        found += thin_out([image for image in of_category if image.split in splits], max_images)
     nowhere = not any(image.split == "train" for image in found)
     if untrained and "train" in splits and (require_train == "each" or (require_train == "any" and nowhere)):
         raise DatasetError(untrained[0])
@@ -188,7 +190,7 @@ def _unzipped(directory: Path, layout: Layout) -> Path:
     return inner if _is_category(inner, layout) and not _is_category(directory, layout) else directory
 
 
-def _find_images(category: str, directory: Path, layout: Layout) -> Iterator[_Found]:
+def find_images(category: str, directory: Path, layout: Layout) -> Iterator[FoundImage]:
     """The category's images in the order of the index."""
     by_split: dict[str, dict[str, list[Path]]] = {"train": {}, "test": {}}
     if layout == "folder" and not (directory / "train").is_dir():
@@ -208,13 +210,14 @@ def _find_images(category: str, directory: Path, layout: Layout) -> Iterator[_Fo
             for path in paths:
                 name = path.stem if stems[path.stem] == 1 else path.name
                 masks = mask_files(directory, label, path.stem, layout=layout) if split == "test" else []
-                yield _Found(category, split, label, path, f"{category}/{split}/{label}/{name}", len(masks))
+                yield FoundImage(category, split, label, path, f"{category}/{split}/{label}/{name}", len(masks))
 
 
-def _thin_out(images: list[_Found], max_images: int | None) -> list[_Found]:
+def thin_out(images: list[FoundImage], max_images: int | None) -> list[FoundImage]:
+    """At most `max_images` of each split and label, evenly spaced."""
     if max_images is None:
         return images
-    groups: dict[tuple[str, str], list[_Found]] = {}
+    groups: dict[tuple[str, str], list[FoundImage]] = {}
     for image in images:
         groups.setdefault((image.split, image.label), []).append(image)
     kept = []
@@ -224,7 +227,7 @@ def _thin_out(images: list[_Found], max_images: int | None) -> list[_Found]:
     return kept
 
 
-def _describe(image: _Found, root: Path) -> dict[str, str | int]:
+def _describe(image: FoundImage, root: Path) -> dict[str, str | int]:
     width = height = size = 0
     digest = problem = ""
     try:

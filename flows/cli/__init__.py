@@ -41,7 +41,15 @@ Json = Annotated[bool, Parameter(name="--json", help="Print the result as one JS
 
 
 @app.command
-def run(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = False) -> None:
+def run(
+    config: Path,
+    /,
+    *,
+    set_: Set = None,
+    out: Out = None,
+    json_: Json = False,
+    force: Annotated[bool, Parameter(help="Also where memory or disk may be short.", negative="")] = False,
+) -> None:
     """Run one experiment.
 
     Parameters
@@ -53,8 +61,21 @@ def run(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = Fal
     from pipeline_lib.config_files import load_config
 
     overrides = [*(set_ or []), *([f"runtime.out={json.dumps(str(out.absolute()))}"] if out else [])]
-    outcome = run_and_describe(load_config(config, overrides), quiet=json_)
-    print_experiment(outcome, as_json=json_)
+    settings = load_config(config, overrides)
+    if not force:
+        from flows.cli.planning import refuse_what_does_not_fit
+
+        refuse_what_does_not_fit(settings)
+    print_experiment(run_and_describe(settings, quiet=json_), as_json=json_)
+
+
+@app.command
+def plan(config: Path, /, *, set_: Set = None, json_: Json = False) -> None:
+    """Say what an experiment will make and need, before anything runs: patches, rows, uploads, disk, memory, time."""
+    from flows.cli.planning import print_plan
+    from pipeline_lib.config_files import load_config
+
+    print_plan(load_config(config, set_ or []), as_json=json_)
 
 
 @app.command

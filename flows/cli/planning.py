@@ -1,0 +1,81 @@
+"""Commands before a run: plan, and the check that a run fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_contracts.config import ExperimentConfig
+from data_contracts.errors import ResourceError
+from flows.cli.printing import print_json, print_table
+from flows.running import place_of
+from pipeline_lib.plan import ExperimentPlan, plan_experiment
+from pipeline_lib.resource_bounds import available_memory_bytes, disk_bytes, free_disk_bytes, memory_bytes, shortages
+
+
+def print_plan(config: ExperimentConfig, *, as_json: bool) -> None:
+    """Print what a run will make and need."""
+    from pipeline_lib.stage_times import stage_seconds
+
+    plan = plan_experiment(config, place_of(config).data_root)
+    value = describe(plan) | {"seconds": {name: round(s, 1) for name, s in stage_seconds(plan).items()}}
+    if as_json:
+        print_json(value)
+        return
+    print_table(
+        [{"category": c, **counts} for c, counts in value["categories"].items()], f"{config.name}: images and patches"
+    )
+    print_table([{"client": c, **counts} for c, counts in value["clients"].items()], "clients")
+    sizes = {"disk": value["disk_bytes"], "memory, peak of the stage": value["memory_bytes"]}
+    for title, parts in sizes.items():
+        print_table([{"part": name, "MB at most": round(n / 1e6, 1)} for name, n in parts.items()], title)
+    print_table([{"stage": name, "seconds": s} for name, s in value["seconds"].items()], "rough time, nothing cached")
+    free = free_disk_bytes(_places(config)[0])
+    print(f"disk:   at most {sum(value['disk_bytes'].values()) / 1e9:.2f} GB, {free / 1e9:.1f} GB are free")
+    needed = max(value["memory_bytes"].values())
+    print(f"memory: at most {needed / 1e9:.2f} GB, {available_memory_bytes() / 1e9:.1f} GB are available")
+    for problem in value["does_not_fit"]:
+        print(f"does not fit: {problem}")
+
+
+def refuse_what_does_not_fit(config: ExperimentConfig) -> None:
+    """Raise ResourceError, saying what is short, before a run begins."""
+    plan = plan_experiment(config, place_of(config).data_root)
+    if problems := shortages(plan, _places(config)):
+        raise ResourceError(f"the run would not fit: {'; '.join(problems)}; --force runs it all the same")
+
+
+def describe(plan: ExperimentPlan) -> dict[str, Any]:
+    """The plan as one JSON value; times are left out."""
+    return {
+        "experiment": plan.config.name,
+        "config_hash": plan.config.config_hash(),
+        "dim": plan.dim,
+        "patches": plan.patches,
+        "categories": {
+            category: {
+                "train images": part.images,
+                "train patches": part.patches,
+                "test images": plan.test[category].images if category in plan.test else 0,
+                "test patches": plan.test[category].patches if category in plan.test else 0,
+            }
+            for category, part in plan.train.items()
+        },
+        "clients": {
+            client.client_id: {
+                "images": client.images,
+                "patches": client.patches,
+                "coreset rows": sum(client.coreset_rows.values()),
+                "upload bytes at most": client.upload_bytes,
+            }
+            for client in plan.clients
+        },
+        "bank_rows": plan.bank_rows,
+        "disk_bytes": disk_bytes(plan),
+        "memory_bytes": memory_bytes(plan),
+        "does_not_fit": shortages(plan, _places(plan.config)),
+    }
+
+
+def _places(config: ExperimentConfig) -> list[Path]:
+    return [place_of(config).store]

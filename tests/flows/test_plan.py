@@ -1,0 +1,108 @@
+"""`fedpatch plan` against what a run then makes: counts exact, disk and memory not below what was used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.cli import main
+from pipeline_lib import resource_bounds
+from tests.conftest import experiment_values
+
+SETTINGS: list[dict[str, Any]] = [
+    {"federated": {"mode": "centralized"}},
+    {"federated": {"num_clients": 3}},
+    {"aggregation": {"bank_scope": "global", "oversample_factor": 2.0}, "upload": {"codec": "float16"}},
+    {"aggregation": {"global_bank_size": 7}},
+    {"federated": {"num_clients": 2, "coreset_percentage_by_client": {"client_1": 0.02}}},
+]
+
+
+def call(*arguments: str) -> int:
+    """Exit status of `fedpatch ARGUMENTS`."""
+    try:
+        main(list(arguments))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def write_config(directory: Path, values: dict[str, Any]) -> str:
+    path = directory / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+def tree_bytes(*directories: Path) -> int:
+    """What files take on disk, each inode once."""
+    sizes = {
+        (info.st_dev, info.st_ino): info.st_blocks * 512
+        for directory in directories
+        for path in directory.rglob("*")
+        if path.is_file() and (info := path.stat())
+    }
+    return sum(sizes.values())
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("sections", SETTINGS)
+def test_counts_are_those_of_the_run_and_the_bounds_hold(
+    sections: dict[str, Any], tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, experiment_values(tiny_root, tmp_path / "store", tmp_path / "out", **sections))
+    assert call("plan", config, "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert call("run", config) == 0
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert plan["config_hash"] == found["config_hash"]
+    clients = found["federation"]["clients"]
+    assert plan["clients"].keys() == clients.keys()
+    for name, client in clients.items():
+        planned = plan["clients"][name]
+        assert planned["images"] == client["train_images"]
+        assert planned["patches"] == client["patches"]
+        assert planned["coreset rows"] == client["coreset_rows"]
+        assert client["upload_bytes"] <= planned["upload bytes at most"] <= client["upload_bytes"] + 4096
+    assert plan["bank_rows"] == found["federation"]["bank_rows_by_category"]
+    assert tree_bytes(tmp_path / "store", tmp_path / "out") <= sum(plan["disk_bytes"].values())
+    assert found["peak_rss_mb"] * 2**20 <= max(plan["memory_bytes"].values())
+    assert all(seconds >= 0 for seconds in plan["seconds"].values())
+    assert plan["does_not_fit"] == []
+
+
+def test_a_table_for_people(tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path, experiment_values(tiny_root, tmp_path / "store", tmp_path / "out"))
+    assert call("plan", config) == 0
+    shown = capsys.readouterr().out
+    for words in ("pipe_clip", "client_2", "rough time", "memory: at most", "disk:   at most"):
+        assert words in shown
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [("available_memory_bytes", "GB of memory, 0.0 GB are available"), ("free_disk_bytes", "0.0 GB are free in")],
+)
+def test_a_run_that_would_not_fit_is_refused_first(
+    what: str, words: str, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(resource_bounds, what, lambda *_: 1000)
+    config = write_config(tmp_path, experiment_values(tiny_root, tmp_path / "store", tmp_path / "out"))
+    assert call("run", config) == 1
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("fedpatch: the run would not fit: ")
+    assert words in line
+    assert "--force" in line
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_force_runs_it_all_the_same(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource_bounds, "available_memory_bytes", lambda: 1000)
+    config = write_config(tmp_path, experiment_values(tiny_root, tmp_path / "store", tmp_path / "out"))
+    assert call("run", config, "--force") == 0
+    assert (tmp_path / "out" / "metrics.json").is_file()
