@@ -188,6 +188,27 @@ def acquire(
     acquire_dataset(out, category, base_url, keep_archives=keep_archives, as_json=json_)
 
 
+@dataset_app.command(name="import")
+def import_(
+    *,
+    good: Annotated[Path, Parameter(help="A directory of images of good parts.")],
+    defective: Annotated[Path | None, Parameter(help="A directory of images of defective parts.")] = None,
+    annotations: Annotated[
+        Path | None, Parameter(help="A COCO .json, or a directory of labelme .json or Pascal VOC .xml.")
+    ] = None,
+    category: Annotated[str, Parameter(help="Name of the part.")],
+    out: Annotated[Path, Parameter(name="--out", help="The data set: the category goes below it.")],
+    json_: Json = False,
+) -> None:
+    """Make a category in AutoVI's layout from folders of images and drawn annotations.
+
+    Example: fedpatch dataset import --good ok --defective nok --annotations labelme --category bracket --out data
+    """
+    from flows.cli.datasets import import_images
+
+    import_images(good, defective, annotations, category, out, as_json=json_)
+
+
 @dataset_app.command
 def validate(root: Path, /, *, layout: str = "autovi", json_: Json = False) -> None:
     """Check a data set: unreadable images, masks that do not fit, duplicates, counts. Exit status 1 for errors."""
@@ -197,11 +218,23 @@ def validate(root: Path, /, *, layout: str = "autovi", json_: Json = False) -> N
 
 
 @dataset_app.command
-def stats(root: Path, /, *, layout: str = "autovi", json_: Json = False) -> None:
+def stats(
+    root: Path,
+    /,
+    *,
+    layout: str = "autovi",
+    normalization: Annotated[
+        bool, Parameter(help="Mean and std of each colour over the training images instead.", negative="")
+    ] = False,
+    json_: Json = False,
+) -> None:
     """Count images by category, split and defect folder."""
-    from flows.cli.datasets import dataset_stats
+    from flows.cli import datasets
 
-    dataset_stats(root, layout, as_json=json_)
+    if normalization:
+        datasets.normalization_statistics(root, layout, as_json=json_)
+    else:
+        datasets.dataset_stats(root, layout, as_json=json_)
 
 
 @dataset_app.command

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from data_contracts.config import ExperimentConfig
+from data_contracts.config import ExperimentConfig, PreprocessingConfig
 from data_contracts.errors import DatasetError
 from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
 from pipeline_lib import acquisition, partition, partition_stats, validation
+from pipeline_lib.annotations import Annotations, read_annotations
 from pipeline_lib.contact_sheet import contact_sheet
+from pipeline_lib.dataset_import import import_category
 from pipeline_lib.dataset_index import index_dataset
+from pipeline_lib.preprocessing import collect_normalization_statistics
 from pipeline_lib.seeding import stage_rng
 from pipeline_lib.synthetic import synthesize_dataset
 
@@ -62,6 +66,45 @@ def acquire_dataset(
         print_json({"root": str(out), "license": acquisition.LICENSE, "categories": states})
     else:
         print(f"data set: {out}; check it with fedpatch dataset validate {out}")
+
+
+def import_images(
+    good: Path, defective: Path | None, annotations: Path | None, category: str, out: Path, *, as_json: bool
+) -> None:
+    """Make a category from folders and annotations; what was set aside is named."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", category):
+        raise DatasetError(f"--category is {category!r}; it may hold letters, digits, dots, hyphens and underscores")
+    if annotations is not None and defective is None:
+        raise DatasetError("--annotations are of defective images: give --defective too")
+    found = read_annotations(annotations) if annotations is not None else Annotations()
+    result = import_category(good, defective, found, out / category)
+    if as_json:
+        print_json(
+            {"directory": str(result.directory), "images": result.images, "masks": result.channels,
+             "problems": result.problems}
+        )  # fmt: skip
+        return
+    print_table([{"folder": name, "images": count} for name, count in result.images.items()], category)
+    print_table([{"defect": name, "masks": count} for name, count in result.channels.items()], "masks")
+    for problem in result.problems:
+        print(f"warning: {problem}")
+    print(f"category: {result.directory}; check it with fedpatch dataset validate {out}")
+
+
+def normalization_statistics(root: Path, layout: Any, *, as_json: bool) -> None:
+    """Mean and standard deviation of each colour over the training images, for preprocessing.mean and std."""
+    index = index_dataset(root, layout=layout)
+    chosen = index[(index.split == "train") & (index.problem == "")]
+    values = {}
+    for category, rows in chosen.groupby("category", sort=True):
+        width, height = PreprocessingConfig().size(str(category))
+        mean, std = collect_normalization_statistics([root / path for path in rows.path], width, height)
+        values[str(category)] = {"mean": [round(v, 4) for v in mean], "std": [round(v, 4) for v in std]}
+    if as_json:
+        print_json(values)
+        return
+    print_table([{"category": c, "mean": str(v["mean"]), "std": str(v["std"])} for c, v in values.items()], str(root))
+    print("A pretrained backbone does best with its own values; set preprocessing.mean and std only to try others.")
 
 
 def validate_root(root: Path, layout: Any, *, as_json: bool) -> None:
