@@ -156,6 +156,16 @@ def _downloads(document: MetricsDocument) -> int:
     return sum(client.download_bytes for client in document.federation.clients.values())
 
 
+def total_timings(runs: Mapping[str, ExperimentRuns]) -> dict[str, float]:
+    """Stage -> wall time in seconds over all runs."""
+    total: dict[str, float] = {}
+    for own in runs.values():
+        for document in own.documents.values():
+            for stage, seconds in document.timings_s.items():
+                total[stage] = total.get(stage, 0.0) + seconds
+    return total
+
+
 def comparison_table(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> list[dict[str, Any]]:
     """A row an experiment for people: means in per cent, points against its baseline [95 % interval], bytes, rows."""
     table: dict[str, dict[str, Any]] = {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from prefect import task
@@ -10,7 +12,7 @@ from prefect.artifacts import create_table_artifact
 
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.manifests import ExperimentResult
-from pipeline_lib import client_comparison, comparison, ranking, run_directory
+from pipeline_lib import benchmark_report, client_comparison, comparison, hardware, ranking, run_directory
 from pipeline_lib.artifact_store import write_file
 
 RANKED_METRIC = "auc_spro_0.05"
@@ -34,7 +36,7 @@ def publish_comparison(
     seed = config.base.seed
     configs, baselines, groups = config.configs(), config.baselines(), config.group_of()
     directories = {name: {s: Path(r.run_directory) for s, r in found.items()} for name, found in results.items()}
-    tables: dict[str, pd.DataFrame] = {}
+    comparisons: dict[str, list[dict[str, Any]]] = {}
     for subset, file_name in FILES.items():
         runs = {
             name: comparison.read_runs(found, subset=subset, resamples=config.resamples, seed=seed)
@@ -42,20 +44,32 @@ def publish_comparison(
         }
         rows = comparison.compare(runs, baselines, groups=groups, resamples=config.resamples, seed=seed)
         run_directory.write_json_file(out / file_name, rows)
-        tables[file_name.removesuffix(".json")] = pd.DataFrame(rows)
+        comparisons[subset] = rows
         if subset == "all":
-            people = comparison.comparison_table(rows, failed)
+            timings_s = comparison.total_timings(runs)
             clients = client_comparison.client_rows(runs, configs, baseline=config.baseline)
             ranked = ranking.rank(runs, RANKED_METRIC, resamples=config.resamples, seed=seed)
     run_directory.write_json_file(out / "clients.json", clients)
     run_directory.write_json_file(out / "ranking.json", ranked)
     run_directory.write_json_file(out / "failed.json", failed)
-    tables |= {"clients": pd.DataFrame(clients), "ranking": pd.DataFrame(ranked)}
-    for name, frame in tables.items():
-        write_file(out / "tables" / f"{name}.csv", frame.to_csv(index=False).encode())
+    record = benchmark_report.BenchmarkRecord(
+        config=config,
+        comparisons=comparisons,
+        clients=clients,
+        ranking=ranked,
+        failed=failed,
+        timings_s=timings_s,
+        environment=hardware.describe_environment(),
+        finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    write_file(out / "benchmark.html", benchmark_report.render_benchmark(record).encode())
+    tables = {FILES[subset].removesuffix(".json"): rows for subset, rows in comparisons.items()}
+    tables |= {"clients": clients, "ranking": ranked}
+    for name, found in tables.items():
+        write_file(out / "tables" / f"{name}.csv", pd.DataFrame(found).to_csv(index=False).encode())
     create_table_artifact(
         key="comparison",
-        table=people,
+        table=comparison.comparison_table(comparisons["all"], failed),
         description=f"{config.name}: means over categories and seeds in per cent; points against the baseline with the "
         "paired 95 % interval, * where a difference is shown (Holm).",
     )

@@ -109,3 +109,4 @@ def run_benchmark(path: Path, overrides: list[str], out: Path | None, *, as_json
     print_table(comparison_table(rows, {}), f"{config.name}: means over categories and seeds, all test images")
     print("(points against the baseline [paired 95 % interval]; * where a difference is shown, Holm-corrected)")
     print(f"comparison: {directory / 'comparison.json'}")
+    print(f"report:     {directory / 'benchmark.html'}")

@@ -79,6 +79,11 @@ def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they
     assert ranked[0]["place"] == 1
     assert (out / "codec-float16" / "seed_2" / "samples" / "pipe_clip.npz").is_file()
     assert (out / "tables" / "clients.csv").is_file()
+    page = (out / "benchmark.html").read_text()
+    assert "codec-float16" in page
+    assert "What a client gains" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<script" not in page
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -92,6 +97,7 @@ def test_one_failing_experiment_does_not_stop_the_others(tiny_root: Path, tmp_pa
     assert state.is_failed()
     assert "1 of 2 experiments failed: broken" in state.message
     assert (tmp_path / "bench" / "centralized" / "metrics.json").is_file()
+    assert "no_such_layer" in (tmp_path / "bench" / "benchmark.html").read_text()
     assert "no_such_layer" in json.loads((tmp_path / "bench" / "failed.json").read_text())["broken"]
 
 
