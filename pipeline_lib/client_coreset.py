@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from data_contracts.errors import ConfigError, DatasetError
 from data_contracts.manifests import Manifest, UploadManifest
 from data_contracts.stages import CoresetSettings
 from pipeline_lib.artifact_store import ArtifactStore
-from pipeline_lib.coreset import CoresetSelection, density_subsampling, greedy_coreset_selection, random_subsampling
+from pipeline_lib.coreset import CoresetSelection, density_subsampling, kcenter_selection, random_subsampling
 from pipeline_lib.features import read_patches
 from pipeline_lib.seeding import stage_rng
 from pipeline_lib.upload_codec import add_noise, clip_rows, decode_rows, encode_rows
@@ -87,6 +88,7 @@ def select_rows(
     covered: np.ndarray | None = None,
     progress: Progress | None = None,
     scratch: Path | None = None,
+    device: torch.device | None = None,
 ) -> CoresetSelection:
     """Select `size` of the patches (patch, dim) by the configured rule.
 
@@ -100,8 +102,8 @@ def select_rows(
         )
     match settings.subsampling:
         case "kcenter":
-            return greedy_coreset_selection(
-                patches, size, rng=rng, initial_centers=covered, progress=progress, scratch=scratch
+            return kcenter_selection(
+                patches, size, device=device, rng=rng, initial_centers=covered, progress=progress, scratch=scratch
             )
         case "random":
             return random_subsampling(patches, size, rng=rng)
@@ -116,6 +118,7 @@ def select_client_coreset(
     settings: CoresetSettings,
     *,
     progress: Progress | None = None,
+    device: torch.device | None = None,
 ) -> list[ClientCoreset]:
     """A coreset for every bank that this client contributes to.
 
@@ -141,6 +144,7 @@ def select_client_coreset(
             raw_image_bytes=int(rows.image_bytes.sum()),
             progress=progress,
             scratch=scratch,
+            device=device,
         )
         for bank, rows in groups
     ]
@@ -160,6 +164,7 @@ def coreset_of_patches(
     covered: np.ndarray | None = None,
     progress: Progress | None = None,
     scratch: Path | None = None,
+    device: torch.device | None = None,
 ) -> ClientCoreset | None:
     """What a client uploads for one bank, from its own patches: selected, clipped, noised and encoded.
 
@@ -173,7 +178,9 @@ def coreset_of_patches(
     if size == 0:
         return None
     rng = stage_rng(settings.seed, "coreset", client_id, bank, settings.round)
-    selection = select_rows(patches, size, settings, rng=rng, covered=covered, progress=progress, scratch=scratch)
+    selection = select_rows(
+        patches, size, settings, rng=rng, covered=covered, progress=progress, scratch=scratch, device=device
+    )
     indices = selection.indices if covered is None else selection.indices[selection.pick_distances > 0]
     if len(indices) == 0:
         return None

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import faiss
 import numpy as np
+import torch
 
 from data_contracts.errors import ArtifactError, FedpatchError
 from pipeline_lib.artifact_store import write_file
+from pipeline_lib.device_search import DeviceSearch
 from pipeline_lib.nearest_neighbors import ExactSearch, check_matrix, exact_distances
 
 Search = Literal["exact", "ivf", "hnsw", "pq"]
@@ -26,7 +28,7 @@ class MemoryBank:
     indexes: ivf (inverted lists), hnsw (graph), pq (product quantization, smallest). Whatever the index, the distances
     returned are recomputed from the rows. Exact search is
     pipeline_lib.nearest_neighbors' own, which answers like faiss's flat index but does not cancel for large norms;
-    `use_faiss=False` refuses the other three.
+    `use_faiss=False` refuses the other three. With a CUDA `device` exact search runs there, with the same answers.
     Raises FedpatchError for an empty bank, NaN or infinity, or a search that needs faiss without it.
     """
 
@@ -38,6 +40,7 @@ class MemoryBank:
         search: Search = "exact",
         seed: int = 0,
         threads: int | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.features = check_matrix(features, name="memory bank")
         if not len(self.features):
@@ -49,6 +52,8 @@ class MemoryBank:
         self.use_faiss, self.search, self.seed, self.threads = use_faiss, search, seed, threads
         self.index = build_index(self.features, search, seed=seed) if search != "exact" else None
         self._exact: ExactSearch | None = None  # made when first used
+        self.device = device if device is not None and device.type == "cuda" else None
+        self._on_device: DeviceSearch | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -69,8 +74,23 @@ class MemoryBank:
             raise FedpatchError(f"num_neighbors is {num_neighbors}; it must be at least 1")
         kept = min(num_neighbors, len(self))
         if self.index is None:
-            return self.exact_search.search(queries, kept)
+            return self._query_device(queries, kept) if self.device else self.exact_search.search(queries, kept)
         return self._query_index(queries, kept)
+
+    def _query_device(self, queries: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
+        """Exact search on the GPU; on the CPU for what it cannot decide, and for all once its memory runs out."""
+        assert self.device is not None
+        try:
+            self._on_device = self._on_device or DeviceSearch(self.features, self.device)
+            distances, indices, decided = self._on_device.search(queries, kept)
+        except torch.OutOfMemoryError:
+            logger.warning("out of GPU memory searching %d rows, going on with the CPU", len(self))
+            self.device = self._on_device = None
+            torch.cuda.empty_cache()
+            return self.exact_search.search(queries, kept)
+        if len(open_queries := np.flatnonzero(~decided)):
+            distances[open_queries], indices[open_queries] = self.exact_search.search(queries[open_queries], kept)
+        return distances, indices
 
     def _query_index(self, queries: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
         """Ask the approximate index for a few more than needed, then order them by their true distances."""

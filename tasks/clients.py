@@ -37,8 +37,11 @@ def select_client_coreset(
     store = open_store(place)
     table = store.read_table(patch_features)
     uploads, provenance = [], []
+    device = hardware.pick_device(place.device)
     progress = progress_bar(f"coreset-{client_id}", f"{client_id}: coreset rows")
-    for coreset in client_coreset.select_client_coreset(table, store, client_id, settings, progress=progress):
+    for coreset in client_coreset.select_client_coreset(
+        table, store, client_id, settings, progress=progress, device=device
+    ):
         written = store.write_arrays("client_upload", coreset.arrays, rows=coreset.n_rows)
         uploads.append(
             client_coreset.upload_manifest(

@@ -44,7 +44,11 @@ def score_category(
     store = open_store(place)
     rows = store.read_table(test_images)
     model = memory_bank.MemoryBank(
-        store.read_arrays(bank)["features"], use_faiss=settings.use_faiss, search=settings.search, seed=settings.seed
+        store.read_arrays(bank)["features"],
+        use_faiss=settings.use_faiss,
+        search=settings.search,
+        seed=settings.seed,
+        device=hardware.pick_device(place.device),
     )
     scored = scoring.score_images(
         store.read_table(patch_features), store, model, settings, progress=progress_log(f"{category}: images scored")

@@ -1,6 +1,7 @@
 """Coreset selection: which rows of a feature matrix stand for the rest."""
 
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
+from pipeline_lib.coreset.on_device import kcenter_selection
 from pipeline_lib.coreset.selection import CoresetSelection, coreset_size
 from pipeline_lib.coreset.streaming import StreamedCoreset, streaming_coreset_selection
 from pipeline_lib.coreset.subsampling import covering_radius, density_subsampling, random_subsampling
@@ -11,6 +12,7 @@ __all__ = [
     "covering_radius",
     "density_subsampling",
     "greedy_coreset_selection",
+    "kcenter_selection",
     "random_subsampling",
     "StreamedCoreset",
     "streaming_coreset_selection",

@@ -1,0 +1,120 @@
+"""Exact greedy k-center on a GPU: the plain loop, a pass over all rows for every pick.
+
+A GPU reads its memory so fast that nothing is gained by leaving rows out. Distances are direct differences in float64,
+as those that decide on the CPU, so that the picks are the same but for ties within rounding (1e-15).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline_lib.coreset.kcenter import greedy_coreset_selection
+from pipeline_lib.coreset.quotas import GroupQuotas
+from pipeline_lib.coreset.selection import CoresetSelection, Progress, check_features
+
+FREE_SHARE = 0.6  # of the free memory that the rows may take in float64; else they are converted block by block
+BLOCK_BYTES = 512 << 20
+PICKS_PER_REPORT = 256
+logger = logging.getLogger(__name__)
+
+
+def kcenter_selection(
+    features: np.ndarray,
+    target_size: int,
+    *,
+    device: torch.device | None,
+    rng: np.random.Generator,
+    initial_centers: np.ndarray | None = None,
+    progress: Progress | None = None,
+    scratch: Path | None = None,
+) -> CoresetSelection:
+    """`greedy_coreset_selection`, on the GPU where `device` is one; on the CPU where its memory runs out."""
+    if device is not None and device.type == "cuda":
+        state = rng.bit_generator.state
+        try:
+            return select_on_device(
+                features, target_size, device=device, rng=rng, initial_centers=initial_centers, progress=progress
+            )
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            rng.bit_generator.state = state
+            logger.warning("out of GPU memory selecting from %d rows, going on with the CPU", len(features))
+    return greedy_coreset_selection(
+        features, target_size, rng=rng, initial_centers=initial_centers, progress=progress, scratch=scratch
+    )
+
+
+def select_on_device(
+    features: np.ndarray,
+    target_size: int,
+    *,
+    device: torch.device,
+    rng: np.random.Generator,
+    initial_centers: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    group_quotas: Mapping[int, int] | None = None,
+    progress: Progress | None = None,
+) -> CoresetSelection:
+    """As `greedy_coreset_selection`, on `device`. Raises also torch.OutOfMemoryError where rows do not fit there."""
+    check_features(features, target_size)
+    quotas = GroupQuotas(groups, group_quotas, rows=len(features), target_size=target_size)
+    rows = _Rows(features, device)
+    nearest = torch.full((len(features),), torch.inf, dtype=torch.float64, device=device)
+    is_open = torch.ones(len(features), dtype=torch.bool, device=device)
+    group_of = None if groups is None else torch.from_numpy(groups).to(device)
+    if group_of is not None:
+        for group in [group for group, left in quotas.left.items() if left == 0]:
+            is_open &= group_of != group
+    for center in [] if initial_centers is None else initial_centers:
+        rows.lower(nearest, torch.from_numpy(center.astype(np.float64)).to(device))
+    start = None if initial_centers is not None and len(initial_centers) else quotas.draw(rng)
+    indices = np.empty(target_size, np.int64)
+    squares = np.empty(target_size)
+    selected = torch.zeros_like(is_open)
+    number = torch.arange(len(features), device=device)
+    for pick in range(target_size):
+        if pick == 0 and start is not None:
+            row, square = start, np.inf
+        else:
+            bounds = torch.where(is_open & ~selected, nearest, -1.0)
+            largest = bounds.max()
+            first = torch.where(bounds == largest, number, len(features)).min()
+            row, square = int(first), float(largest)
+        indices[pick], squares[pick] = row, square
+        selected[row] = True
+        if quotas.use(row) and group_of is not None:
+            is_open &= group_of != group_of[row]
+        rows.lower(nearest, rows.one(row))
+        if progress is not None and (pick + 1 == target_size or (pick + 1) % PICKS_PER_REPORT == 0):
+            progress(pick + 1, target_size)
+    left = torch.where(selected, 0.0, nearest)
+    return CoresetSelection(indices, float(left.max().clamp(min=0).sqrt()), np.sqrt(squares))
+
+
+class _Rows:
+    """The rows on the device: in float64 where that fits, else as they came, converted when used."""
+
+    def __init__(self, features: np.ndarray, device: torch.device) -> None:
+        values = torch.from_numpy(np.ascontiguousarray(features))
+        if device.type != "cuda" or features.size * 8 < FREE_SHARE * torch.cuda.mem_get_info(device)[0]:
+            values = values.to(device).double()
+        self.values = values.to(device)
+        self.step = max(1, BLOCK_BYTES // (8 * features.shape[1]))
+
+    def one(self, row: int) -> Tensor:
+        """float64 (dim,)."""
+        return self.values[row].double()
+
+    def lower(self, nearest: Tensor, center: Tensor) -> None:
+        """Lower `nearest` (rows,) to the squared distances to `center` (dim,) where those are smaller."""
+        for start in range(0, len(nearest), self.step):
+            part = self.values[start : start + self.step].double()
+            distances = torch.cdist(part, center[None], compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
+            block = nearest[start : start + self.step]
+            torch.minimum(block, distances * distances, out=block)
