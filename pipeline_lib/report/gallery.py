@@ -38,7 +38,8 @@ PICTURES_BYTES = 5_200_000
 """All pictures of a report together; as data: URIs they take a third more, and the file stays below 8 MB."""
 
 _LEAST_BYTES = 3_000
-_STEPS = ((1.0, 82), (0.8, 76), (0.65, 70), (0.5, 60), (0.35, 50))  # (share of the side, WebP quality)
+_STEPS = ((1.0, 82), (0.8, 76), (0.65, 70), (0.5, 60), (0.35, 50), (0.25, 45), (0.17, 40), (0.1, 35))
+"""(share of the side, WebP quality), until a picture fits."""
 
 
 @dataclass(frozen=True)

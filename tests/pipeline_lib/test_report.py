@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 
 from data_contracts.results import MetricValues
+from pipeline_lib.client_tables import category_test_table
+from pipeline_lib.dataset_index import index_dataset
 from pipeline_lib.report import category_gallery, render_report
 from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram
-from pipeline_lib.report.gallery import encode_webp, good_threshold, sort_by_kind, take_in_turn
+from pipeline_lib.report.gallery import PICTURES_BYTES, encode_webp, good_threshold, sort_by_kind, take_in_turn
 from pipeline_lib.report.intervals import auroc_interval, share_interval
+from tests.dataset_fixtures import write_image, write_tiny_autovi
 from tests.report_fixtures import BACKBONE, category_fields, document, made_up_run
 
 HOSTILE = "<script>alert('x')</script>&\"'"
@@ -164,9 +167,6 @@ def test_pictures_keep_to_their_share_of_the_file() -> None:
 
 
 def test_images_and_masks_that_cannot_be_read_are_said(tiny_root: Path, tmp_path: Path) -> None:
-    from pipeline_lib.client_tables import category_test_table
-    from pipeline_lib.dataset_index import index_dataset
-
     root = tmp_path / "data"
     shutil.copytree(tiny_root, root)
     rows = category_test_table(index_dataset(root, workers=1), "pipe_clip")
@@ -183,6 +183,24 @@ def test_images_and_masks_that_cannot_be_read_are_said(tiny_root: Path, tmp_path
     assert "no outline" in maskless.problem
     assert gallery.counts == {"hits": 6, "misses": 0, "false alarms": 0}
     assert gallery.sheet[:2] == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("n_categories", [3, 60])
+def test_the_pictures_of_many_categories_stay_within_their_space(tmp_path: Path, n_categories: int) -> None:
+    """Noise, which compresses worst."""
+    rng = np.random.default_rng(0)
+    write_tiny_autovi(tmp_path, train=1, good=12, defective=8)
+    for path in tmp_path.glob("pipe_clip/test/*/*.png"):
+        write_image(path, rng.integers(0, 256, (48, 64, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1))
+    for path in tmp_path.glob("pipe_clip/ground_truth/*/*/*.png"):
+        write_image(path, np.full((384, 512), 255 if "scratch" in path.parts else 128, np.uint8))
+    rows = category_test_table(index_dataset(tmp_path, workers=1), "pipe_clip")
+    maps = rng.random((len(rows), 6, 8), dtype=np.float32)
+    rows["score"] = rng.random(len(rows))  # some of each kind
+    found = category_gallery(maps, rows, tmp_path, layout="autovi", sigma_px=0, n_categories=n_categories)
+    shown = [example for examples in found.examples.values() for example in examples]
+    assert len(shown) >= 8
+    assert sum(len(e.image) + len(e.heat) for e in shown) * n_categories <= PICTURES_BYTES
 
 
 # --- figures and intervals -------------------------------------------------------------------------------------------
