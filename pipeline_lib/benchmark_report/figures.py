@@ -8,10 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-WIDTH = 640.0
+WIDTH = 420.0
 ROW_HEIGHT = 22.0
-LABEL_WIDTH = 230.0
-PLOT_HEIGHT = 260.0
+LABEL_WIDTH = 170.0
+PLOT_HEIGHT = 240.0
 
 
 def delta_chart(rows: Sequence[Mapping[str, Any]], *, description: str) -> Markup:
@@ -26,7 +26,7 @@ def delta_chart(rows: Sequence[Mapping[str, Any]], *, description: str) -> Marku
     height = ROW_HEIGHT * len(shown) + 34
 
     def across(value: float) -> float:
-        return LABEL_WIDTH + (value - low) / (high - low) * (WIDTH - LABEL_WIDTH - 60)
+        return LABEL_WIDTH + (value - low) / (high - low) * (WIDTH - LABEL_WIDTH - 56)
 
     bottom = height - 24
     parts = [Markup('<line class="zero" x1="{0:.1f}" x2="{0:.1f}" y1="4" y2="{1:.1f}"/>').format(across(0.0), bottom)]
@@ -38,7 +38,7 @@ def delta_chart(rows: Sequence[Mapping[str, Any]], *, description: str) -> Marku
         )
     for i, row in enumerate(shown):
         y = 14 + ROW_HEIGHT * i
-        parts.append(Markup('<text class="label" x="0" y="{:.1f}">{}</text>').format(y + 4, row["experiment"][:36]))
+        parts.append(Markup('<text class="label" x="0" y="{:.1f}">{}</text>').format(y + 4, row["experiment"][:28]))
         if row["ci95"]:
             start, end = (across(edge) for edge in row["ci95"])
             parts.append(
@@ -82,11 +82,12 @@ def bytes_chart(rows: Sequence[Mapping[str, Any]], *, description: str) -> Marku
         Markup('<line class="zero" x1="46" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>').format(WIDTH, up(0.0), up(0.0)),
         Markup('<text class="tick" x="40" y="{:.1f}" text-anchor="end">0</text>').format(up(0.0) + 4),
     ]
-    for step in range(round((right - left) * 2) + 1):
+    steps = round((right - left) * 2)
+    for step in range(0, steps + 1, 1 if steps <= 4 else 2):
         value = left + step / 2
         parts.append(
-            Markup('<text class="tick" x="{:.1f}" y="{:.1f}" text-anchor="middle">{:.2g} %</text>').format(
-                across(value), PLOT_HEIGHT - 26, 100 * 10**value
+            Markup('<text class="tick" x="{:.1f}" y="{:.1f}" text-anchor="{}">{:g} %</text>').format(
+                across(value), PLOT_HEIGHT - 26, "middle" if value < right else "end", _rounded(100 * 10**value)
             )
         )
     for value in (low + pad, high - pad):
@@ -108,6 +109,11 @@ def bytes_chart(rows: Sequence[Mapping[str, Any]], *, description: str) -> Marku
         )
     )
     return _svg(PLOT_HEIGHT, description, parts)
+
+
+def _rounded(value: float) -> float:
+    """To two significant digits."""
+    return float(f"{value:.2g}")
 
 
 def _svg(height: float, description: str, parts: Sequence[Markup]) -> Markup:
