@@ -17,6 +17,7 @@ ArtifactKind = Literal[
     "patch_features",
     "client_upload",
     "client_provenance",
+    "station_figures",
     "memory_bank",
     "calibration_scores",
     "anomaly_maps",
