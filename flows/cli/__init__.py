@@ -29,6 +29,8 @@ app = App(
 )
 dataset_app = App(name="dataset", help="Get, check, describe or make a data set.")
 app.command(dataset_app)
+model_app = App(name="model", help="Models in use: a directory and a pointer.")
+app.command(model_app)
 store_app = App(name="store", help="What the artifact store holds, and what may go.")
 app.command(store_app)
 
@@ -263,7 +265,58 @@ def synthesize(
     synthesize_root(out, scale, seed, images, category, as_json=json_)
 
 
+Models = Annotated[
+    Path | None, Parameter(name="--models", help="Directory of the models; $FEDPATCH_MODELS or ./models.")
+]
+
+
+@model_app.command(name="list")
+def list_(*, models: Models = None, json_: Json = False) -> None:
+    """Show the models, and which one is in use."""
+    from flows.cli import models as commands
+
+    commands.show_models(commands.shelf_of(models), as_json=json_)
+
+
+@model_app.command
+def compare(first: Path, second: Path, /, *, models: Models = None, json_: Json = False) -> None:
+    """Compare two models or runs: metrics, thresholds, and the settings in which they differ.
+
+    Example: fedpatch model compare current runs/new
+    """
+    from flows.cli import models as commands
+
+    commands.compare_models(first, second, commands.shelf_of(models), as_json=json_)
+
+
+@model_app.command
+def promote(run_directory: Path, /, *, models: Models = None, json_: Json = False) -> None:
+    """Copy a run to the models and put it in use: models/current then points to it.
+
+    Example: fedpatch model promote runs/first; fedpatch score models/current new_images
+    """
+    from flows.cli import models as commands
+
+    commands.promote_run(run_directory, commands.shelf_of(models), as_json=json_)
+
+
+@model_app.command
+def rollback(*, models: Models = None, json_: Json = False) -> None:
+    """Put the model in use that was before."""
+    from flows.cli import models as commands
+
+    commands.roll_back(commands.shelf_of(models), as_json=json_)
+
+
 Store = Annotated[Path | None, Parameter(name="--store", help="$FEDPATCH_STORE or ~/.cache/fedpatch/store.")]
+
+
+@app.command
+def doctor(*, store: Store = None, json_: Json = False) -> None:
+    """Tell what is wrong with this installation: versions, weights, GPU, disk, server. Exit status 1 for problems."""
+    from flows.cli.doctor import examine
+
+    examine(store, as_json=json_)
 
 
 @store_app.command
