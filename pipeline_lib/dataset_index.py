@@ -122,9 +122,11 @@ def dataset_fingerprint(root: Path | str, *, layout: Layout = "autovi", categori
 def find_categories(root: Path | str, *, layout: Layout = "autovi") -> dict[str, Path]:
     """Category name -> its directory, sorted by name; empty where there is none.
 
-    Raises DatasetError where `root` is not a directory.
+    Raises DatasetError where `root` is not a directory, and for another layout.
     """
     root = Path(root)
+    if layout not in _LOOKED_FOR:
+        raise DatasetError(f"layout is {layout!r}; it accepts {', '.join(_LOOKED_FOR)}")
     if not root.is_dir():
         kind = "is not a directory" if root.exists() else "does not exist"
         raise DatasetError(f"data set root {root} {kind}; set dataset.root to the directory that holds the categories")

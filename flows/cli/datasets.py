@@ -37,7 +37,8 @@ def write_partition(config: ExperimentConfig, out: Path, *, as_json: bool) -> No
         print_json(stats)
         return
     rows = [
-        {"client": name, "images": client["total"], **client["by_category"]}
+        {"client": name, "images": client["total"]}
+        | {category: client["by_category"].get(category, 0) for category in stats["by_category"]}
         for name, client in stats["clients"].items()
     ]
     print_table(rows, "images of each client")

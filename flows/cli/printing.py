@@ -36,12 +36,13 @@ def print_where(directory: Path) -> None:
 
 
 def print_table(rows: list[dict[str, Any]], title: str) -> None:
-    """Rows as a table; as wide as it needs where the output is not a terminal."""
+    """Rows as a table, "-" where a row lacks a column; as wide as it needs where the output is not a terminal."""
     table = Table(title=title, title_justify="left")
-    for column in rows[0] if rows else []:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    for column in columns:
         table.add_column(column, justify="left" if column in ("category", "client", "state", "experiment") else "right")
     for row in rows:
-        table.add_row(*("-" if value is None else str(value) for value in row.values()))
+        table.add_row(*("-" if row.get(column) is None else str(row[column]) for column in columns))
     console = Console()
     (console if console.is_terminal else Console(width=160)).print(table)
 

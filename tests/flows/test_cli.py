@@ -101,6 +101,22 @@ def test_partition_saves_what_a_run_uses(tiny_root: Path, tmp_path: Path, capsys
     assert len(set(table.image_id)) == 18
 
 
+def test_partition_prints_each_count_below_its_category(
+    tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = experiment_values(tiny_root, tmp_path, tmp_path)
+    categories = sorted(path.name for path in tiny_root.iterdir() if path.is_dir())
+    assignments = {category: [category] for category in categories}
+    values["federated"] = {"mode": "federated", "partitioning": "category", "client_assignments": assignments}
+    assert call("partition", write_yaml(tmp_path / "c.yaml", values), "--out", tmp_path / "p") == 0
+    lines = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in line.replace("┃", "│").split("│")[1:-1]] for line in lines if line[:1] in "┃│"]
+    header, *rows = [row for row in cells if row]
+    assert header == ["client", "images", *categories]
+    for client, images, *counts in rows:
+        assert counts == [images if category == client else "0" for category in categories]
+
+
 def test_evaluate_measures_map_files(tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 
@@ -139,6 +155,8 @@ def test_dataset_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "pipe_clip" in capsys.readouterr().out
     assert call("dataset", "stats", made, "--json") == 0
     assert json.loads(capsys.readouterr().out)["pipe_clip"]["train"]["good"] == 3
+    assert call("dataset", "validate", made, "--layout", "flat") == 1
+    assert "layout is 'flat'; it accepts autovi, mvtec, folder" in capsys.readouterr().err
     next((made / "pipe_clip" / "train" / "good").iterdir()).write_bytes(b"not an image")
     assert call("dataset", "validate", made) == 1
     assert "unreadable" in capsys.readouterr().out
