@@ -57,7 +57,7 @@ def stored_maps(
     return loaders, dict(zip(scores.image_id, scores.score.astype(float), strict=True))
 
 
-def evaluate_category(
+def evaluation_images(
     rows: pd.DataFrame,
     root: Path,
     loaders: Mapping[str, LoadMap],
@@ -65,11 +65,10 @@ def evaluate_category(
     settings: EvaluationSettings,
     *,
     on_bad_image: str = "skip",
-) -> CategoryEvaluation:
-    """Measure one category.
+) -> tuple[list[EvaluationImage], list[str]]:
+    """The test images of one category with the means to load map and masks; arguments as in `evaluate_category`.
 
-    rows: its test images (dataset index); loaders and scores: image_id -> map at the image's own size, image score.
-    A mask that does not fit is listed and its image left out of the pixel metrics, unless `on_bad_image` is fail.
+    The list beside them fills with the masks that do not fit, as the images' masks are loaded.
     """
     category = str(rows.category.iloc[0])
     defects = category_defects(root, category, layout=settings.layout)
@@ -109,6 +108,25 @@ def evaluate_category(
         )
         for row in rows.to_dict("records")
     ]
+    return images, warnings
+
+
+def evaluate_category(
+    rows: pd.DataFrame,
+    root: Path,
+    loaders: Mapping[str, LoadMap],
+    scores: Mapping[str, float],
+    settings: EvaluationSettings,
+    *,
+    on_bad_image: str = "skip",
+) -> CategoryEvaluation:
+    """Measure one category.
+
+    rows: its test images (dataset index); loaders and scores: image_id -> map at the image's own size, image score.
+    A mask that does not fit is listed and its image left out of the pixel metrics, unless `on_bad_image` is fail.
+    """
+    category = str(rows.category.iloc[0])
+    images, warnings = evaluation_images(rows, root, loaders, scores, settings, on_bad_image=on_bad_image)
     development, report = halves(images)
     metrics: dict[str, CategoryMetrics] = {}
     tables = []
