@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from data_contracts.stages import ScoringSettings
 from data_contracts.tables import CALIBRATION_SCORES
@@ -147,6 +146,8 @@ def clopper_pearson_upper(count: int, n: int, *, confidence: float = CONFIDENCE)
     For an order statistic it is exact: the share above the k-th smallest of n is Beta(n - k + 1, k), here with
     count = n - k.
     """
+    from scipy import stats  # slow to import, and few commands come here
+
     return 1.0 if count >= n else float(stats.beta.ppf(confidence, count + 1, n - count))
 
 
@@ -165,4 +166,6 @@ def excess_p_value(threshold: Threshold, false_alarms: int, n_good: int) -> floa
     value says that the test images differ from the training images (drift).
     """
     rank, n = threshold.rank, threshold.n
+    from scipy import stats  # slow to import, and few commands come here
+
     return float(stats.betabinom.sf(false_alarms - 1, n_good, n + 1 - rank, rank))
