@@ -34,6 +34,8 @@ app.command(model_app)
 store_app = App(name="store", help="What the artifact store holds, and what may go.")
 app.command(store_app)
 
+app.register_install_completion_command(name="--install-completion", add_to_startup=False)
+
 Set = Annotated[
     list[str] | None,
     Parameter(name="--set", help="Override a key of the configuration, such as --set dataset.root=/data", negative=""),
@@ -54,6 +56,8 @@ def run(
 ) -> None:
     """Run one experiment.
 
+    Example: fedpatch run configs/real3_iid.yaml --set dataset.root=/data --out runs/first
+
     Parameters
     ----------
     config
@@ -73,7 +77,10 @@ def run(
 
 @app.command
 def plan(config: Path, /, *, set_: Set = None, json_: Json = False) -> None:
-    """Say what an experiment will make and need, before anything runs: patches, rows, uploads, disk, memory, time."""
+    """Say what an experiment will make and need, before anything runs: patches, rows, uploads, disk, memory, time.
+
+    Example: fedpatch plan configs/autovi_iid.yaml --set dataset.root=/data
+    """
     from flows.cli.planning import print_plan
     from pipeline_lib.config_files import load_config
 
@@ -82,7 +89,10 @@ def plan(config: Path, /, *, set_: Set = None, json_: Json = False) -> None:
 
 @app.command
 def demo(*, out: Out = None, json_: Json = False) -> None:
-    """Make a small data set, run a centralized and a federated experiment on it, and print both results."""
+    """Make a small data set, run a centralized and a federated experiment on it, and print both results.
+
+    Example: fedpatch demo --out demo
+    """
     from flows.cli.experiments import run_demo
 
     run_demo((out or Path("demo")).absolute(), as_json=json_)
@@ -90,7 +100,10 @@ def demo(*, out: Out = None, json_: Json = False) -> None:
 
 @app.command
 def benchmark(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = False) -> None:
-    """Run a matrix of experiments and compare them with the baseline. --set addresses the base experiment."""
+    """Run a matrix of experiments and compare them with the baseline. --set addresses the base experiment.
+
+    Example: fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=/data
+    """
     from flows.cli.experiments import run_benchmark
 
     run_benchmark(config, set_ or [], out, as_json=json_)
@@ -104,7 +117,10 @@ def show(
     markdown: Annotated[bool, Parameter(help="Print a Markdown table.", negative="")] = False,
     json_: Json = False,
 ) -> None:
-    """Show the results of finished runs side by side, on all of test and on its halves."""
+    """Show the results of finished runs side by side, on all of test and on its halves.
+
+    Example: fedpatch show runs/baseline runs/first --markdown
+    """
     from flows.cli.runs import show_runs
 
     show_runs(runs, markdown=markdown, as_json=json_)
@@ -120,7 +136,10 @@ def evaluate(
     set_: Set = None,
     json_: Json = False,
 ) -> None:
-    """Measure anyone's anomaly maps: AUC-sPRO, AUROC and AP by category, defect and folder."""
+    """Measure anyone's anomaly maps: AUC-sPRO, AUROC and AP by category, defect and folder.
+
+    Example: fedpatch evaluate --dataset-root /data --maps my_maps --out measured
+    """
     from flows.cli.map_evaluation import evaluate_maps
 
     evaluate_maps(dataset_root, maps, tuple(category) if category else None, out, set_ or [], as_json=json_)
@@ -165,7 +184,10 @@ def score(
 
 @app.command
 def partition(config: Path, /, *, out: Out, set_: Set = None, json_: Json = False) -> None:
-    """Compute a partition of the training images over clients and save it: partition.parquet, partition_stats.json."""
+    """Compute a partition of the training images over clients and save it: partition.parquet, partition_stats.json.
+
+    Example: fedpatch partition configs/real3_iid.yaml --set dataset.root=/data --out parts
+    """
     from flows.cli.datasets import write_partition
     from pipeline_lib.config_files import load_config
 
@@ -213,7 +235,10 @@ def import_(
 
 @dataset_app.command
 def validate(root: Path, /, *, layout: str = "autovi", json_: Json = False) -> None:
-    """Check a data set: unreadable images, masks that do not fit, duplicates, counts. Exit status 1 for errors."""
+    """Check a data set: unreadable images, masks that do not fit, duplicates, counts. Exit status 1 for errors.
+
+    Example: fedpatch dataset validate /data --layout mvtec
+    """
     from flows.cli.datasets import validate_root
 
     validate_root(root, layout, as_json=json_)
@@ -230,7 +255,10 @@ def stats(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Count images by category, split and defect folder."""
+    """Count images by category, split and defect folder.
+
+    Example: fedpatch dataset stats /data; fedpatch dataset stats /data --normalization
+    """
     from flows.cli import datasets
 
     if normalization:
@@ -243,7 +271,10 @@ def stats(
 def preview(
     root: Path, /, *, out: Annotated[Path, Parameter(name="--out", help="A .png or .jpg.")], layout: str = "autovi"
 ) -> None:
-    """Draw a data set in one picture: a good and a defective image of each category, masks outlined."""
+    """Draw a data set in one picture: a good and a defective image of each category, masks outlined.
+
+    Example: fedpatch dataset preview /data --out preview.jpg
+    """
     from flows.cli.datasets import preview_dataset
 
     preview_dataset(root, layout, out)
@@ -259,7 +290,10 @@ def synthesize(
     category: Annotated[list[str] | None, Parameter(help="Only these.", negative="")] = None,
     json_: Json = False,
 ) -> None:
-    """Make an AutoVI-like data set: six categories, structural and logical defects, masks."""
+    """Make an AutoVI-like data set: six categories, structural and logical defects, masks.
+
+    Example: fedpatch dataset synthesize --out made --scale 0.5 --images 24
+    """
     from flows.cli.datasets import synthesize_root
 
     synthesize_root(out, scale, seed, images, category, as_json=json_)
@@ -272,7 +306,10 @@ Models = Annotated[
 
 @model_app.command(name="list")
 def list_(*, models: Models = None, json_: Json = False) -> None:
-    """Show the models, and which one is in use."""
+    """Show the models, and which one is in use.
+
+    Example: fedpatch model list
+    """
     from flows.cli import models as commands
 
     commands.show_models(commands.shelf_of(models), as_json=json_)
@@ -302,7 +339,10 @@ def promote(run_directory: Path, /, *, models: Models = None, json_: Json = Fals
 
 @model_app.command
 def rollback(*, models: Models = None, json_: Json = False) -> None:
-    """Put the model in use that was before."""
+    """Put the model in use that was before.
+
+    Example: fedpatch model rollback
+    """
     from flows.cli import models as commands
 
     commands.roll_back(commands.shelf_of(models), as_json=json_)
@@ -313,7 +353,10 @@ Store = Annotated[Path | None, Parameter(name="--store", help="$FEDPATCH_STORE o
 
 @app.command
 def doctor(*, store: Store = None, json_: Json = False) -> None:
-    """Tell what is wrong with this installation: versions, weights, GPU, disk, server. Exit status 1 for problems."""
+    """Tell what is wrong with this installation: versions, weights, GPU, disk, server. Exit status 1 for problems.
+
+    Example: fedpatch doctor --json
+    """
     from flows.cli.doctor import examine
 
     examine(store, as_json=json_)
@@ -321,7 +364,10 @@ def doctor(*, store: Store = None, json_: Json = False) -> None:
 
 @store_app.command
 def status(*, store: Store = None, json_: Json = False) -> None:
-    """Show sizes by kind of artifact, and what registered runs refer to."""
+    """Show sizes by kind of artifact, and what registered runs refer to.
+
+    Example: fedpatch store status
+    """
     from flows.cli.store import show_status
 
     show_status(store, as_json=json_)
@@ -341,7 +387,10 @@ def prune(
     dry_run: Annotated[bool, Parameter(help="Only say what would go.", negative="")] = False,
     json_: Json = False,
 ) -> None:
-    """Remove artifacts that no recent run refers to; what was used in the last six hours stays."""
+    """Remove artifacts that no recent run refers to; what was used in the last six hours stays.
+
+    Example: fedpatch store prune --keep-days 30 --dry-run
+    """
     from flows.cli import store as commands
 
     commands.prune(store, keep_days, unfinished_days, max_gb, dry_run=dry_run, as_json=json_)
