@@ -24,6 +24,7 @@ until python -c "import urllib.request as u; u.urlopen('$PREFECT_API_URL/health'
     sleep 1
 done
 prefect work-pool create local --type process --overwrite
+prefect work-pool create stations --type process --overwrite
 prefect deploy --all --no-prompt
 python -m flows.automations
 echo "serve: UI at http://127.0.0.1:$port  (deployments: prefect deployment ls)"

@@ -63,6 +63,7 @@ class Stack:
         self._spawn("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
         self._wait_for_health()
         self.prefect("work-pool", "create", "local", "--type", "process", "--overwrite")
+        self.prefect("work-pool", "create", "stations", "--type", "process", "--overwrite")
         self.prefect("deploy", "--all", "--no-prompt")
         self.python("-m", "flows.automations")
         self.start_worker()

@@ -49,7 +49,7 @@ def case(seed: int, *, n: int = 12, levels: int | None = None) -> list[Evaluatio
                 score=float(score_map.max()),
                 load_map=lambda score_map=score_map: score_map,  # type: ignore[misc]
                 load_channels=lambda channels=channels: channels,  # type: ignore[misc]
-            )  # fmt: skip
+            )
         )
     return images
 
