@@ -59,7 +59,12 @@ class BenchmarkConfig(Section):
         (), description="every experiment runs with each of them; the base's seed alone unless given"
     )
     baseline: str = Field("centralized", description="the experiment that the others are compared with")
-    resamples: int = Field(1000, ge=0, le=20_000, description="of the paired bootstrap; 0 for differences alone")
+    resamples: int = Field(
+        1000,
+        ge=0,
+        le=20_000,
+        description="of the paired bootstrap; 0 for differences alone. For AUC-sPRO evaluation.bootstrap must not be 0",
+    )
     out: Path | None = Field(None, description="runs/<name>-<timestamp> unless given; one run directory for each below")
 
     @model_validator(mode="after")

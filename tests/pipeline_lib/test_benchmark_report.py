@@ -40,6 +40,12 @@ def test_nothing_to_compare() -> None:
     assert "<svg" not in page
 
 
+def test_a_benchmark_in_which_everything_failed_still_has_a_page() -> None:
+    page = render_benchmark(record([], {"centralized": "no such data set"}))
+    assert "centralized failed: no such data set" in page
+    assert "Nothing was tested" in page
+
+
 def test_the_headline_counts_what_is_shown() -> None:
     rows = [row("a", "auc_spro_0.05", -1.0, "worse"), row("b", "auc_spro_0.05", 0.1, "no difference shown")]
     assert "Of 2 experiments" in headline_sentence(rows)
