@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 
 from data_contracts.errors import ImageError
 from pipeline_lib.config_files import load_config
-from pipeline_lib.image_batches import iter_images, iter_patches
 from pipeline_lib.image_decisions import ImageDecision
 from pipeline_lib.images import load_image
 from pipeline_lib.run_model import RunModel
@@ -62,17 +61,15 @@ class PatchExplanation:
 
 def explain(model: RunModel, decision: ImageDecision) -> list[PatchExplanation]:
     """The image's highest patches, each at least two patches from the ones before, with their nearest bank rows."""
-    if decision.scored is None or decision.category is None or decision.pixels is None:
+    item = decision.patches
+    if decision.scored is None or decision.category is None or item is None:
         return []
     patchcore = model.patchcore(decision.category)
-    sample = {"image": decision.pixels, "category": decision.category, "path": str(decision.path)}
-    inputs = iter_images([sample], image_size=patchcore.inference.image_size)
-    (item,) = iter_patches(patchcore.extractor, inputs)
     height, width = item.grid
     places = _peaks(decision.scored.grid_map, N_PATCHES)
     queries = np.stack([item.patches[y * width + x] for y, x in places]).astype(np.float32)
     distances, rows = patchcore.memory_bank.query(queries, num_neighbors=N_NEIGHBORS)
-    origin = _origins(model, decision.category)
+    origin = _origins(model, decision.category, rows)
     clients = model.row_clients(decision.category)
     return [
         PatchExplanation(
@@ -123,11 +120,12 @@ def _peaks(grid_map: np.ndarray, count: int) -> list[tuple[int, int]]:
     return found
 
 
-def _origins(model: RunModel, category: str) -> Mapping[int, tuple[str, int, Path | None]]:
-    """bank row -> (image id, patch index, where the image lies)."""
+def _origins(model: RunModel, category: str, rows: np.ndarray) -> Mapping[int, tuple[str, int, Path | None]]:
+    """bank row -> (image id, patch index, where the image lies), of these rows."""
     table = model.provenance(category)
     if table is None:
         return {}
+    table = table[table.bank_row.isin(rows.ravel().tolist())]
     paths = _image_paths(model)
     return {
         int(row): (str(image), int(patch), paths.get(str(image)))

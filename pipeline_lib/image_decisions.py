@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data_contracts.errors import FedpatchError, ImageError
+from pipeline_lib.image_batches import ImagePatches, iter_images, iter_patches
 from pipeline_lib.images import is_image_file, load_image
 from pipeline_lib.patchcore import ScoredImage
 from pipeline_lib.regions import Region, regions_above
@@ -37,6 +38,7 @@ class ImageDecision:
     anomaly_map: np.ndarray | None = None  # float32 (height, width)
     mask: np.ndarray | None = None  # bool (height, width): above the threshold
     scored: ScoredImage | None = None
+    patches: ImagePatches | None = None
 
     def summary(self) -> dict[str, Any]:
         """path, category, score, threshold, decision; and reason or note where there is one."""
@@ -87,8 +89,9 @@ def decide_image(model: RunModel, path: Path, *, category: str | None = None) ->
     if reason := misfit(model, own, image):
         return ImageDecision(path, own, reason=reason)
     patchcore = model.patchcore(own)
-    (scored,) = patchcore.score([{"image": image, "category": own, "path": str(path)}])
-    return _decision(model, path, own, image, scored)
+    sample = {"image": image, "category": own, "path": str(path)}
+    (patches,) = iter_patches(patchcore.extractor, iter_images([sample], image_size=patchcore.inference.image_size))
+    return replace(_decision(model, path, own, image, patchcore.score_extracted(patches)), patches=patches)
 
 
 def misfit(model: RunModel, category: str, image: Image.Image) -> str:

@@ -34,6 +34,8 @@ class RunModel:
     fixed_threshold: float | None = None
     device: str = "cpu"
     _models: dict[str, PatchCore] = field(default_factory=dict)
+    _provenance: dict[str, pd.DataFrame | None] = field(default_factory=dict)
+    _row_clients: dict[str, list[str] | None] = field(default_factory=dict)
 
     @property
     def directory(self) -> Path:
@@ -92,11 +94,18 @@ class RunModel:
 
     def provenance(self, category: str) -> pd.DataFrame | None:
         """bank_row, image_id, patch_index of each bank row where the run had all images at one place, else None."""
-        path = self.directory / PROVENANCE_DIRECTORY / f"{self._bank_stem(category)}.parquet"
-        return pq.read_table(path).to_pandas() if path.is_file() else None
+        if category not in self._provenance:
+            path = self.directory / PROVENANCE_DIRECTORY / f"{self._bank_stem(category)}.parquet"
+            self._provenance[category] = pq.read_table(path).to_pandas() if path.is_file() else None
+        return self._provenance[category]
 
     def row_clients(self, category: str) -> list[str] | None:
         """The client that each bank row came from, where the bank says it."""
+        if category not in self._row_clients:
+            self._row_clients[category] = self._read_row_clients(category)
+        return self._row_clients[category]
+
+    def _read_row_clients(self, category: str) -> list[str] | None:
         entry = self.saved.banks[self.bank_name(category)]
         with np.load(self.directory / str(entry["file"]), allow_pickle=False) as arrays:
             if "row_client" not in arrays.files:
