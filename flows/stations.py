@@ -6,19 +6,18 @@ told nothing but the configuration; where data lie is never the coordinator's to
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from pydantic import TypeAdapter, ValidationError
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError, UploadError
-from data_contracts.exchange import COORDINATOR, Name, Publication, Slot
+from data_contracts.exchange import COORDINATOR, Publication, Slot
 from data_contracts.manifests import BankManifest, UploadManifest
 from data_contracts.quorum import listed, quorum_problem
+from data_contracts.rounds import GLOBAL_BANK
 from data_contracts.stages import (
     AggregationSettings,
     BackboneSettings,
@@ -30,6 +29,7 @@ from data_contracts.stages import (
     sizes_of,
 )
 from flows.running import place_of
+from flows.station_places import coordinator_place, own_config, station_name
 from flows.station_runs import call_stations
 from tasks import stations as exchanged
 from tasks.clients import extract_client_features, select_client_coreset
@@ -39,28 +39,6 @@ from tasks.server import aggregate_memory_bank, check_uploads
 from tasks.stage import on_store
 
 Phase = Literal["coreset", "figures"]
-
-
-def own_config(config: ExperimentConfig) -> ExperimentConfig:
-    """The configuration without any path: data, store and run directory are this machine's own."""
-    return config.model_copy(
-        update={
-            "dataset": config.dataset.model_copy(update={"root": None}),
-            "runtime": config.runtime.model_copy(update={"store": None, "out": None}),
-            "federated": config.federated.as_mode("federated"),
-        }
-    )
-
-
-def station_name() -> str:
-    """`$FEDPATCH_STATION`. Raises ConfigError where it is missing or cannot be a name."""
-    try:
-        return TypeAdapter(Name).validate_python(os.environ.get("FEDPATCH_STATION", ""))
-    except ValidationError as error:
-        raise ConfigError(
-            "FEDPATCH_STATION is not set, or not letters, digits, dots and hyphens; name the station in its worker's "
-            "environment"
-        ) from error
 
 
 @flow(name="station-client")
@@ -92,7 +70,7 @@ def station_client(config: ExperimentConfig, run_id: str, phase: Phase = "corese
         _count(config, backbone, category, indexed.test_images[category], indexed.truth_sha256[category], bank, place)
         for category in indexed.test_images
         for bank in published
-        if bank.bank in (category, "all")
+        if bank.bank in (category, GLOBAL_BANK)
     ]
     counted = slot.model_copy(
         update={"kind": "figures", "config_hash": exchanged.figures_hash(slot.config_hash, published)}
@@ -147,7 +125,7 @@ def station_coordinator(config: ExperimentConfig, stations: list[str], deadline_
         raise ConfigError("federated.num_rounds: stations federate in one round; set it to 1")
     if not stations or len(set(stations)) != len(stations):
         raise ConfigError(f"stations: expected different names, at least one, got {stations}")
-    out, own = config.runtime.out, own_config(config)
+    own = own_config(config)
     place = coordinator_place(own)
     run_id, is_retry = str(flow_run.id), int(flow_run.run_count or 1) > 1
     backbone = resolve_backbone(model=own.model, preprocessing=own.preprocessing, seed=own.seed)
@@ -202,18 +180,12 @@ def station_coordinator(config: ExperimentConfig, stations: list[str], deadline_
         except UploadError as error:
             missing[station] = f"not in the figures: {error}"
             get_run_logger().warning("station %s is %s", station, missing[station])
-    placed = config.model_copy(update={"runtime": config.runtime.model_copy(update={"out": out})})
-    directory = exchanged.pool_figures(placed, figures, banks, failed, refused, place)
+    uncounted = [f"station {station} is {missing[station]}" for station in accepted if station in missing]
+    directory = exchanged.pool_figures(config, figures, banks, failed, refused, uncounted, place)
     _show(stations, uploads, missing)
     if missing:
         return Completed(name="CompletedPartial", message=f"without {listed(missing)}", data=directory)
     return directory
-
-
-def coordinator_place(config: ExperimentConfig) -> Place:
-    """The coordinator's own store; it has no images."""
-    root = config.dataset.model_copy(update={"root": os.devnull})
-    return place_of(config.model_copy(update={"dataset": root}))
 
 
 def _uploads(slot: Slot, stations: list[str], place: Place) -> tuple[dict[str, list[UploadManifest]], dict[str, str]]:

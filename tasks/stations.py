@@ -110,6 +110,7 @@ def pool_figures(
     banks: list[BankManifest],
     failed: dict[str, str],
     refused: dict[str, str],
+    warnings: list[str],
     place: Place,
 ) -> str:
     """metrics.json over all stations' test images, and the banks, in the run directory, whose path is returned."""
@@ -134,6 +135,7 @@ def pool_figures(
         bank_rows=sum(bank.rows for bank in banks),
         bank_rows_by_category={bank.bank: bank.rows for bank in banks},
     )
+    document.warnings = warnings
     out = (config.runtime.out or run_directory.default_run_directory(config.name)).expanduser().absolute()
     for bank in banks:
         run_directory.copy_artifact(store, bank, out / "banks" / f"{run_directory.safe_name(bank.bank)}.npz")
