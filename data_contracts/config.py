@@ -130,7 +130,10 @@ class FederatedConfig(Section):
 
     mode: Literal["centralized", "federated", "local_only"] = "centralized"
     num_clients: int = Field(5, ge=1, le=10_000)
-    partitioning: Literal["iid", "category", "time", "dirichlet"] = "iid"
+    partitioning: Literal["iid", "category", "time", "dirichlet", "saved"] = "iid"
+    partition_path: Path | None = Field(
+        None, description="what `fedpatch partition` wrote, for partitioning: saved; it says who the clients are"
+    )
     alpha: float = Field(0.5, gt=0, allow_inf_nan=False, description="concentration of the Dirichlet partition")
     client_assignments: Annotated[
         dict[str, tuple[str, ...]],
@@ -158,6 +161,10 @@ class FederatedConfig(Section):
             return self
         if self.partitioning == "category" and not self.client_assignments:
             raise ValueError("partitioning: category needs client_assignments (client id -> list of categories)")
+        if (self.partitioning == "saved") != (self.partition_path is not None):
+            raise ValueError("partitioning: saved and partition_path go together: give both or neither")
+        if self.partitioning == "saved":
+            return self
         clients = self.client_names()
         if self.min_clients > len(clients):
             raise ValueError(f"min_clients is {self.min_clients}, but there are only {len(clients)} clients")
@@ -168,7 +175,10 @@ class FederatedConfig(Section):
         return self
 
     def client_names(self) -> tuple[str, ...]:
-        """Client ids: the keys of `client_assignments` in a partition by category, else client_0, client_1, ..."""
+        """Client ids: the keys of `client_assignments` in a partition by category, else client_0, client_1, ...
+
+        A saved partition names its clients itself (`pipeline_lib.partition.client_ids`).
+        """
         if self.partitioning == "category":
             return tuple(self.client_assignments)
         return tuple(f"client_{number}" for number in range(self.num_clients))

@@ -120,6 +120,7 @@ class ScoredCategory(BaseModel):
     category: str
     maps: Manifest
     scores: Manifest
+    search_recall: float | None = None  # share of the true nearest rows that an approximate search found; None: exact
 
 
 class MeasuredCategory(BaseModel):

@@ -20,7 +20,7 @@ from data_contracts.manifests import (
 from data_contracts.rounds import GLOBAL_BANK
 from data_contracts.stages import BackboneSettings, EvaluationSettings, Place, ScoringSettings
 from flows.running import StageClock, submit
-from tasks.data import fingerprint_dataset, index_dataset, partition_dataset, validate_dataset
+from tasks.data import fingerprint_dataset, fingerprint_partition, index_dataset, partition_dataset, validate_dataset
 from tasks.evaluation import extract_test_features, measure_category, score_category
 from tasks.stage import on_store
 
@@ -66,6 +66,7 @@ def partition_images(run: Run, indexed: IndexedDataset) -> Partition:
             on_store(partition_dataset, run.place),
             index=indexed.index,
             federated=config.federated,
+            saved=submit(run.runner, fingerprint_partition, federated=config.federated).result(),
             seed=config.seed,
             place=run.place,
         ).result()

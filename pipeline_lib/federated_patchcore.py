@@ -51,6 +51,7 @@ from pipeline_lib.partition import shard_positions
 from pipeline_lib.partition_stats import compute_partition_stats
 from pipeline_lib.patchcore import PatchCore, Prediction, ScoredImage, as_prediction
 from pipeline_lib.saved_model import Inference, write_model
+from pipeline_lib.saved_partition import saved_shards
 from pipeline_lib.seeding import stage_rng
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,8 @@ class FederatedPatchCore:
         """
         if partitioner is not None:
             shards: Mapping[str, Sequence[int]] = partitioner.partition(dataset)
+        elif self.config.federated.partition_path is not None:
+            shards = saved_shards(dataset.index["image_id"].tolist(), self.config.federated.partition_path)
         else:
             categories = [category for _, _, category, _ in dataset.samples]
             rng = stage_rng(self.config.seed, "partition")
@@ -129,7 +132,9 @@ class FederatedPatchCore:
         Raises QuorumError when fewer than `federated.min_clients` delivered; ConfigError for more than one round
         without k-center, or a checkpoint of another federation.
         """
-        num_rounds = num_rounds or self.config.federated.num_rounds
+        num_rounds = self.config.federated.num_rounds if num_rounds is None else num_rounds
+        if num_rounds < 1:
+            raise ConfigError(f"num_rounds is {num_rounds}; at least one round is needed")
         if not self._images:
             raise FedpatchError("there are no clients yet; call setup_clients with a data set")
         if num_rounds > 1 and self.config.model.subsampling != "kcenter":

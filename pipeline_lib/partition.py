@@ -6,7 +6,6 @@ The classes are the same functions for an `AutoVIDataset`.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +13,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from data_contracts.config import FederatedConfig
-from data_contracts.errors import ArtifactError, ConfigError, DatasetError
-from data_contracts.tables import PARTITION
-from pipeline_lib.artifact_store import write_file
+from data_contracts.errors import ConfigError, DatasetError
 from pipeline_lib.autovi_dataset import AutoVIDataset, AutoVISubset
+from pipeline_lib.saved_partition import saved_assignment, saved_clients
 
 CENTRALIZED_CLIENT = "centralized"
 ALL_CATEGORIES = "all"
@@ -43,6 +39,8 @@ def partition_images(index: pd.DataFrame, federated: FederatedConfig, *, rng: np
             f"no readable training image among the {len(index)} rows of the data set index; "
             "good images are expected in <category>/train/good"
         )
+    if federated.mode != "centralized" and federated.partitioning == "saved":
+        return saved_assignment(usable["image_id"].tolist(), _saved_path(federated))
     shards = shard_positions(usable["category"].tolist(), federated, rng=rng)
     clients = np.empty(len(usable), dtype=object)
     for client_id, positions in shards.items():
@@ -54,7 +52,14 @@ def client_ids(federated: FederatedConfig) -> tuple[str, ...]:
     """The clients that the configuration names, with or without images."""
     if federated.mode == "centralized":
         return (CENTRALIZED_CLIENT,)
+    if federated.partitioning == "saved":
+        return saved_clients(_saved_path(federated))
     return federated.client_names()
+
+
+def _saved_path(federated: FederatedConfig) -> Path:
+    assert federated.partition_path is not None  # the configuration was validated
+    return federated.partition_path
 
 
 def shard_positions(categories: Sequence[str], federated: FederatedConfig, *, rng: np.random.Generator) -> Shards:
@@ -70,6 +75,8 @@ def shard_positions(categories: Sequence[str], federated: FederatedConfig, *, rn
             return time_shards(categories, federated.num_clients)
         case "dirichlet":
             return dirichlet_shards(categories, federated.num_clients, federated.alpha, rng=rng)
+        case "saved":
+            raise ConfigError("federated.partitioning: saved goes by image ids; use partition_images")
 
 
 def iid_shards(n_images: int, num_clients: int, *, rng: np.random.Generator) -> Shards:
@@ -172,36 +179,6 @@ def _categories_with_rng(
 
 
 # --- files -------------------------------------------------------------------------------------------------------
-
-
-def save_partition(partition: pd.DataFrame, stats: Mapping[str, Any], directory: Path | str) -> Path:
-    """Write partition.parquet and partition_stats.json; returns the directory."""
-    directory = Path(directory)
-    table = pa.Table.from_pandas(partition, schema=PARTITION, preserve_index=False).replace_schema_metadata(None)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    write_file(directory / "partition.parquet", sink.getvalue().to_pybytes())
-    text = json.dumps(stats, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    write_file(directory / "partition_stats.json", text.encode())
-    return directory
-
-
-def load_partition(directory: Path | str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """What `save_partition` wrote: the frame (schema PARTITION) and the statistics.
-
-    Raises ArtifactError when a file is missing, damaged or of another schema.
-    """
-    directory = Path(directory)
-    try:
-        table = pq.read_table(directory / "partition.parquet")
-        stats = json.loads((directory / "partition_stats.json").read_bytes())
-    except (OSError, pa.ArrowInvalid, ValueError) as error:
-        raise ArtifactError(f"cannot read a partition in {directory}: {error}") from error
-    if table.schema.names != PARTITION.names:
-        raise ArtifactError(
-            f"{directory / 'partition.parquet'} has the columns {table.schema.names}, not {PARTITION.names}"
-        )
-    return table.cast(PARTITION).to_pandas(), stats
 
 
 # --- the guide's classes -----------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_contracts.manifests import IndexedDataset
@@ -98,9 +98,15 @@ def run_warnings(
     failed: dict[str, str],
     skipped: Sequence[str],
     incidents: Sequence[str] = (),
+    *,
+    search_recall: Mapping[str, float | None] | None = None,
 ) -> list[str]:
     """What a reader of the figures must know; `incidents` are sentences about uploads that are missing in part."""
-    warnings = []
+    warnings = [
+        f"{category}: the approximate search found {recall:.1%} of the nearest rows, on a sample of test patches"
+        for category, recall in (search_recall or {}).items()
+        if recall is not None
+    ]
     if backbone.weights_source == "random":
         warnings.append(f"{backbone.backbone} has random weights: the figures say nothing about a trained backbone")
     if indexed.n_set_aside:

@@ -17,6 +17,8 @@ from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.features import image_manifests
 from pipeline_lib.memory_bank import MemoryBank
 
+RECALL_IMAGES = 8
+RECALL_PATCHES = 1000
 QUERY_PATCHES = 32_768
 
 
@@ -94,6 +96,20 @@ def score_images(
         if progress:
             progress(done, len(table))
     return ScoredImages([str(i) for i in table.image_id], maps, scores)
+
+
+def search_recall(table: pd.DataFrame, store: ArtifactStore, bank: MemoryBank) -> float | None:
+    """Share of the true nearest rows that the bank's approximate search finds, on a sample of these images' patches.
+
+    None where the search is exact. A small bank is searched whole by every index: its recall is 1.
+    """
+    if bank.search == "exact" or not len(table):
+        return None
+    manifests = list(image_manifests(table))
+    images = np.unique(np.linspace(0, len(manifests) - 1, RECALL_IMAGES).astype(int))
+    patches = np.concatenate([store.read_array(manifests[image]) for image in images]).astype(np.float32)
+    step = max(1, len(patches) // RECALL_PATCHES)
+    return round(bank.recall(patches[::step]), 4)
 
 
 def _image_chunks(table: pd.DataFrame, store: ArtifactStore, *, images_per_chunk: int) -> Iterator[np.ndarray]:

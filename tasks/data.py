@@ -8,7 +8,16 @@ from data_contracts.config import DatasetConfig, FederatedConfig, ModelConfig, P
 from data_contracts.manifests import ClientImages, IndexedDataset, Manifest, Partition
 from data_contracts.stages import BackboneSettings, Place
 from data_contracts.tables import CLIENT_IMAGES, DATASET_INDEX, PARTITION
-from pipeline_lib import backbone, client_tables, dataset_index, partition, partition_stats, seeding, validation
+from pipeline_lib import (
+    backbone,
+    client_tables,
+    dataset_index,
+    partition,
+    partition_stats,
+    saved_partition,
+    seeding,
+    validation,
+)
 from tasks.stage import open_store, progress_log, stage
 
 
@@ -80,8 +89,18 @@ def validate_dataset(
     return store.write_json("validation_report", report.model_dump(mode="json"), rows=len(report.findings))
 
 
+@task(name="fingerprint-partition")
+def fingerprint_partition(federated: FederatedConfig) -> str | None:
+    """A hash of the saved partition's content, or None where the partition is made."""
+    if federated.mode == "centralized" or federated.partition_path is None:
+        return None
+    return saved_partition.partition_fingerprint(federated.partition_path)
+
+
 @stage("partition-dataset")
-def partition_dataset(index: Manifest, federated: FederatedConfig, seed: int, place: Place) -> Partition:
+def partition_dataset(
+    index: Manifest, federated: FederatedConfig, saved: str | None, seed: int, place: Place
+) -> Partition:
     """Give every training image to one client (DESIGN artifact 2); clients without images are skipped and listed."""
     store = open_store(place)
     table = store.read_table(index)

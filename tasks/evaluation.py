@@ -50,8 +50,9 @@ def score_category(
         seed=settings.seed,
         device=hardware.pick_device(place.device),
     )
+    table_of_features = store.read_table(patch_features)
     scored = scoring.score_images(
-        store.read_table(patch_features), store, model, settings, progress=progress_log(f"{category}: images scored")
+        table_of_features, store, model, settings, progress=progress_log(f"{category}: images scored")
     )
     maps = {"maps": scored.maps, "image_ids": np.array(scored.image_ids, dtype=np.str_)}
     table = pd.DataFrame({"image_id": scored.image_ids, "score": scored.scores}).merge(rows, on="image_id")
@@ -59,6 +60,7 @@ def score_category(
         category=category,
         maps=store.write_arrays("anomaly_maps", maps, rows=len(scored.maps)),
         scores=store.write_table("image_scores", table, IMAGE_SCORES),
+        search_recall=scoring.search_recall(table_of_features, store, model),
     )
 
 

@@ -92,7 +92,14 @@ def finish_run(
         rounds=rounds or [],
         pixel_bytes=run_directory.pixel_bytes_by_client(partition, store),
     )
-    warnings = result_tables.run_warnings(indexed, backbone, failed, partition.skipped_clients, incidents or [])
+    warnings = result_tables.run_warnings(
+        indexed,
+        backbone,
+        failed,
+        partition.skipped_clients,
+        incidents or [],
+        search_recall={category.category: category.search_recall for category in scored},
+    )
     documents = run_directory.build_documents(config, measured, store, federation, timings_s, warnings)
     round_files.fill_round_means(documents, measured_rounds or [], store)
     scores = _joined(store, [category.scores for category in scored], IMAGE_SCORES)

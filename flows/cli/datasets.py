@@ -10,7 +10,7 @@ from data_contracts.config import ExperimentConfig, PreprocessingConfig
 from data_contracts.errors import DatasetError
 from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
-from pipeline_lib import acquisition, partition, partition_stats, validation
+from pipeline_lib import acquisition, partition, partition_stats, saved_partition, validation
 from pipeline_lib.annotations import Annotations, read_annotations
 from pipeline_lib.contact_sheet import contact_sheet
 from pipeline_lib.dataset_import import import_category
@@ -32,7 +32,7 @@ def write_partition(config: ExperimentConfig, out: Path, *, as_json: bool) -> No
     )
     frame = partition.partition_images(index, config.federated, rng=stage_rng(config.seed, "partition"))
     stats = partition_stats.compute_partition_stats(index, frame, clients=partition.client_ids(config.federated))
-    partition.save_partition(frame, stats, out)
+    saved_partition.save_partition(frame, stats, out)
     if as_json:
         print_json(stats)
         return
@@ -43,6 +43,7 @@ def write_partition(config: ExperimentConfig, out: Path, *, as_json: bool) -> No
     ]
     print_table(rows, "images of each client")
     print(f"partition: {out / 'partition.parquet'}")
+    print(f"a run on it: --set federated.partitioning=saved --set federated.partition_path={out}")
 
 
 def acquire_dataset(

@@ -13,6 +13,7 @@ from scipy.ndimage import binary_fill_holes
 from pipeline_lib.synthetic.canvas import Canvas, Colour, Look, bezier, shade, turned
 
 OBSTRUCTIONS = ("cable", "tape", "blob", "scratch", "dent")
+SEVERITY_WEIGHTS = {"critical": 3.0, "major": 2.0, "minor": 1.0}  # for evaluation.defect_weights: severity_weight
 VISIBLE_CHANGE = 6  # a pixel is marked when a colour of it differs by more than this, of 255
 
 
@@ -38,6 +39,7 @@ def entries(category: str, scale: float) -> list[dict[str, Any]]:
             "saturation_threshold": size,
             "relative_saturation": relative,
             "severity": severity,
+            "severity_weight": SEVERITY_WEIGHTS[severity],
         }
 
     obstruction = entry("obstruction", 160, 900, False, "major")

@@ -17,6 +17,7 @@ from data_contracts.errors import DatasetError
 from data_contracts.results import MetricsDocument
 from flows.experiment import centralized_experiment, federated_experiment
 from pipeline_lib.artifact_store import sha256_of_file
+from pipeline_lib.saved_partition import save_partition
 from tests.conftest import experiment_values
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -318,3 +319,30 @@ def test_thresholds_come_from_out_of_fold_scores_of_each_client(
     assert other is not None
     assert other.threshold is not None
     assert other.threshold < decision.threshold
+
+
+def test_a_run_on_a_saved_partition_is_the_run_that_it_was_saved_from(tiny_root: Path, tmp_path: Path) -> None:
+    first = experiment_values(tiny_root, tmp_path / "store", tmp_path / "a")
+    assert run(first).is_completed()
+    save_partition(
+        pd.read_parquet(tmp_path / "a" / "partition.parquet"),
+        json.loads((tmp_path / "a" / "partition_stats.json").read_text()),
+        tmp_path / "saved",
+    )
+    saved = {"partitioning": "saved", "partition_path": str(tmp_path / "saved"), "min_clients": 3}
+    second = experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", federated=saved)
+    assert run(second).is_completed()
+    assert metrics(second).categories == metrics(first).categories
+    frame = pd.read_parquet(tmp_path / "saved" / "partition.parquet")
+    frame["client_id"] = frame["client_id"].map({"client_0": "north", "client_1": "north", "client_2": "south"})
+    save_partition(frame, {}, tmp_path / "saved")
+    third = experiment_values(tiny_root, tmp_path / "store", tmp_path / "c", federated={**saved, "min_clients": 2})
+    assert run(third).is_completed()
+    assert set(metrics(third).federation.clients) == {"north", "south"}
+
+
+def test_an_approximate_search_says_what_it_missed(tiny_root: Path, tmp_path: Path) -> None:
+    values = experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", inference={"search": "hnsw"})
+    assert run(values).is_completed()
+    (said,) = [w for w in metrics(values).warnings if w.startswith("pipe_clip: the approximate search found")]
+    assert "% of the nearest rows" in said

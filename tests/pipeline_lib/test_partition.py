@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 
 from data_contracts.config import FederatedConfig
 from data_contracts.errors import ArtifactError, ConfigError, DatasetError
@@ -27,12 +28,11 @@ from pipeline_lib.partition import (
     client_ids,
     dirichlet_shards,
     iid_shards,
-    load_partition,
     partition_images,
-    save_partition,
     time_shards,
 )
 from pipeline_lib.partition_stats import compute_partition_stats
+from pipeline_lib.saved_partition import load_partition, save_partition
 
 
 def make_index(counts: dict[str, int]) -> pd.DataFrame:
@@ -309,3 +309,24 @@ def test_a_missing_or_damaged_partition_is_named(tmp_path: Path) -> None:
     pd.DataFrame({"image_id": ["a"], "owner": ["x"]}).to_parquet(tmp_path / "partition.parquet")
     with pytest.raises(ArtifactError, match=r"has the columns \['image_id', 'owner'\]"):
         load_partition(tmp_path)
+
+
+def test_a_saved_partition_is_used_as_it_is(tmp_path: Path) -> None:
+    index = make_index({"a": 7, "b": 5})
+    made = FederatedConfig(mode="federated", partitioning="iid", num_clients=3)
+    partition = partition_images(index, made, rng=rng())
+    save_partition(partition, compute_partition_stats(index, partition, clients=[*client_ids(made), "late"]), tmp_path)
+    for path in (tmp_path, tmp_path / "partition.parquet"):
+        saved = FederatedConfig(mode="federated", partitioning="saved", partition_path=path)
+        pd.testing.assert_frame_equal(partition_images(index, saved, rng=rng()), partition)
+        assert client_ids(saved) == ("client_0", "client_1", "client_2", "late")
+    part = partition_images(index[index["category"] == "a"], saved, rng=rng())
+    assert part["image_id"].tolist() == [i for i in partition["image_id"] if i.startswith("a/")]
+    with pytest.raises(ConfigError, match=r"gives 5 of 17 training images to nobody, such as c/.*made of other images"):
+        partition_images(make_index({"a": 7, "b": 5, "c": 5}), saved, rng=rng())
+
+
+def test_a_saved_partition_needs_its_path(tmp_path: Path) -> None:
+    for wrong in ({"partitioning": "saved"}, {"partition_path": tmp_path}):
+        with pytest.raises(ValidationError, match="go together"):
+            FederatedConfig(mode="federated", **wrong)
