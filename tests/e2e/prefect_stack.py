@@ -56,6 +56,7 @@ class Stack:
             "FEDPATCH_RETRY_DELAYS": "0.1",
             "FEDPATCH_STORE": str(self.store),
             "FEDPATCH_DATASET": str(self.dataset),
+            "FEDPATCH_EXCHANGE": str(home / "exchange"),
         }
 
     def start(self) -> None:
@@ -71,6 +72,16 @@ class Stack:
     def start_worker(self) -> None:
         """Start a worker on the pool `local`."""
         self.worker = self._spawn("worker", "worker", "start", "--pool", "local")
+
+    def start_station(self, station: str, data: Path) -> subprocess.Popen[bytes]:
+        """Start a station's worker: it serves the station's queue alone, with its own data, store and home."""
+        own = self.home / station
+        own.mkdir(exist_ok=True)
+        return self._spawn(
+            station, "worker", "start", "--pool", "stations", "--work-queue", station,
+            PREFECT_HOME=str(own / "prefect"), PREFECT_WORKER_QUERY_SECONDS="3", FEDPATCH_STATION=station,
+            FEDPATCH_DATASET=str(data), FEDPATCH_STORE=str(own / "store"),
+        )  # fmt: skip
 
     def kill_worker(self, *, with_runs: bool) -> None:
         """End the worker as a power cut does; with its flow runs, or leaving them without a parent."""
@@ -133,12 +144,15 @@ class Stack:
         """The flow run once it ended, after more than `beyond` runs of it."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            run: dict[str, Any] = self.api(f"/flow_runs/{flow_run}")
+            try:
+                run: dict[str, Any] = self.api(f"/flow_runs/{flow_run}")
+            except TimeoutError:  # a busy machine
+                continue
             final = run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
             if final and run["run_count"] > beyond:
                 return run
             time.sleep(0.5)
-        raise AssertionError(f"flow run {flow_run} is {run['state_name']} after {seconds} s: {self.logs()}")
+        raise AssertionError(f"flow run {flow_run} has not ended after {seconds} s: {self.logs()}")
 
     def newest_run(self, *, of: str, besides: set[str], seconds: float = 60) -> str:
         """The id of a run of a deployment that was not there before."""
@@ -161,11 +175,11 @@ class Stack:
         """The ends of what the processes wrote."""
         return "\n".join(p.read_text(errors="replace")[-1500:] for p in sorted(self.home.glob("*.log")))
 
-    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         with (self.home / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [str(BIN / "prefect"), *arguments],
-                cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True,
+                cwd=ROOT, env={**self.environment, **environment}, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self.processes.append(process)
         return process
