@@ -20,8 +20,12 @@ from pipeline_lib.upload_codec import decode_rows
 
 def write_bank_provenance(
     out: Path, store: ArtifactStore, uploads: Sequence[ClientUploads], banks: Sequence[BankManifest]
-) -> None:
-    """provenance/<bank>.parquet of each bank. Only for runs whose one client is the place that holds all images."""
+) -> dict[str, pd.DataFrame]:
+    """Write provenance/<bank>.parquet of each bank, and return them by bank name, without those that have no rows.
+
+    Only for runs whose one client is the place that holds all images.
+    """
+    written = {}
     for bank in banks:
         rows = store.read_arrays(bank)["features"]
         frames = []
@@ -43,3 +47,6 @@ def write_bank_provenance(
                         )
                     )
         write_table_file(out / PROVENANCE_DIRECTORY / f"{safe_name(bank.bank)}.parquet", frames, BANK_PROVENANCE)
+        if frames:
+            written[bank.bank] = pd.concat(frames, ignore_index=True)
+    return written

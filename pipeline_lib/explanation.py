@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from data_contracts.errors import ImageError
 from pipeline_lib.config_files import load_config
 from pipeline_lib.image_decisions import ImageDecision
 from pipeline_lib.images import load_image
+from pipeline_lib.memory_bank import MemoryBank
 from pipeline_lib.run_model import RunModel
 from pipeline_lib.visualize import OUTLINE
 
@@ -24,6 +25,10 @@ TILE_PX = 160
 CONTEXT = 6  # sides of a patch that a tile shows
 GAP_PX = 8
 TEXT_PX = 30
+OUTSIDE = (190, 190, 190)  # beyond the border of an image; black could be taken for a part of it
+
+Origin = tuple[str, int, Path | None]
+"""Of a bank row: image id, patch index in that image, where the image lies."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +69,44 @@ def explain(model: RunModel, decision: ImageDecision) -> list[PatchExplanation]:
     item = decision.patches
     if decision.scored is None or decision.category is None or item is None:
         return []
-    patchcore = model.patchcore(decision.category)
-    height, width = item.grid
-    places = _peaks(decision.scored.grid_map, N_PATCHES)
-    queries = np.stack([item.patches[y * width + x] for y, x in places]).astype(np.float32)
-    distances, rows = patchcore.memory_bank.query(queries, num_neighbors=N_NEIGHBORS)
-    origin = _origins(model, decision.category, rows)
-    clients = model.row_clients(decision.category)
+    category = decision.category
+    return explain_patches(
+        decision.scored.grid_map,
+        item.patches,
+        model.patchcore(category).memory_bank,
+        origins=lambda rows: origins_of(model.provenance(category), rows, lambda: _image_paths(model)),
+        clients=model.row_clients(category),
+    )
+
+
+def explain_patches(
+    grid_map: np.ndarray,
+    patches: np.ndarray,
+    bank: MemoryBank,
+    *,
+    origins: Callable[[np.ndarray], Mapping[int, Origin]],
+    clients: Sequence[str] | None,
+    n_patches: int = N_PATCHES,
+) -> list[PatchExplanation]:
+    """The `n_patches` highest patches of an image, each with its nearest bank rows.
+
+    grid_map: patch scores (height, width); patches: the same patches' features (height * width, dim); origins: bank
+    rows -> what is known of their images; clients: the client of each bank row, or None where the bank does not say.
+    """
+    height, width = grid_map.shape
+    places = _peaks(grid_map, n_patches)
+    if not places:
+        return []
+    queries = np.stack([patches[y * width + x] for y, x in places]).astype(np.float32)
+    distances, rows = bank.query(queries, num_neighbors=N_NEIGHBORS)
+    known = origins(rows)
     return [
         PatchExplanation(
             ((x + 0.5) / width, (y + 0.5) / height),
             (1 / width, 1 / height),
-            float(decision.scored.grid_map[y, x]),
+            float(grid_map[y, x]),
             tuple(
-                _neighbor(int(row), float(distance), clients, origin, item.grid)
+                _neighbor(int(row), float(distance), clients, known, (height, width))
                 for row, distance in zip(rows[number], distances[number], strict=True)
             ),
         )
@@ -98,7 +127,7 @@ def explanation_picture(decision: ImageDecision, patches: list[PatchExplanation]
     image = Image.fromarray(decision.pixels)
     for row, patch in enumerate(patches):
         top = GAP_PX + row * (TILE_PX + TEXT_PX + GAP_PX)
-        sheet.paste(_tile(image, patch.center, patch.size), (GAP_PX, top))
+        sheet.paste(patch_tile(image, patch.center, patch.size), (GAP_PX, top))
         draw.text((GAP_PX, top + TILE_PX + 2), f"this image\nscore {patch.score:.4g}", fill=(20, 20, 20))
         for column, neighbor in enumerate(patch.neighbors, start=1):
             left = GAP_PX + column * (TILE_PX + GAP_PX)
@@ -120,13 +149,14 @@ def _peaks(grid_map: np.ndarray, count: int) -> list[tuple[int, int]]:
     return found
 
 
-def _origins(model: RunModel, category: str, rows: np.ndarray) -> Mapping[int, tuple[str, int, Path | None]]:
-    """bank row -> (image id, patch index, where the image lies), of these rows."""
-    table = model.provenance(category)
-    if table is None:
+def origins_of(
+    provenance: pd.DataFrame | None, rows: np.ndarray, image_paths: Callable[[], Mapping[str, Path]]
+) -> dict[int, Origin]:
+    """bank row -> its origin, of those `rows` that BANK_PROVENANCE lists; nothing without provenance."""
+    if provenance is None:
         return {}
-    table = table[table.bank_row.isin(rows.ravel().tolist())]
-    paths = _image_paths(model)
+    table = provenance[provenance.bank_row.isin(rows.ravel().tolist())]
+    paths = image_paths()
     return {
         int(row): (str(image), int(patch), paths.get(str(image)))
         for row, image, patch in zip(table.bank_row, table.image_id, table.patch_index, strict=True)
@@ -144,8 +174,8 @@ def _image_paths(model: RunModel) -> dict[str, Path]:
 def _neighbor(
     row: int,
     distance: float,
-    clients: list[str] | None,
-    origins: Mapping[int, tuple[str, int, Path | None]],
+    clients: Sequence[str] | None,
+    origins: Mapping[int, Origin],
     grid: tuple[int, int],
 ) -> Neighbor:
     client = clients[row] if clients else None
@@ -156,11 +186,13 @@ def _neighbor(
     return Neighbor(row, distance, client, image_id, path, ((x + 0.5) / grid[1], (y + 0.5) / grid[0]))
 
 
-def _tile(image: Image.Image, center: tuple[float, float], size: tuple[float, float]) -> Image.Image:
-    """The surroundings of a patch, the patch itself in a frame."""
+def patch_tile(image: Image.Image, center: tuple[float, float], size: tuple[float, float]) -> Image.Image:
+    """The surroundings of a patch, the patch itself in a frame; grey beyond the image's border."""
     x, y = center[0] * image.width, center[1] * image.height
     half = CONTEXT * max(size[0] * image.width, size[1] * image.height) / 2
-    tile = image.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
+    left, top, side = round(x - half), round(y - half), max(1, round(2 * half))
+    tile = Image.new("RGB", (side, side), OUTSIDE)
+    tile.paste(image, (-left, -top))
     tile = tile.resize((TILE_PX, TILE_PX), Image.Resampling.BICUBIC)
     frame = TILE_PX / CONTEXT / 2
     box = (TILE_PX / 2 - frame, TILE_PX / 2 - frame, TILE_PX / 2 + frame, TILE_PX / 2 + frame)
@@ -171,7 +203,7 @@ def _tile(image: Image.Image, center: tuple[float, float], size: tuple[float, fl
 def _neighbor_tile(neighbor: Neighbor, size: tuple[float, float]) -> Image.Image:
     if neighbor.image_path is not None and neighbor.center is not None:
         try:
-            return _tile(load_image(neighbor.image_path), neighbor.center, size)
+            return patch_tile(load_image(neighbor.image_path), neighbor.center, size)
         except ImageError:
             pass  # moved since: the tile says that there is no picture
     tile = Image.new("RGB", (TILE_PX, TILE_PX), (225, 225, 225))

@@ -25,11 +25,12 @@ from data_contracts.manifests import (
     ScoredCategory,
 )
 from data_contracts.results import MetricsDocument
-from data_contracts.rounds import FederationRound
+from data_contracts.rounds import GLOBAL_BANK, FederationRound
 from data_contracts.stages import BackboneSettings, Place
-from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
+from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES, PATCH_FEATURES
 from data_contracts.validation import ValidationReport
 from pipeline_lib import (
+    bank_explainer,
     bank_provenance,
     decisions,
     local_results,
@@ -111,12 +112,21 @@ def finish_run(
     run_directory.write_run_directory(
         out, store, config, backbone, indexed, validation, partition, banks, scored, measured, documents, calibrated
     )
+    provenance: dict[str, pd.DataFrame] = {}
     if config.federated.mode == "centralized":
-        bank_provenance.write_bank_provenance(out, store, uploads, banks)
+        provenance = bank_provenance.write_bank_provenance(out, store, uploads, banks)
     _save_maps(config, out / MAPS, indexed, scored, store)
     round_files.write_rounds(out, store, rounds or [])
     run_samples.write_samples(out, store, measured, local or [])
-    galleries = _galleries(config, scored, store, place)
+    explainers = bank_explainer.bank_explainers(
+        store,
+        banks,
+        _joined(store, features, PATCH_FEATURES),
+        provenance=provenance,
+        index=store.read_table(indexed.index),
+        data_root=place.data_root,
+    )
+    galleries = _galleries(config, scored, store, place, explainers)
     record = report.RunRecord(
         config=config,
         backbone=backbone,
@@ -164,7 +174,11 @@ def _save_maps(
 
 
 def _galleries(
-    config: ExperimentConfig, scored: list[ScoredCategory], store: ArtifactStore, place: Place
+    config: ExperimentConfig,
+    scored: list[ScoredCategory],
+    store: ArtifactStore,
+    place: Place,
+    explainers: dict[str, bank_explainer.BankExplainer],
 ) -> list[report.CategoryGallery]:
     """One category's maps in memory at a time."""
     return [
@@ -175,6 +189,7 @@ def _galleries(
             layout=config.dataset.layout,
             sigma_px=config.inference.smoothing_sigma,
             n_categories=len(scored),
+            explainer=explainers.get(GLOBAL_BANK) or explainers.get(category.category),
         )
         for category in scored
     ]

@@ -14,8 +14,10 @@ from data_contracts.results import CategoryMetrics, ClientSummary, FederationSum
 from data_contracts.stages import BackboneSettings
 from data_contracts.tables import CURVES
 from data_contracts.validation import Finding, ValidationReport
+from pipeline_lib.bank_explainer import BankExplainer
 from pipeline_lib.client_tables import category_test_table
 from pipeline_lib.dataset_index import index_dataset
+from pipeline_lib.explanation import Neighbor, PatchExplanation
 from pipeline_lib.report import CategoryGallery, RunRecord, category_gallery
 
 BACKBONE = BackboneSettings(
@@ -79,6 +81,23 @@ def curve_rows(category: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)[CURVES.names]
 
 
+class MadeUpExplainer(BankExplainer):
+    """Says the same of every image: near a normal patch of the first training image, a lost one, and a client's."""
+
+    def __init__(self, root: Path, category: str) -> None:
+        self.path = next((root / category / "train" / "good").glob("*.png"))
+        self.category = category
+
+    def explain(self, image_id: str, grid_map: np.ndarray, n_patches: int) -> list[PatchExplanation]:
+        name = f"{self.category}/train/good/{self.path.stem}"
+        neighbors = (
+            Neighbor(5, 2.25, "client_0", name, self.path, (0.4, 0.4)),
+            Neighbor(6, 2.5, "client_0", "a/train/good/lost & <gone>", self.path.with_name("lost.png"), (0.4, 0.4)),
+            Neighbor(7, 2.75, "client_7"),
+        )
+        return [PatchExplanation((0.5, 0.5), (1 / 8, 1 / 6), 14.5 - i, neighbors) for i in range(n_patches)]
+
+
 def made_up_run(root: Path, **changes: Any) -> tuple[RunRecord, list[CategoryGallery]]:
     """The record and the galleries of a run on the data set at `root` (AutoVI layout); fields of the record changed."""
     rng = np.random.default_rng(3)
@@ -91,7 +110,17 @@ def made_up_run(root: Path, **changes: Any) -> tuple[RunRecord, list[CategoryGal
         maps[rows.label_index == 1, 2, 3] += 3 * rng.random(int((rows.label_index == 1).sum())) + 2
         rows["score"] = maps.reshape(len(maps), -1).max(axis=1).astype(np.float64)
         frames.append(rows)
-        galleries.append(category_gallery(maps, rows, root, layout="autovi", sigma_px=0, n_categories=len(categories)))
+        galleries.append(
+            category_gallery(
+                maps,
+                rows,
+                root,
+                layout="autovi",
+                sigma_px=0,
+                n_categories=len(categories),
+                explainer=MadeUpExplainer(root, category),
+            )
+        )
     federation = FederationSummary(
         mode="federated",
         clients={

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from PIL import Image
 
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import DatasetError
+from pipeline_lib.bank_explainer import BankExplainer
 from pipeline_lib.dataset_index import Layout
 from pipeline_lib.ground_truth import category_defects, read_mask_channels, union_mask
 from pipeline_lib.image_metrics import threshold_at_tnr
 from pipeline_lib.images import load_image
 from pipeline_lib.map_files import resize_map
+from pipeline_lib.report.why import EXPLAINED_KINDS, Why, draw_why, tile_budget
 from pipeline_lib.saved_maps import smooth_map
 from pipeline_lib.visualize import (
     Scale,
@@ -34,8 +36,8 @@ THRESHOLD_TNR = 0.95
 KINDS = ("hits", "misses", "false alarms")
 PER_KIND = 6
 SIDE_PX = 440
-PICTURES_BYTES = 5_200_000
-"""All pictures of a report together; as data: URIs they take a third more, and the file stays below 8 MB."""
+PICTURES_BYTES = 4_800_000
+"""All pictures of a report together, beside WHY_BYTES; as data: URIs they take a third more: a file below 8 MB."""
 
 _LEAST_BYTES = 3_000
 _STEPS = ((1.0, 82), (0.8, 76), (0.65, 70), (0.5, 60), (0.35, 50), (0.25, 45), (0.17, 40), (0.1, 35))
@@ -53,6 +55,7 @@ class Example:
     image: bytes = b""
     heat: bytes = b""
     problem: str = ""  # why there is no picture, or no outline
+    why: tuple[Why, ...] = ()  # of the first hit and the first false alarm
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,14 @@ def category_gallery(
     sigma_px: float,
     n_categories: int = 1,
     per_kind: int = PER_KIND,
+    explainer: BankExplainer | None = None,
 ) -> CategoryGallery:
     """The gallery of one category.
 
     maps: float32 (image, height, width) on the patch grid, in the order of `scores` (schema IMAGE_SCORES); root: of
     the data set; sigma_px: the blur that the map had when it was measured; n_categories: how many galleries share the
-    space of a report. An image or mask that cannot be read is shown as a line of text.
+    space of a report; explainer: says why the first hit and the first false alarm are flagged. An image or mask that
+    cannot be read is shown as a line of text.
     """
     category = str(scores.category.iloc[0])
     per_kind = max(1, min(per_kind, PICTURES_BYTES // (2 * len(KINDS) * n_categories * _LEAST_BYTES)))
@@ -91,10 +96,14 @@ def category_gallery(
     threshold = good_threshold(labels, scores.score.to_numpy())
     by_kind = sort_by_kind(scores.reset_index(drop=True), threshold)
     painter = _Painter(root, category, layout, sigma_px, scale, max_bytes)
-    examples = {
-        kind: [painter.example(row, maps[position]) for position, row in take_in_turn(rows, per_kind)]
-        for kind, rows in by_kind.items()
-    }
+    examples = {}
+    for kind, rows in by_kind.items():
+        chosen = take_in_turn(rows, per_kind)
+        examples[kind] = [painter.example(row, maps[position]) for position, row in chosen]
+        if explainer and chosen and kind in EXPLAINED_KINDS:
+            position, row = chosen[0]
+            why = painter.why(row, maps[position], explainer, *tile_budget(n_categories))
+            examples[kind][0] = replace(examples[kind][0], why=why)
     firsts = [take_in_turn(rows, 1)[0] for rows in by_kind.values() if len(rows)]
     sheet = painter.sheet([(row, maps[position]) for position, row in firsts])
     counts = {kind: len(rows) for kind, rows in by_kind.items()}
@@ -180,6 +189,19 @@ class _Painter:
             heat=encode_webp(Image.fromarray(overlay(pixels, values, self.scale)), self.max_bytes),
             problem=problem,
         )
+
+    def why(
+        self, row: Mapping[Any, Any], grid_map: np.ndarray, explainer: BankExplainer, n_patches: int, max_bytes: int
+    ) -> tuple[Why, ...]:
+        """Why the image is flagged; nothing where it cannot be read, or where there is no room."""
+        if not n_patches:
+            return ()
+        try:
+            picture = load_image(self.root / row["path"])
+        except DatasetError:
+            return ()
+        explanations = explainer.explain(str(row["image_id"]), grid_map, n_patches)
+        return draw_why(picture, explanations, lambda tile: encode_webp(tile, max_bytes))
 
     def sheet(self, chosen: Sequence[tuple[Mapping[Any, Any], np.ndarray]]) -> bytes:
         """Image, heat map and overlay of each chosen image, one below another, as JPEG."""

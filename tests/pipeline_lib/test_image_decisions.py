@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -149,6 +150,16 @@ def test_neighbours_name_their_image_where_the_run_held_all_images(runs: Path) -
     found = explain(at_server, decide_image(at_server, a_defective_one(runs)))[0].neighbors[0]
     assert (found.image_id, found.image_path) == (None, None)
     assert found.client in {"client_0", "client_1", "client_2"}
+
+
+def test_the_report_of_a_run_says_why_and_shows_normal_images_only_where_they_are_local(runs: Path) -> None:
+    central, federated = ((runs / run / "report.html").read_text() for run in ("central", "federated"))
+    for page in (central, federated):
+        assert 'class="card why"' in page
+    assert re.search(r'alt="Normal patch of pipe_clip/train/good/\w+ in its surroundings', central)
+    assert "Normal patch of" not in federated
+    assert "train/good/" not in federated
+    assert re.search(r"<li>client_\d, distance [\d.]+</li>", federated)
 
 
 def test_provenance_leads_to_the_very_patch(runs: Path) -> None:
