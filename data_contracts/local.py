@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from data_contracts.manifests import BankManifest, MeasuredCategory, ScoredCategory
+from data_contracts.manifests import BankManifest, Manifest, MeasuredCategory, ScoredCategory
 
 
 class LocalClient(BaseModel):
@@ -16,3 +16,4 @@ class LocalClient(BaseModel):
     banks: tuple[BankManifest, ...]
     scored: tuple[ScoredCategory, ...]
     measured: tuple[MeasuredCategory, ...]
+    calibration: tuple[Manifest, ...] = ()  # CALIBRATION_SCORES of its own normal images by its own banks

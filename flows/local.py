@@ -8,6 +8,7 @@ from data_contracts.config import UploadConfig
 from data_contracts.local import LocalClient
 from data_contracts.manifests import BankManifest, IndexedDataset
 from data_contracts.stages import AggregationSettings, BackboneSettings, client_config_hash
+from flows.calibration import calibrate
 from flows.rounds import Federation
 from flows.running import submit
 from flows.steps import Run, measure_banks
@@ -23,9 +24,13 @@ def without_upload(run: Run) -> Run:
 def measure_alone(
     run: Run, indexed: IndexedDataset, federation: Federation, backbone: BackboneSettings
 ) -> list[LocalClient]:
-    """Each client's banks and what they score. `federation` holds its one round without banks."""
+    """Each client's banks, what they score, and the scores of its own normal images for its thresholds.
+
+    `federation` holds its one round without banks.
+    """
     found = []
-    for client in federation.uploads:
+    train_features = run.features[: len(federation.uploads)]
+    for client, features in zip(federation.uploads, train_features, strict=True):
         with run.clock.stage("aggregate"):
             futures = [
                 submit(
@@ -41,8 +46,16 @@ def measure_alone(
                 for upload in client.uploads
             ]
             banks: list[BankManifest] = [future.result() for future in futures]
+        with run.clock.stage("calibrate"):
+            calibration = calibrate(run.runner, run.config, [client], [features], banks, run.place)
         scored, measured = measure_banks(run, indexed, banks, backbone)
         found.append(
-            LocalClient(client_id=client.client_id, banks=tuple(banks), scored=tuple(scored), measured=tuple(measured))
+            LocalClient(
+                client_id=client.client_id,
+                banks=tuple(banks),
+                scored=tuple(scored),
+                measured=tuple(measured),
+                calibration=tuple(calibration),
+            )
         )
     return found

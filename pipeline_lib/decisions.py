@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from data_contracts.results import Decision, MetricsDocument, ThresholdResult
+from data_contracts.results import CategoryMetrics, Decision, MetricsDocument, ThresholdResult
 from pipeline_lib.calibration import (
     CONFIDENCE,
     Threshold,
@@ -26,13 +26,25 @@ def add_decisions(
     documents: subset (all | development | report) -> document; calibration: CALIBRATION_SCORES; scores: IMAGE_SCORES
     of all of test. A category without calibration scores keeps None.
     """
-    is_report = pd.Series([int(str(digest)[:1] or "0", 16) % 2 == 1 for digest in scores.sha256], index=scores.index)
     for subset, document in documents.items():
-        chosen = {"development": scores[~is_report], "report": scores[is_report]}.get(subset, scores)
-        for category, values in document.categories.items():
-            own = calibration[calibration.category == category]
-            if len(own):
-                values.decision = category_decision(own, chosen[chosen.category == category], target_rate)
+        decide_categories(document.categories, calibration, scores, target_rate, subset=subset)
+
+
+def decide_categories(
+    categories: Mapping[str, CategoryMetrics],
+    calibration: pd.DataFrame,
+    scores: pd.DataFrame,
+    target_rate: float,
+    *,
+    subset: str,
+) -> None:
+    """Fill in `decision` of every category that has calibration scores, from the test images of one subset."""
+    is_report = pd.Series([int(str(digest)[:1] or "0", 16) % 2 == 1 for digest in scores.sha256], index=scores.index)
+    chosen = {"development": scores[~is_report], "report": scores[is_report]}.get(subset, scores)
+    for category, values in categories.items():
+        own = calibration[calibration.category == category]
+        if len(own):
+            values.decision = category_decision(own, chosen[chosen.category == category], target_rate)
 
 
 def category_decision(calibration: pd.DataFrame, scores: pd.DataFrame, target_rate: float) -> Decision:

@@ -1,7 +1,8 @@
 """Results of clients that each train alone: a table by client and category, and the mean over clients.
 
 A category's figures are the means over the clients that have images of it; such a mean has no interval over images of
-its own, each client has. Files: clients/<client>/banks/, scores.parquet, curves.parquet.
+its own, each client has. Thresholds are each client's own too: from its normal images by its own bank. Files:
+clients/<client>/banks/, scores.parquet, curves.parquet, calibration.parquet.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from data_contracts.local import LocalClient
 from data_contracts.results import CategoryMetrics, FederationSummary, MetricsDocument, MetricValues
-from data_contracts.tables import CURVES, IMAGE_SCORES
+from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
 from pipeline_lib.artifact_store import ArtifactStore
+from pipeline_lib.decisions import decide_categories
 from pipeline_lib.metrics import mean_metrics
 from pipeline_lib.run_directory import copy_artifact, read_categories, safe_name, write_table_file
 
@@ -21,10 +25,15 @@ ByClient = dict[str, dict[str, CategoryMetrics]]  # client -> category -> metric
 
 
 def fill_local_results(
-    documents: Mapping[str, MetricsDocument], clients: Sequence[LocalClient], store: ArtifactStore
+    documents: Mapping[str, MetricsDocument], clients: Sequence[LocalClient], store: ArtifactStore, target_rate: float
 ) -> None:
-    """Set categories, mean and `local_clients` of the documents (subset -> document) from what each client scored."""
+    """Set categories, mean and `local_clients` of the documents (subset -> document) from what each client scored.
+
+    target_rate: of false alarms, for each client's thresholds.
+    """
     read = {client.client_id: read_categories(client.measured, store) for client in clients}
+    for client in clients:
+        _decide(client, read[client.client_id][0], store, target_rate)
     warnings = list(dict.fromkeys(warning for _, found in read.values() for warning in found))
     for subset, document in documents.items():
         by_client: ByClient = {name: by_subset[subset] for name, (by_subset, _) in read.items()}
@@ -36,6 +45,21 @@ def fill_local_results(
         document.mean = mean_metrics(document.categories.values())
         document.warnings = [*document.warnings, *warnings]
         document.federation = _with_banks(document.federation, clients)
+
+
+def _decide(
+    client: LocalClient,
+    by_subset: Mapping[str, Mapping[str, CategoryMetrics]],
+    store: ArtifactStore,
+    target_rate: float,
+) -> None:
+    """The client's thresholds, and what they do on the test images; nothing without calibration scores."""
+    if not (client.calibration and client.scored):
+        return
+    calibration = pd.concat([store.read_table(manifest) for manifest in client.calibration], ignore_index=True)
+    scores = pd.concat([store.read_table(category.scores) for category in client.scored], ignore_index=True)
+    for subset, categories in by_subset.items():
+        decide_categories(categories, calibration, scores, target_rate, subset=subset)
 
 
 def mean_over_clients(values: Sequence[CategoryMetrics]) -> CategoryMetrics:
@@ -85,7 +109,7 @@ def _with_banks(federation: FederationSummary, clients: Sequence[LocalClient]) -
 
 
 def write_local_files(out: Path, store: ArtifactStore, clients: Sequence[LocalClient]) -> None:
-    """Banks, scores and curves of each client."""
+    """Banks, scores, curves and calibration scores of each client."""
     for client in clients:
         place = out / CLIENTS_DIRECTORY / safe_name(client.client_id)
         for bank in client.banks:
@@ -94,3 +118,6 @@ def write_local_files(out: Path, store: ArtifactStore, clients: Sequence[LocalCl
         write_table_file(place / "scores.parquet", scores, IMAGE_SCORES)
         curves = [store.read_table(category.curves) for category in client.measured]
         write_table_file(place / "curves.parquet", curves, CURVES)
+        calibration = [store.read_table(manifest) for manifest in client.calibration]
+        if calibration:
+            write_table_file(place / "calibration.parquet", calibration, CALIBRATION_SCORES)

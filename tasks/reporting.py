@@ -107,7 +107,7 @@ def finish_run(
     calibrated = _joined(store, calibration, CALIBRATION_SCORES)
     decisions.add_decisions(documents, calibrated, scores, config.decision.target_false_alarm_rate)
     if local:
-        local_results.fill_local_results(documents, local, store)
+        local_results.fill_local_results(documents, local, store, config.decision.target_false_alarm_rate)
         local_results.write_local_files(out, store, local)
     run_directory.write_run_directory(
         out, store, config, backbone, indexed, validation, partition, banks, scored, measured, documents, calibrated

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_contracts.results import MetricsDocument, ThresholdResult
+from data_contracts.results import Decision, MetricsDocument, ThresholdResult
 from pipeline_lib.report.tables import UNDEFINED, Cell, Table, count, measure
 
 DRIFT_P = 0.05
@@ -17,6 +17,7 @@ def decisions(document: MetricsDocument) -> Table | None:
         rows.append(_row(name, "all clients", values.decision))
         if len(values.decision.by_client) > 1:
             rows += [_row(name, client, result) for client, result in values.decision.by_client.items()]
+    rows += [_row(name, f"{client}, alone", decision) for name, client, decision in _alone(document)]
     columns = (
         "category", "threshold of", "threshold", "normal images", "nominal rate", "bound, 95 %",
         "good called defective", "p of drift", "defective found",
@@ -27,18 +28,31 @@ def decisions(document: MetricsDocument) -> Table | None:
 def notes(document: MetricsDocument) -> list[str]:
     """What must be said of each category's threshold."""
     found = []
-    for name, values in document.categories.items():
-        if values.decision is None:
+    decided = [(name, values.decision) for name, values in document.categories.items()]
+    decided += [(f"{name}, {client} alone", decision) for name, client, decision in _alone(document)]
+    for name, decision in decided:
+        if decision is None:
             continue
-        if values.decision.note:
-            found.append(f"{name}: {values.decision.note}.")
-        p = values.decision.excess_p_value
+        if decision.note:
+            found.append(f"{name}: {decision.note}.")
+        p = decision.excess_p_value
         if p is not None and p < DRIFT_P:
             found.append(
                 f"{name}: more false alarms than the training images explain (p = {p:.2g}): the test images differ "
                 "from them. Take normal images of the present into the bank, or set the threshold on recent ones."
             )
     return found
+
+
+def _alone(document: MetricsDocument) -> list[tuple[str, str, Decision]]:
+    """(category, client, its decision) of clients that train alone, by category."""
+    found = [
+        (name, client, values.decision)
+        for client, categories in document.local_clients.items()
+        for name, values in categories.items()
+        if values.decision is not None
+    ]
+    return sorted(found, key=lambda entry: entry[:2])
 
 
 def _row(category: str, scope: str, result: ThresholdResult) -> tuple[Cell, ...]:

@@ -41,6 +41,17 @@ def test_each_client_is_scored_alone_and_the_category_is_the_mean(tiny_root: Pat
     page = (out / "report.html").read_text()
     assert "Each client alone" in page
     assert "nothing is uploaded" in page
+    thresholds = [own["pipe_clip"].decision for own in document.local_clients.values()]
+    calibration = pd.read_parquet(out / "clients" / "client_1" / "calibration.parquet")
+    assert set(calibration.client_id) == {"client_1"}
+    for decision in thresholds:
+        assert decision is not None
+        assert (decision.n_calibration, decision.n_good) == (3, 4)
+    own = calibration.score[calibration.category == "pipe_clip"]
+    assert thresholds[1] is not None
+    assert thresholds[1].threshold == own.max()  # with so few images, their largest score
+    assert document.categories["pipe_clip"].decision is None  # thresholds of different banks have no mean
+    assert "client_1, alone" in page
 
     plain = experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", federated={"mode": "local_only"})
     assert run(plain).name == "Completed"  # codec and noise do not matter to who sends nothing
