@@ -123,10 +123,15 @@ def open_run_model(
     """Open a run directory or a saved PatchCore.
 
     target_rate replaces the run's own target false-alarm rate; threshold replaces all thresholds. Raises ArtifactError
-    for a directory without a model, and for calibration scores that were damaged.
+    for a directory without a model or without a bank, and for calibration scores that were damaged.
     """
     directory = Path(directory)
     saved = read_model(directory)
+    if not saved.banks:
+        raise ArtifactError(
+            f"{directory} has no memory bank of its own, as after a run of local_only (one for each client, below "
+            "clients/); new images are scored by a run of federated or centralized"
+        )
     content = json.loads((directory / MODEL_FILE).read_bytes())
     entry = content.get("calibration")
     calibration = _calibration(directory, entry) if entry else None

@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from data_contracts.config import ExperimentConfig
+from data_contracts.errors import ArtifactError
 from data_contracts.results import MetricsDocument
 from flows.experiment import federated_experiment
+from pipeline_lib.run_model import open_run_model
 from tests.conftest import experiment_values
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -52,6 +54,9 @@ def test_each_client_is_scored_alone_and_the_category_is_the_mean(tiny_root: Pat
     assert thresholds[1].threshold == own.max()  # with so few images, their largest score
     assert document.categories["pipe_clip"].decision is None  # thresholds of different banks have no mean
     assert "client_1, alone" in page
+
+    with pytest.raises(ArtifactError, match="has no memory bank of its own, as after a run of local_only"):
+        open_run_model(out)
 
     plain = experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", federated={"mode": "local_only"})
     assert run(plain).name == "Completed"  # codec and noise do not matter to who sends nothing
