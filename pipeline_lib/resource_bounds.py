@@ -89,17 +89,22 @@ def shortages(plan: ExperimentPlan, directories: list[Path]) -> list[str]:
     stage, needed = max(memory_bytes(plan).items(), key=lambda item: item[1])
     if needed > (there := available_memory_bytes()):
         found.append(
-            f"the stage {stage!r} may need {needed / 1e9:.1f} GB of memory, {there / 1e9:.1f} GB are available: "
+            f"the stage {stage!r} may need {_amount(needed)} of memory, {_amount(there)} are available: "
             "fewer runtime.workers or a lower model.coreset_percentage need less"
         )
     on_disk = sum(disk_bytes(plan).values())
     for directory in directories:
         if on_disk > (free := free_disk_bytes(directory)):
             found.append(
-                f"it may write {on_disk / 1e9:.1f} GB, {free / 1e9:.1f} GB are free in {directory}: "
+                f"it may write {_amount(on_disk)}, {_amount(free)} are free in {directory}: "
                 "`fedpatch store prune` frees space, runtime.store names another place"
             )
     return found
+
+
+def _amount(size: int) -> str:
+    """Bytes for people: MB below 1 GB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def available_memory_bytes() -> int:

@@ -37,12 +37,17 @@ def test_a_full_disk_is_one_clear_line_and_nothing_half_written(small_disk: Path
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
     command = [sys.executable, "-c", "from flows.cli import main; main()", "run", str(tmp_path / "c.yaml")]
 
-    def run() -> subprocess.CompletedProcess[str]:
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+            [*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
 
-    full = run()
+    refused = run()
+    assert refused.returncode == 1
+    assert "the run would not fit" in refused.stderr
+    assert "1.0 MB are free" in refused.stderr
+    assert not list(small_disk.rglob("*.parquet"))
+    full = run("--force")
     assert full.returncode == 1
     assert "No space left on device" in full.stderr.strip().splitlines()[-1]
     assert not list(small_disk.rglob("*.tmp"))

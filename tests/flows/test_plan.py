@@ -85,7 +85,7 @@ def test_a_table_for_people(tiny_root: Path, tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize(
     ("what", "words"),
-    [("available_memory_bytes", "GB of memory, 0.0 GB are available"), ("free_disk_bytes", "0.0 GB are free in")],
+    [("available_memory_bytes", "GB of memory, 0.0 MB are available"), ("free_disk_bytes", "0.0 MB are free in")],
 )
 def test_a_run_that_would_not_fit_is_refused_first(
     what: str, words: str, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
