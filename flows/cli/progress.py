@@ -13,13 +13,27 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 STEP = re.compile(r"^(?P<what>.+): (?P<done>\d+) of (?P<total>\d+)$")
+
+
+class RateColumn(ProgressColumn):
+    """Steps a second, or a minute where they are slower than that."""
+
+    def render(self, task: Task) -> Text:
+        """`12.3/s`, `4.1/min`, nothing until it is known."""
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min", style="progress.data.speed")
 
 
 class _ProgressHandler(logging.Handler):
@@ -52,6 +66,7 @@ def show_progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int,
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
