@@ -15,6 +15,7 @@ import inspect
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ CODE_PACKAGES = ("pipeline_lib", "data_contracts")
 Tree = TypeVar("Tree", bound=ast.AST)
 RECORDS_DIRECTORY = "records"
 LOCKS_DIRECTORY = "locks"
+PARSE_TRIES = 20
 
 
 @dataclass
@@ -91,7 +93,7 @@ def stage_policy(task: Task[..., Any], store_root: Path) -> StagePolicy:
 
 def task_version(task: Task[..., Any]) -> str:
     """Version of the code behind a task: its own source and the library modules that its body names."""
-    source = ast.parse(inspect.getsource(sys.modules[task.fn.__module__]))
+    source = parse_source(inspect.getsource(sys.modules[task.fn.__module__]))
     body = next(n for n in source.body if isinstance(n, ast.FunctionDef) and n.name == task.fn.__name__)
     used = {node.id for node in ast.walk(body) if isinstance(node, ast.Name)}
     names = {name: value.__name__ for name, value in task.fn.__globals__.items() if isinstance(value, ModuleType)}
@@ -169,6 +171,20 @@ def manifests_in(value: Any) -> Iterator[Manifest]:
             return
 
 
+def parse_source(text: str) -> ast.Module:
+    """`ast.parse`, again where the interpreter stumbles.
+
+    Python 3.11 counts the depth of a tree for all threads together: when another thread parses at the same time, it can
+    raise SystemError "AST constructor recursion depth mismatch", though nothing is wrong with the source.
+    """
+    for _ in range(PARSE_TRIES - 1):
+        try:
+            return ast.parse(text)
+        except SystemError:
+            time.sleep(0.01)
+    return ast.parse(text)
+
+
 @functools.cache
 def code_version(*modules: str) -> str:
     """Hash of the code of these modules and of all of ours that they import, without comments and docstrings."""
@@ -181,7 +197,7 @@ def code_version(*modules: str) -> str:
         spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None:
             continue
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        tree = parse_source(Path(spec.origin).read_text(encoding="utf-8"))
         pending.extend(name for name in _imported_modules(tree) if name.split(".")[0] in CODE_PACKAGES)
         seen[module] = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()
     return canonical_hash(seen)[:16]

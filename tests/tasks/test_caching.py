@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from tasks.caching import (
     canonical_value,
     code_version,
     manifests_in,
+    parse_source,
     task_version,
 )
 from tasks.locking import FlockLockManager
@@ -151,3 +153,19 @@ def test_code_version_ignores_comments_and_sees_changes_in_imported_modules(
     assert version() == first
     (package / "inner.py").write_text("A = 2\n")
     assert version() != first
+
+
+def test_source_is_parsed_again_where_the_interpreter_stumbles(monkeypatch: pytest.MonkeyPatch) -> None:
+    original, tried = ast.parse, []
+
+    def stumbling(text: str) -> ast.Module:
+        tried.append(text)
+        if len(tried) < 3:
+            raise SystemError("AST constructor recursion depth mismatch (before=153, after=53)")
+        return original(text)
+
+    monkeypatch.setattr(ast, "parse", stumbling)
+    assert ast.dump(parse_source("x = 1")) == ast.dump(original("x = 1"))
+    assert len(tried) == 3
+    with pytest.raises(SyntaxError):
+        parse_source("x =")
