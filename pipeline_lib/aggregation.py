@@ -41,6 +41,14 @@ class MergedBank:
     client_ids: list[str]
     row_client: np.ndarray  # int32 (row,)
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """As a bank is stored (DESIGN artifact 5)."""
+        return {
+            "features": self.rows,
+            "client_ids": np.array(self.client_ids, dtype=np.str_),
+            "row_client": self.row_client,
+        }
+
 
 def check_upload(
     manifest: UploadManifest, arrays: Mapping[str, np.ndarray], *, dim: int | None, config_hash: str, round_number: int

@@ -64,6 +64,20 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_checked(path: Path, sha256: str, what: str) -> bytes:
+    """The content of a file that must have this SHA-256 (hex).
+
+    Raises ArtifactError, naming `what` and the file, when it cannot be read or is another.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{what} {path} cannot be read: {error.strerror or error}") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ArtifactError(f"{what} {path} is damaged: its SHA-256 does not match")
+    return content
+
+
 def note_use(path: Path) -> None:
     """Set a file's modification time to now, at most once an hour: retention goes by last use.
 

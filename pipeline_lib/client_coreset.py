@@ -111,6 +111,18 @@ def select_rows(
             return density_subsampling(patches, size, rng=rng)
 
 
+def rows_by_bank(table: pd.DataFrame, client_id: str, settings: CoresetSettings) -> list[tuple[str, pd.DataFrame]]:
+    """(bank, rows) of a client's PATCH_FEATURES for every bank that it contributes to, in order of name.
+
+    Raises DatasetError when the table is empty.
+    """
+    if table.empty:
+        raise DatasetError(f"client {client_id} has no images")
+    if settings.bank_scope == "global":
+        return [(GLOBAL_BANK, table)]
+    return [(str(category), rows) for category, rows in table.groupby("category", sort=True)]
+
+
 def select_client_coreset(
     table: pd.DataFrame,
     store: ArtifactStore,
@@ -126,12 +138,6 @@ def select_client_coreset(
     stay in float16, as stored, and on disk beside the store where they exceed 64 MiB. Raises DatasetError when it is
     empty.
     """
-    if table.empty:
-        raise DatasetError(f"client {client_id} has no images")
-    if settings.bank_scope == "global":
-        groups = [(GLOBAL_BANK, table)]
-    else:
-        groups = [(str(category), rows) for category, rows in table.groupby("category", sort=True)]
     scratch = store.root / "scratch"
     coresets = [
         coreset_of_patches(
@@ -146,7 +152,7 @@ def select_client_coreset(
             scratch=scratch,
             device=device,
         )
-        for bank, rows in groups
+        for bank, rows in rows_by_bank(table, client_id, settings)
     ]
     return [coreset for coreset in coresets if coreset is not None]
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from data_contracts.errors import DatasetError
 from data_contracts.stages import CoresetSettings
 from pipeline_lib.artifact_store import ArtifactStore
-from pipeline_lib.client_coreset import GLOBAL_BANK, ClientCoreset, Progress, coreset_of_patches
+from pipeline_lib.client_coreset import ClientCoreset, Progress, coreset_of_patches, rows_by_bank
 from pipeline_lib.features import read_patches
 from pipeline_lib.provenance import Provenance
 
@@ -33,14 +32,8 @@ def select_round_coreset(
     from both are selected; own rows count as they are here, not as a codec or noise left them, so that no row is sent
     twice. All rounds together send as many rows as one round would. Raises DatasetError when the client has no images.
     """
-    if table.empty:
-        raise DatasetError(f"client {client_id} has no images")
-    if settings.bank_scope == "global":
-        groups = [(GLOBAL_BANK, table)]
-    else:
-        groups = [(str(category), rows) for category, rows in table.groupby("category", sort=True)]
     coresets = []
-    for bank, rows in groups:
+    for bank, rows in rows_by_bank(table, client_id, settings):
         patches = read_patches(rows, store, dtype=np.float16, scratch=store.root / "scratch")
         image_ids = [str(i) for i in rows.image_id]
         counts = (rows.grid_height * rows.grid_width).to_numpy()

@@ -70,10 +70,6 @@ class Exchange:
         self._write(self._manifest(slot), publication.model_dump_json(indent=1).encode())
         return sent
 
-    def is_published(self, slot: Slot) -> bool:
-        """Whether there is a manifest; it may still be refused."""
-        return bool(self.fs.exists(self._manifest(slot)))
-
     def fetch(
         self, slot: Slot, store: ArtifactStore, *, wanted: Callable[[Manifest], bool] = lambda manifest: True
     ) -> Publication:

@@ -32,8 +32,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
-
 from data_contracts.config import ExperimentConfig, canonical_hash
 from data_contracts.errors import ConfigError, FedpatchError, QuorumError
 from data_contracts.quorum import quorum_problem
@@ -284,12 +282,5 @@ class FederatedPatchCore:
         """Write the banks as a model that PatchCore.load reads. Raises FedpatchError before `train`."""
         if not self.server.banks:
             raise FedpatchError("there is no memory bank yet; call train first")
-        banks = {
-            bank: {
-                "features": merged.rows,
-                "client_ids": np.array(merged.client_ids, dtype=np.str_),
-                "row_client": merged.row_client,
-            }
-            for bank, merged in self.server.banks.items()
-        }
+        banks = {bank: merged.to_arrays() for bank, merged in self.server.banks.items()}
         write_model(path, self.extractor.settings, self.inference, banks)

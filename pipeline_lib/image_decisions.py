@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -66,12 +66,6 @@ def find_images(paths: Iterable[Path | str]) -> list[Path]:
         else:
             raise FedpatchError(f"there is no file or directory {path}")
     return list(dict.fromkeys(found))
-
-
-def decide_images(model: RunModel, paths: Iterable[Path], *, category: str | None = None) -> Iterator[ImageDecision]:
-    """One decision after the other, in order; an image that cannot be used is refused with its reason."""
-    for path in paths:
-        yield decide_image(model, path, category=category)
 
 
 def decide_image(model: RunModel, path: Path, *, category: str | None = None) -> ImageDecision:

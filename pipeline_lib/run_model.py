@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from data_contracts.errors import ArtifactError, FedpatchError
+from pipeline_lib.artifact_store import read_checked
 from pipeline_lib.calibration import Threshold, conformal_threshold
 from pipeline_lib.client_coreset import GLOBAL_BANK
 from pipeline_lib.patchcore import PatchCore
@@ -145,12 +145,6 @@ def open_run_model(
 
 
 def _calibration(directory: Path, entry: dict[str, str]) -> pd.DataFrame:
-    path = directory / entry["file"]
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"calibration scores {path} cannot be read: {error.strerror or error}") from error
-    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise ArtifactError(f"calibration scores {path} are damaged: their SHA-256 does not match {MODEL_FILE}")
+    content = read_checked(directory / entry["file"], entry["sha256"], "the table of calibration scores")
     frame: pd.DataFrame = pq.read_table(io.BytesIO(content)).to_pandas()
     return frame

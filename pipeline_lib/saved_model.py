@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from data_contracts.config import PreprocessingConfig
 from data_contracts.errors import ArtifactError, WeightsError
 from data_contracts.stages import BackboneSettings, ScoringSettings
-from pipeline_lib.artifact_store import sha256_of_file, write_file
+from pipeline_lib.artifact_store import read_checked, sha256_of_file, write_file
 from pipeline_lib.backbone import FeatureExtractor, backbone_source, find_pretrained_weights, shared_extractor
 from pipeline_lib.config_files import load_config
 from pipeline_lib.image_batches import ImageSize
@@ -64,13 +64,7 @@ class SavedModel:
         if bank not in self.banks:
             raise ArtifactError(f"{self.directory} has no memory bank {bank!r}; it has {', '.join(sorted(self.banks))}")
         entry = self.banks[bank]
-        path = self.directory / str(entry["file"])
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ArtifactError(f"memory bank {path} cannot be read: {error.strerror or error}") from error
-        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            raise ArtifactError(f"memory bank {path} is damaged: its SHA-256 does not match {MODEL_FILE}")
+        content = read_checked(self.directory / str(entry["file"]), str(entry["sha256"]), "memory bank")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             rows: np.ndarray = arrays["features"]
         return rows

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from data_contracts.manifests import BankManifest, ClientUploads, Manifest, UploadManifest
 from data_contracts.stages import AggregationSettings, CoresetSettings, Place
 from pipeline_lib import aggregation, client_coreset, client_rounds, provenance
@@ -70,10 +68,5 @@ def aggregate_round(
         by_client.setdefault(upload.client_id, []).append(checked)
     joined = [aggregation.join_rounds(sent) for sent in by_client.values()]
     merged = aggregation.aggregate_uploads(joined, settings, bank=bank)
-    rows = {
-        "features": merged.rows,
-        "client_ids": np.array(merged.client_ids, dtype=np.str_),
-        "row_client": merged.row_client,
-    }
-    written = store.write_arrays("memory_bank", rows, rows=len(merged.rows))
+    written = store.write_arrays("memory_bank", merged.to_arrays(), rows=len(merged.rows))
     return BankManifest(**written.model_dump(), bank=bank, dim=merged.rows.shape[1])

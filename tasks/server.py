@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from prefect import get_run_logger, task
 
 from data_contracts.errors import ArtifactError
@@ -57,10 +56,5 @@ def aggregate_memory_bank(
         for upload in uploads
     ]
     merged = aggregation.aggregate_uploads(checked, settings, bank=bank)
-    arrays = {
-        "features": merged.rows,
-        "client_ids": np.array(merged.client_ids, dtype=np.str_),
-        "row_client": merged.row_client,
-    }
-    written = store.write_arrays("memory_bank", arrays, rows=len(merged.rows))
+    written = store.write_arrays("memory_bank", merged.to_arrays(), rows=len(merged.rows))
     return BankManifest(**written.model_dump(), bank=bank, dim=merged.rows.shape[1])

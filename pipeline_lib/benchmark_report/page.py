@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jinja2
 import yaml
 
 from data_contracts.benchmark import BenchmarkConfig
 from pipeline_lib.benchmark_report.figures import bytes_chart, delta_chart
 from pipeline_lib.comparison import comparison_table
+from pipeline_lib.html_pages import page_template
 from pipeline_lib.result_tables import per_cent
 
 HEADLINE = "auc_spro_0.05"
@@ -39,7 +38,7 @@ def render_benchmark(record: BenchmarkRecord) -> str:
     """The report as one HTML document without scripts or outside requests. Text from the data is escaped."""
     rows = record.comparisons["all"]
     groups = list(dict.fromkeys(row["group"] for row in rows))
-    return _template().render(
+    return page_template("pipeline_lib.benchmark_report", "benchmark.html.j2").render(
         record=record,
         sentence=headline_sentence(rows),
         charts=[
@@ -117,15 +116,3 @@ def _rank_line(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _points(value: float | None) -> str:
     return "-" if value is None else f"{value:+.1f}"
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline_lib.benchmark_report", "template"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("benchmark.html.j2")

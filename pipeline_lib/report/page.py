@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import base64
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import jinja2
 import pandas as pd
 import yaml
 from markupsafe import Markup
 
 from data_contracts.results import MetricsDocument
+from pipeline_lib.html_pages import page_template
 from pipeline_lib.report import decision_table, facts, tables
 from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram
 from pipeline_lib.report.gallery import KINDS, THRESHOLD_TNR, CategoryGallery, good_threshold
@@ -60,7 +59,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         _section(record, name, f"category-{number}", by_category.get(name))
         for number, name in enumerate(document.categories)
     ]
-    return _template().render(
+    return page_template("pipeline_lib.report", "report.html.j2", data_uri=data_uri).render(
         record=record,
         config=record.config,
         document=document,
@@ -188,16 +187,3 @@ def _value(document: MetricsDocument, category: str, key: str) -> float | None:
 def data_uri(content: bytes, media_type: str = "image/webp") -> str:
     """Bytes as a data: URI."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline_lib.report", "template"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["data_uri"] = data_uri
-    return environment.get_template("report.html.j2")

@@ -112,7 +112,7 @@ def test_an_image_of_something_else_is_marked_foreign(runs: Path, tmp_path: Path
 def test_damaged_calibration_scores_are_an_error(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "central", tmp_path / "run")
     (tmp_path / "run" / "calibration.parquet").write_bytes(b"x")
-    with pytest.raises(ArtifactError, match=r"calibration\.parquet are damaged"):
+    with pytest.raises(ArtifactError, match=r"calibration\.parquet is damaged"):
         open_run_model(tmp_path / "run")
 
 

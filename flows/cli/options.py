@@ -1,0 +1,36 @@
+"""The command line's groups of commands, and the options that several commands share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+from cyclopts import App, Parameter
+
+app = App(
+    name="fedpatch",
+    help="Federated PatchCore for visual inspection: train and measure anomaly detection without pooling images.",
+    help_format="plaintext",
+)
+dataset_app = App(name="dataset", help="Get, check, describe or make a data set.")
+app.command(dataset_app)
+model_app = App(name="model", help="Models in use: a directory and a pointer.")
+app.command(model_app)
+store_app = App(name="store", help="What the artifact store holds, and what may go.")
+app.command(store_app)
+
+app.register_install_completion_command(name="--install-completion", add_to_startup=False)
+
+Set = Annotated[
+    list[str] | None,
+    Parameter(name="--set", help="Override a key of the configuration, such as --set dataset.root=/data", negative=""),
+]
+Out = Annotated[Path | None, Parameter(name="--out", help="Where the results go.")]
+Json = Annotated[bool, Parameter(name="--json", help="Print the result as one JSON value.", negative="")]
+
+
+def fail(message: str) -> NoReturn:
+    """End with exit status 1 and one line on stderr."""
+    print(f"fedpatch: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(1)
