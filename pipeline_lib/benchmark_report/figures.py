@@ -12,6 +12,7 @@ WIDTH = 420.0
 ROW_HEIGHT = 22.0
 LABEL_WIDTH = 170.0
 PLOT_HEIGHT = 240.0
+TICK_WIDTH = 36.0  # a number below an axis, with air
 
 
 def delta_chart(rows: Sequence[Mapping[str, Any]], *, description: str) -> Markup:
@@ -30,7 +31,8 @@ def delta_chart(rows: Sequence[Mapping[str, Any]], *, description: str) -> Marku
 
     bottom = height - 24
     parts = [Markup('<line class="zero" x1="{0:.1f}" x2="{0:.1f}" y1="4" y2="{1:.1f}"/>').format(across(0.0), bottom)]
-    for value in (low + pad, 0.0, high - pad):
+    ends = {edge for edge in (low + pad, high - pad) if abs(across(edge) - across(0.0)) > TICK_WIDTH}
+    for value in sorted({0.0, *ends}):
         parts.append(
             Markup('<text class="tick" x="{:.1f}" y="{:.1f}" text-anchor="middle">{:+.1f}</text>').format(
                 across(value), height - 8, value

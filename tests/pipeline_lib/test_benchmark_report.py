@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+import pytest
 
 from data_contracts.benchmark import BenchmarkConfig
 from pipeline_lib.benchmark_report import BenchmarkRecord, render_benchmark
+from pipeline_lib.benchmark_report.figures import delta_chart
 from pipeline_lib.benchmark_report.page import headline_sentence
 
 
@@ -50,3 +54,10 @@ def test_the_headline_counts_what_is_shown() -> None:
     rows = [row("a", "auc_spro_0.05", -1.0, "worse"), row("b", "auc_spro_0.05", 0.1, "no difference shown")]
     assert "Of 2 experiments" in headline_sentence(rows)
     assert "1 are shown to be worse, 0 better, and for 1 no difference" in headline_sentence(rows)
+
+
+@pytest.mark.parametrize(("highest", "ticks"), [(0.6, ["-4.7", "+0.0"]), (4.0, ["-4.7", "+0.0", "+4.0"])])
+def test_numbers_below_the_chart_of_differences_do_not_overlap(highest: float, ticks: list[str]) -> None:
+    row = {"experiment": "iid_5", "delta_points": -2.0, "ci95": [-4.7, highest], "verdict": "worse"}
+    chart = delta_chart([row], description="points")
+    assert re.findall(r'class="tick"[^>]*>([^<]*)<', str(chart)) == ticks
