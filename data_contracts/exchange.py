@@ -32,6 +32,15 @@ class FiguresManifest(Manifest):
     category: str
 
 
+class StationResults(BaseModel):
+    """What the coordinator has of one station's figures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    figures: tuple[FiguresManifest, ...]
+    calibration: Manifest | None = None
+
+
 class Publication(BaseModel):
     """The manifest of one sender's publication. It is written after its artifacts and names each by SHA-256."""
 
@@ -41,19 +50,26 @@ class Publication(BaseModel):
     slot: Slot
     uploads: tuple[UploadManifest, ...] = ()
     banks: tuple[BankManifest, ...] = ()
+    accepted: tuple[str, ...] = Field((), description="with banks: the SHA-256 of every upload that is in them")
     figures: tuple[FiguresManifest, ...] = ()
+    calibration: Manifest | None = Field(None, description="with figures: scores of the station's normal images")
 
     @property
     def artifacts(self) -> tuple[Manifest, ...]:
         """All of them."""
-        return (*self.uploads, *self.banks, *self.figures)
+        return (*self.uploads, *self.banks, *self.figures, *([self.calibration] if self.calibration else []))
 
     @model_validator(mode="after")
     def _only_its_kind(self) -> Publication:
-        there = {name for name in ("uploads", "banks", "figures") if getattr(self, name)}
-        if there - {self.slot.kind}:
-            raise ValueError(f"a publication of {self.slot.kind} holds {', '.join(sorted(there - {self.slot.kind}))}")
+        belongs = {"uploads": {"uploads"}, "banks": {"banks", "accepted"}, "figures": {"figures", "calibration"}}
+        there = {name for names in belongs.values() for name in names if getattr(self, name)}
+        if there - belongs[self.slot.kind]:
+            other = ", ".join(sorted(there - belongs[self.slot.kind]))
+            raise ValueError(f"a publication of {self.slot.kind} holds {other}")
         kinds = {"uploads": "client_upload", "banks": "memory_bank", "figures": "station_figures"}
-        if wrong := {one.kind for one in self.artifacts} - {kinds[self.slot.kind]}:
+        wrong = {one.kind for one in (*self.uploads, *self.banks, *self.figures)} - {kinds[self.slot.kind]}
+        if self.calibration and self.calibration.kind != "station_calibration":
+            wrong.add(self.calibration.kind)
+        if wrong:
             raise ValueError(f"a publication of {self.slot.kind} names artifacts of kind {', '.join(sorted(wrong))}")
         return self

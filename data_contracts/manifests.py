@@ -18,6 +18,7 @@ ArtifactKind = Literal[
     "client_upload",
     "client_provenance",
     "station_figures",
+    "station_calibration",
     "memory_bank",
     "calibration_scores",
     "anomaly_maps",

@@ -6,11 +6,13 @@ what a client has already sent stays in the banks, also when it fails later.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from prefect.futures import PrefectFuture
 
+from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
 from data_contracts.manifests import BankManifest, ClientUploads, Manifest, Partition, UploadManifest
 from data_contracts.quorum import listed, quorum_problem
@@ -83,9 +85,8 @@ class Federation:
         return "; ".join([*missing, *self.incidents]) or None
 
 
-def refuse_rounds_without_cover(run: Run) -> None:
+def refuse_rounds_without_cover(config: ExperimentConfig) -> None:
     """Raise ConfigError for several rounds with a selection that cannot take into account what is covered."""
-    config = run.config
     if (
         config.federated.mode == "federated"
         and config.federated.num_rounds > 1
@@ -99,7 +100,7 @@ def refuse_rounds_without_cover(run: Run) -> None:
 
 def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federation:
     """All rounds; for clients that train alone one, without banks. Ends early, with `problem`, without a quorum."""
-    refuse_rounds_without_cover(run)
+    refuse_rounds_without_cover(run.config)
     config = run.config
     num_rounds = config.federated.num_rounds if config.federated.mode == "federated" else 1
     federation = Federation()
@@ -125,8 +126,9 @@ def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federat
             if federation.problem:
                 return federation
             is_alone = config.federated.mode == "local_only"
-            banks = [] if is_alone else _aggregate(run, federation.accepted, number, num_rounds, backbone)
-        federation.rounds.append(_state(number, partition, sent, delivered, failed, refused, banks))
+            banks = [] if is_alone else aggregate(run, federation.accepted, number, num_rounds, backbone)
+        categories = {client.client_id: client.categories for client in partition.clients}
+        federation.rounds.append(round_state(number, categories, sent, delivered, failed, refused, banks))
     run.features += [features[client.client_id].result() for client in federation.uploads]
     return federation
 
@@ -193,7 +195,7 @@ def _check(
             round_number=number,
             place=run.place,
         )
-        for bank, uploads in _by_bank(sent).items()
+        for bank, uploads in by_bank(sent).items()
     }
     checked = {bank: future.result() for bank, future in checks.items()}
     accepted = []
@@ -209,7 +211,7 @@ def _check(
     return accepted, _joined([result.refused for result in checked.values()])
 
 
-def _aggregate(
+def aggregate(
     run: Run, accepted: list[ClientUploads], number: int, num_rounds: int, backbone: BackboneSettings
 ) -> list[BankManifest]:
     """One bank for each category, or one for all, of everything that was accepted so far."""
@@ -225,12 +227,12 @@ def _aggregate(
             round_number=number,
             place=run.place,
         )
-        for bank, uploads in _by_bank(accepted).items()
+        for bank, uploads in by_bank(accepted).items()
     ]
     return [future.result() for future in futures]
 
 
-def _by_bank(clients: list[ClientUploads]) -> dict[str, list[UploadManifest]]:
+def by_bank(clients: list[ClientUploads]) -> dict[str, list[UploadManifest]]:
     """Bank -> uploads, both in order of name."""
     uploads: dict[str, list[UploadManifest]] = {}
     for client in clients:
@@ -247,15 +249,19 @@ def _joined(reasons: list[dict[str, str]]) -> dict[str, str]:
     return joined
 
 
-def _state(
+def round_state(
     number: int,
-    partition: Partition,
+    categories: Mapping[str, Sequence[str]],
     sent: list[ClientUploads],
     delivered: list[ClientUploads],
     failed: dict[str, str],
     refused: dict[str, str],
     banks: list[BankManifest],
 ) -> FederationRound:
+    """The state after a round; `sent` holds what was refused, too.
+
+    `categories` are those of each client that gets the banks.
+    """
     uploads = [upload for client in sent for upload in client.uploads]
     return FederationRound(
         round=number,
@@ -265,7 +271,7 @@ def _state(
         banks=tuple(banks),
         upload_rows=sum(upload.rows for upload in uploads),
         upload_bytes=sum(upload.size_bytes for upload in uploads),
-        download_bytes=sum(download_bytes(banks, client.categories) for client in partition.clients),
+        download_bytes=sum(download_bytes(banks, own) for own in categories.values()),
         covering_radius={
             client.client_id: max(upload.covering_radius for upload in client.uploads)
             for client in sent

@@ -14,7 +14,7 @@ from data_contracts.tables import CURVES, METRICS
 from pipeline_lib.bootstrap import GRID_SCORES, HEADLINE_FPR_LIMIT, ImageSample, confidence_intervals
 from pipeline_lib.ground_truth import DefectChannel
 from pipeline_lib.image_metrics import image_metrics, precision_recall, roc
-from pipeline_lib.spro import WHOLE, EvaluationImage, PixelMetrics, SubsetKey, evaluate_pixels
+from pipeline_lib.spro import WHOLE, EvaluationImage, PixelMetrics, SproCurve, SubsetKey, evaluate_pixels
 
 DEFECT, FOLDER, GROUP = "defect", "folder", "group"
 HEADLINE = f"auc_spro_{HEADLINE_FPR_LIMIT}"
@@ -94,7 +94,8 @@ def compute_metrics(
         auc_spro_weighted=_limit_keys(whole.auc_spro_weighted) if whole.has_weights else None,
         bad_saturation_channels=whole.bad_saturation_channels,
     )
-    return CategoryResult(category, metrics, _curve_rows(category, labels, scores, whole), sample, pixels.unmasked)
+    curves = curve_rows(category, labels, scores, whole.curve)
+    return CategoryResult(category, metrics, curves, sample, pixels.unmasked)
 
 
 def mean_metrics(categories: Iterable[MetricValues]) -> MetricValues:
@@ -238,10 +239,11 @@ def _rows(
     return rows
 
 
-def _curve_rows(category: str, labels: np.ndarray, scores: np.ndarray, whole: PixelMetrics) -> pd.DataFrame:
+def curve_rows(category: str, labels: np.ndarray, scores: np.ndarray, spro: SproCurve | None) -> pd.DataFrame:
+    """The rows of curves.parquet of one category, from its image labels and scores (image,) and its sPRO curve."""
     curves: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
-    if whole.curve is not None:
-        curves.append(("spro_fpr", whole.curve.fpr, whole.curve.spro, whole.curve.threshold))
+    if spro is not None:
+        curves.append(("spro_fpr", spro.fpr, spro.spro, spro.threshold))
     for name, curve in (("roc", roc(labels, scores)), ("precision_recall", precision_recall(labels, scores))):
         if curve is not None:
             curves.append((name, curve.x, curve.y, curve.threshold))

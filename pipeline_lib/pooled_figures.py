@@ -16,8 +16,8 @@ import numpy as np
 from data_contracts.errors import UploadError
 from data_contracts.results import MetricValues
 from pipeline_lib.image_metrics import image_metrics
-from pipeline_lib.spro import EvaluationImage
-from pipeline_lib.spro.areas import areas_up_to
+from pipeline_lib.spro import EvaluationImage, SproCurve
+from pipeline_lib.spro.areas import areas_up_to, curve_of
 from pipeline_lib.spro.defective_images import load_map
 
 SHIFT = 10  # of float32's 23 bits of fraction; 13 stay
@@ -74,6 +74,13 @@ def score_bins(scores: np.ndarray) -> np.ndarray:
     return bins
 
 
+def lowest_scores(bins: np.ndarray) -> np.ndarray:
+    """The lowest score of each bin, float32: the inverse of `score_bins` at a bin's lower end."""
+    ordered = np.asarray(bins, np.uint32) << np.uint32(SHIFT)
+    scores: np.ndarray = np.where(ordered & SIGN, ordered ^ SIGN, ~ordered).astype(np.uint32).view(np.float32)
+    return scores
+
+
 def station_figures(images: Sequence[EvaluationImage]) -> StationFigures:
     """Count one station's test images of a category, one map at a time.
 
@@ -110,23 +117,52 @@ def station_figures(images: Sequence[EvaluationImage]) -> StationFigures:
     )
 
 
+@dataclass(frozen=True)
+class _PooledPixels:
+    """Sums over stations, by bin."""
+
+    bins: np.ndarray  # uint32 (bin,), ascending
+    normal: np.ndarray  # float64 (bin,)
+    marked: np.ndarray
+    steps: np.ndarray  # how much each bin lifts the mean sPRO
+    n_channels: int
+
+    @classmethod
+    def of(cls, stations: Sequence[StationFigures]) -> _PooledPixels:
+        bins, place = np.unique(np.concatenate([one.bins for one in stations]), return_inverse=True)
+        normal, marked, lift = (
+            np.bincount(place, weights=np.concatenate([getattr(one, name) for one in stations]), minlength=len(bins))
+            for name in ("normal_px", "marked_px", "spro_lift")
+        )
+        n_channels = sum(int(one.n_channels[0]) for one in stations)
+        return cls(bins, normal, marked, lift / max(n_channels, 1), n_channels)
+
+    @property
+    def n_normal(self) -> int:
+        return int(self.normal.sum())
+
+    @property
+    def above(self) -> np.ndarray:
+        above: np.ndarray = self.n_normal - np.cumsum(self.normal)
+        return above
+
+
+def pooled_images(stations: Sequence[StationFigures]) -> tuple[np.ndarray, np.ndarray]:
+    """(label_index int64 (image,), score float64 (image,)) of all stations' test images, in the stations' order."""
+    labels = np.concatenate([one.label_index for one in stations])
+    return labels, np.concatenate([one.image_scores for one in stations])
+
+
 def pool_figures(stations: Sequence[StationFigures], *, fpr_limits: Sequence[float]) -> MetricValues:
     """The figures of all stations' test images together; None where a class or masks are missing everywhere."""
-    labels = np.concatenate([one.label_index for one in stations])
-    image = image_metrics(labels, np.concatenate([one.image_scores for one in stations]))
-    bins, place = np.unique(np.concatenate([one.bins for one in stations]), return_inverse=True)
-    normal, marked, lift = (
-        np.bincount(place, weights=np.concatenate([getattr(one, name) for one in stations]), minlength=len(bins))
-        for name in ("normal_px", "marked_px", "spro_lift")
-    )
-    n_channels = sum(int(one.n_channels[0]) for one in stations)
-    n_normal = int(normal.sum())
-    above = n_normal - np.cumsum(normal)
-    steps = lift / max(n_channels, 1)
-    areas = areas_up_to(above, normal, steps, n_normal, list(fpr_limits))
+    image = image_metrics(*pooled_images(stations))
+    pixels = _PooledPixels.of(stations)
+    above, n_normal = pixels.above, pixels.n_normal
+    areas = areas_up_to(above, pixels.normal, pixels.steps, n_normal, list(fpr_limits))
     pixel_auroc = None
-    if n_normal and n_channels:
-        pixel_auroc = float(marked @ (n_normal - above - normal / 2) / (marked.sum() * n_normal))
+    if n_normal and pixels.n_channels:
+        lower = n_normal - above - pixels.normal / 2
+        pixel_auroc = float(pixels.marked @ lower / (pixels.marked.sum() * n_normal))
     return MetricValues(
         image_auroc=image.auroc,
         image_ap=image.average_precision,
@@ -136,3 +172,11 @@ def pool_figures(stations: Sequence[StationFigures], *, fpr_limits: Sequence[flo
         n_good=image.n_good,
         n_defective=image.n_defective,
     )
+
+
+def pooled_spro_curve(stations: Sequence[StationFigures]) -> SproCurve | None:
+    """sPRO against FPR over all stations' test images, thinned; None without normal pixels or channels."""
+    pixels = _PooledPixels.of(stations)
+    if not pixels.n_normal or not pixels.steps.any():
+        return None
+    return curve_of(lowest_scores(pixels.bins), pixels.above, pixels.normal, pixels.steps, pixels.n_normal)

@@ -63,7 +63,7 @@ def federation_summary(
     mode: str,
     uploads: Sequence[ClientUploads],
     failed: Mapping[str, str],
-    partition: Partition,
+    partition: Partition | None,
     banks: Sequence[BankManifest],
     *,
     refused: Mapping[str, str] | None = None,
@@ -72,9 +72,13 @@ def federation_summary(
 ) -> FederationSummary:
     """What the clients had and sent over all rounds, and the banks that came of it.
 
-    `pixel_bytes`: client -> bytes of its decoded images. A federated client gets the banks back after every round.
+    Without a partition, as where the clients are stations with data of their own, a client's categories are those that
+    it sent. `pixel_bytes`: client -> bytes of its decoded images. A federated client gets the banks back after every
+    round.
     """
-    categories = {client.client_id: client.categories for client in partition.clients}
+    categories = {client.client_id: tuple(upload.category for upload in client.uploads) for client in uploads}
+    if partition is not None:
+        categories = {client.client_id: client.categories for client in partition.clients}
     clients = {}
     for client in uploads:
         sent = client.uploads
@@ -98,7 +102,7 @@ def federation_summary(
         clients=clients,
         failed_clients=dict(failed),
         refused_uploads=dict(refused or {}),
-        skipped_clients=list(partition.skipped_clients),
+        skipped_clients=[] if partition is None else list(partition.skipped_clients),
         bank_rows=sum(by_bank.values()),
         bank_rows_by_category=by_bank,
         rounds=[round_summary(one) for one in rounds] if len(rounds) > 1 else [],
@@ -201,6 +205,18 @@ def write_run_directory(
     copy_artifact(store, indexed.index, out / "dataset_index.parquet")
     report = ValidationReport.model_validate(store.read_json(validation))
     write_file(out / "validation.txt", render_validation_text(report).encode())
+    write_model(out, store, config, backbone, banks, calibration)
+
+
+def write_model(
+    out: Path,
+    store: ArtifactStore,
+    config: ExperimentConfig,
+    backbone: BackboneSettings,
+    banks: Sequence[BankManifest],
+    calibration: pd.DataFrame | None,
+) -> None:
+    """What `fedpatch score` needs: model.json, banks/<bank>.npz and, where given, calibration.parquet."""
     for bank in banks:
         copy_artifact(store, bank, out / "banks" / f"{safe_name(bank.bank)}.npz")
     model = {

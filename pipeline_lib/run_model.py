@@ -140,6 +140,8 @@ def open_run_model(
     categories = tuple(saved.banks)
     if GLOBAL_BANK in saved.banks and index is not None:
         categories = tuple(sorted(set(index.category)))
+    elif GLOBAL_BANK in saved.banks and calibration is not None and len(calibration):
+        categories = tuple(sorted(set(calibration.category)))
     rate = target_rate if target_rate is not None else float((entry or {}).get("target_false_alarm_rate", 0.05))
     return RunModel(saved, categories, rate, calibration, index, threshold, device)
 

@@ -1,23 +1,22 @@
-"""Tasks of a federation across machines: what crosses the shared place, and the pooled figures."""
+"""Tasks of a federation across machines: what a station makes of its own data, and what crosses the shared place."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from prefect import task
-from prefect.artifacts import create_table_artifact
 
-from data_contracts.config import ExperimentConfig, canonical_hash
-from data_contracts.errors import ConfigError, UploadError
+from data_contracts.config import canonical_hash
+from data_contracts.errors import ArtifactError, ConfigError, UploadError
 from data_contracts.exchange import FiguresManifest, Publication, Slot
-from data_contracts.manifests import BankManifest, ClientImages, Manifest, ScoredCategory
-from data_contracts.results import CategoryMetrics, FederationSummary, MetricsDocument
-from data_contracts.rounds import GLOBAL_BANK
+from data_contracts.manifests import BankManifest, ClientImages, ClientUploads, Manifest, ScoredCategory
+from data_contracts.rounds import GLOBAL_BANK, FederationRound
 from data_contracts.stages import EvaluationSettings, Place
 from data_contracts.tables import CLIENT_IMAGES
-from pipeline_lib import evaluation, pooled_figures, run_directory
+from pipeline_lib import evaluation, pooled_figures, station_calibration, store_retention
 from pipeline_lib.exchange import Exchange
+from tasks.caching import manifests_in
 from tasks.stage import open_store, stage
 
 
@@ -72,6 +71,14 @@ def count_figures(
     return FiguresManifest(**written.model_dump(), category=category)
 
 
+@stage("pack-calibration")
+def pack_calibration(scores: Manifest, place: Place) -> Manifest:
+    """The station's calibration scores as they are handed over."""
+    store = open_store(place)
+    table = store.read_table(scores)
+    return store.write_arrays("station_calibration", station_calibration.to_arrays(table), rows=len(table))
+
+
 @task(name="publish", task_run_name="publish-{publication.slot.kind}")
 def publish(publication: Publication, place: Place) -> int:
     """Put it into the shared place; returns the bytes that had to be sent."""
@@ -91,59 +98,75 @@ def fetch(slot: Slot, place: Place, banks: tuple[str, ...] | None = None) -> Pub
     return open_exchange().fetch(slot, open_store(place), wanted=wanted)
 
 
-@task(name="open-round")
-def open_round(run_id: str) -> None:
+@task(name="open-round", task_run_name="open-round-{number}")
+def open_round(run_id: str, number: int) -> None:
     """Uploads are taken (again)."""
-    open_exchange().reopen(run_id, 1)
+    open_exchange().reopen(run_id, number)
 
 
-@task(name="close-round")
-def close_round(run_id: str, reason: str) -> None:
+@task(name="close-round", task_run_name="close-round-{number}")
+def close_round(run_id: str, number: int, reason: str) -> None:
     """Uploads are refused from now on, with this reason."""
-    open_exchange().close(run_id, 1, reason)
+    open_exchange().close(run_id, number, reason)
 
 
-@task(name="pool-figures")
-def pool_figures(
-    config: ExperimentConfig,
-    figures: Mapping[str, tuple[FiguresManifest, ...]],
-    banks: list[BankManifest],
-    failed: dict[str, str],
-    refused: dict[str, str],
-    warnings: list[str],
-    place: Place,
-) -> str:
-    """metrics.json over all stations' test images, and the banks, in the run directory, whose path is returned."""
+# --- what a machine keeps of a run in its own store ------------------------------------------------------------------
+
+
+@task(name="keep-sent", task_run_name="keep-sent-round-{number}")
+def keep_sent(run_id: str, number: int, sent: ClientUploads, place: Place) -> None:
+    """A station notes what it sends in a round, with its provenance, which it needs in later rounds."""
+    open_store(place).remember("sent", f"{run_id}-round-{number}", sent.model_dump(mode="json"))
+
+
+@task(name="accepted-uploads")
+def accepted_uploads(slots: Sequence[Slot], accepted: Sequence[str], place: Place) -> list[ClientUploads]:
+    """A station's own uploads of these rounds that are in the banks, with their provenance, as one; none as none.
+
+    `accepted`: the SHA-256 of all uploads in the banks. Raises ArtifactError where the provenance of one is gone.
+    """
+    store, exchange = open_store(place), open_exchange()
+    uploads, provenance = [], []
+    for slot in slots:
+        try:
+            published = exchange.fetch(slot, store, wanted=lambda manifest: False).uploads
+        except UploadError:
+            continue
+        note = store.recall("sent", f"{slot.run_id}-round-{slot.round}") or {"client_id": slot.sender}
+        kept = ClientUploads.model_validate({"uploads": (), "provenance": (), **note})
+        origins = {one.sha256: origin for one, origin in zip(kept.uploads, kept.provenance, strict=True)}
+        for upload in published:
+            if upload.sha256 not in accepted:
+                continue
+            if upload.sha256 not in origins:
+                raise ArtifactError(
+                    f"the provenance of what {slot.sender} sent in round {slot.round} is not in its store any more; "
+                    "start a new run"
+                )
+            uploads.append(upload)
+            provenance.append(origins[upload.sha256])
+    if not uploads:
+        return []
+    return [ClientUploads(client_id=slots[0].sender, uploads=tuple(uploads), provenance=tuple(provenance))]
+
+
+@task(name="keep-round")
+def keep_round(run_id: str, state: FederationRound, place: Place) -> None:
+    """The coordinator notes the state after a round."""
+    open_store(place).remember("rounds", f"{run_id}-round-{state.round}", state.model_dump(mode="json"))
+
+
+@task(name="kept-round", task_run_name="kept-round-{number}")
+def kept_round(run_id: str, number: int, place: Place) -> FederationRound | None:
+    """The state after a round that a later one was built on, where its artifacts are still there."""
     store = open_store(place)
-    by_category: dict[str, list[pooled_figures.StationFigures]] = {}
-    for station, manifests in figures.items():
-        for manifest in manifests:
-            counted = pooled_figures.StationFigures.from_arrays(store.read_arrays(manifest), sender=station)
-            by_category.setdefault(manifest.category, []).append(counted)
-    limits = config.evaluation.fpr_limits
-    pooled = {
-        category: CategoryMetrics(**pooled_figures.pool_figures(by_category[category], fpr_limits=limits).model_dump())
-        for category in sorted(by_category)
-    }
-    document: MetricsDocument = evaluation.metrics_document(
-        pooled, experiment=config.name, config_hash=config.config_hash(), seed=config.seed
-    )
-    document.federation = FederationSummary(
-        mode="federated",
-        failed_clients=failed,
-        refused_uploads=refused,
-        bank_rows=sum(bank.rows for bank in banks),
-        bank_rows_by_category={bank.bank: bank.rows for bank in banks},
-    )
-    document.warnings = warnings
-    out = (config.runtime.out or run_directory.default_run_directory(config.name)).expanduser().absolute()
-    for bank in banks:
-        run_directory.copy_artifact(store, bank, out / "banks" / f"{run_directory.safe_name(bank.bank)}.npz")
-    run_directory.write_json_file(out / "metrics.json", document.model_dump(mode="json"))
-    return str(out)
+    note = store.recall("rounds", f"{run_id}-round-{number}")
+    if note is None or not all(store.is_intact(manifest) for manifest in manifests_in(note)):
+        return None
+    return FederationRound.model_validate(note)
 
 
-@task(name="show-stations")
-def show_stations(rows: list[dict[str, str | int]]) -> None:
-    """A table of the stations on the run's page."""
-    create_table_artifact(rows, key="stations", description="What each station sent, and why another is missing")
+@task(name="register-part", task_run_name="register-{part}")
+def register_part(run_id: str, part: str, manifests: Sequence[Manifest], place: Place, directory: str = "") -> None:
+    """Note what this machine's part of a run refers to, for `fedpatch store prune`."""
+    store_retention.register_run(open_store(place), f"{run_id}-{part}", manifests, run_directory=directory)

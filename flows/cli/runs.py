@@ -16,7 +16,7 @@ HALVES = {"development": "development half", "report": "other half", "all": "all
 
 def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None:
     """A row a category and run: image AUROC and AUC-sPRO@0.05 on each half and on all, with intervals."""
-    runs = [{half: read_document(directory, half) for half in HALVES} for directory in directories]
+    runs = [read_halves(directory) for directory in directories]
     if as_json:
         print_json([{half: document.model_dump(mode="json") for half, document in run.items()} for run in runs])
         return
@@ -25,6 +25,12 @@ def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None
         print_markdown(rows)
     else:
         print_table(rows, "AUROC / AUC-sPRO@0.05 in per cent [95 % interval]")
+
+
+def read_halves(directory: Path) -> dict[str, MetricsDocument]:
+    """The metrics on all of test and on those halves that the run measured: one of stations has none."""
+    there = [half for half in HALVES if half == "all" or (directory / METRICS_FILES[half]).exists()]
+    return {half: read_document(directory, half) for half in there}
 
 
 def read_document(directory: Path, half: str) -> MetricsDocument:
@@ -52,6 +58,9 @@ def _categories(runs: list[dict[str, MetricsDocument]]) -> list[str]:
 def _row(category: str, run: dict[str, MetricsDocument]) -> dict[str, str]:
     row = {"category": category, "experiment": run["all"].experiment}
     for half, title in HALVES.items():
+        if half not in run:
+            row[f"{title}: AUROC / AUC-sPRO@0.05"] = row[f"{title}: good, defective"] = "-"
+            continue
         values = run[half].categories[category]
         auroc = per_cent(values.image_auroc, values.ci95.get("image_auroc"))
         spro = per_cent(values.auc_spro.get(HEADLINE_LIMIT), values.ci95.get("auc_spro_0.05"))

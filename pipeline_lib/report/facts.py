@@ -55,7 +55,7 @@ def loud_warnings(record: RunRecord) -> list[str]:
     if failed := federation.failed_clients:
         n_clients = len(failed) + len(federation.clients)
         found.append(f"{len(failed)} of {n_clients} clients failed and are not in the banks: {', '.join(failed)}.")
-    if errors := record.validation.count("error"):
+    if record.validation and (errors := record.validation.count("error")):
         plural = "s" if errors > 1 else ""
         found.append(f"Validation of the data set found {errors} error{plural}: figures may be wrong or missing.")
     return found
@@ -66,7 +66,7 @@ def quiet_warnings(record: RunRecord) -> list[str]:
     found = list(record.document.warnings)
     found += [
         f"{finding.path or finding.category} was set aside: {finding.message}"
-        for finding in record.validation.findings
+        for finding in (record.validation.findings if record.validation else ())
         if finding.code == "unreadable_image"
     ]
     for name, values in record.document.categories.items():
@@ -83,7 +83,8 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
     config, backbone, environment = record.config, record.backbone, record.environment
     federated, document = config.federated, record.document
     uploads = federated.mode != "centralized"
-    clients = f", {len(document.federation.clients)} clients delivered, {federated.partitioning}" if uploads else ""
+    division = federated.partitioning if record.validation else "each with images of its own"
+    clients = f", {len(document.federation.clients)} clients delivered, {division}" if uploads else ""
     encoding = f"{config.upload.codec}, noise {config.upload.noise_sigma:g}"
     window = f"{backbone.neighborhood_size}x{backbone.neighborhood_size}"
     peak = document.peak_rss_mb

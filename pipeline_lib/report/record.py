@@ -25,7 +25,7 @@ class RunRecord:
     documents: Mapping[str, MetricsDocument]  # all | development | report
     curves: pd.DataFrame  # schema CURVES, on all of test
     scores: pd.DataFrame  # schema IMAGE_SCORES
-    validation: ValidationReport
+    validation: ValidationReport | None  # None: the images lie at stations, which keep that to themselves
     banks: Sequence[BankManifest] = ()
     partition_stats: Mapping[str, Any] = field(default_factory=dict)  # partition_stats.json
     finished: str = ""  # when, for people

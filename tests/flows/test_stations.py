@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
+import flows.station_rounds
 import flows.stations
 from data_contracts.config import ExperimentConfig
-from data_contracts.results import MetricsDocument
+from data_contracts.results import MetricsDocument, MetricValues
+from flows.cli.runs import show_runs
+from flows.experiment import federated_experiment
 from flows.stations import station_client, station_coordinator
+from pipeline_lib.artifact_store import ArtifactStore
+from pipeline_lib.run_model import open_run_model
+from pipeline_lib.saved_partition import save_partition
+from pipeline_lib.store_retention import DAY_SECONDS, prune_store
 from tests.conftest import experiment_values
-from tests.dataset_fixtures import write_tiny_autovi
+from tests.dataset_fixtures import tiny_pixels, write_image, write_tiny_autovi
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -32,7 +43,7 @@ def plants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, plants: Path, tmp_path: Path) -> list[str]:
-    """Run each station's flow in its own environment; returns the calls made, station:phase."""
+    """Run each station's flow in its own environment; returns the calls made, station:phase:round."""
     made: list[str] = []
     monkeypatch.setenv("FEDPATCH_EXCHANGE", str(tmp_path / "shared"))
     monkeypatch.setenv("FEDPATCH_STORE", str(tmp_path / "coordinator"))
@@ -40,18 +51,52 @@ def calls(monkeypatch: pytest.MonkeyPatch, plants: Path, tmp_path: Path) -> list
     def call(stations: list[str], parameters: dict[str, Any], **_: Any) -> dict[str, str | None]:
         answers: dict[str, str | None] = {}
         for station in stations:
-            made.append(f"{station}:{parameters['phase']}")
-            with monkeypatch.context() as environment:
-                environment.setenv("FEDPATCH_STATION", station)
-                environment.setenv("FEDPATCH_DATASET", str(plants / station))
-                environment.setenv("FEDPATCH_STORE", str(tmp_path / station))
-                config = ExperimentConfig.model_validate(parameters["config"])
-                state = station_client(config, parameters["run_id"], parameters["phase"], return_state=True)
+            made.append(f"{station}:{parameters['phase']}:{parameters['round_number']}")
+            state = run_station(monkeypatch, plants / station, tmp_path / station, parameters)
             answers[station] = None if state.is_completed() else state.message
         return answers
 
-    monkeypatch.setattr(flows.stations, "call_stations", call)
+    monkeypatch.setattr(flows.station_rounds, "call_stations", call)
     return made
+
+
+def run_station(monkeypatch: pytest.MonkeyPatch, data: Path, store: Path, parameters: dict[str, Any]) -> Any:
+    """One run of a station in its own environment."""
+    with monkeypatch.context() as environment:
+        environment.setenv("FEDPATCH_STATION", data.name)
+        environment.setenv("FEDPATCH_DATASET", str(data))
+        environment.setenv("FEDPATCH_STORE", str(store))
+        config = ExperimentConfig.model_validate(parameters["config"])
+        return station_client(**{**parameters, "config": config}, return_state=True)
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often something was computed: coresets by station, images extracted, maps counted."""
+    import tasks.clients
+    import tasks.rounds
+    import tasks.stations
+    from pipeline_lib import features
+
+    done: Counter[str] = Counter()
+
+    def counted(module: Any, name: str, key: Any) -> None:
+        original = getattr(module, name)
+
+        def wrapper(*arguments: Any, **keywords: Any) -> Any:
+            label, n = key(*arguments)
+            done[label] += n
+            return original(*arguments, **keywords)
+
+        monkeypatch.setattr(module, name, wrapper)
+
+    counted(
+        tasks.clients.client_coreset, "select_client_coreset", lambda table, store, name, *_: (f"coreset {name}", 1)
+    )
+    counted(tasks.rounds.client_rounds, "select_round_coreset", lambda table, store, name, s: (f"{name} {s.round}", 1))
+    counted(tasks.stations.pooled_figures, "station_figures", lambda images: ("counted", len(images)))
+    counted(features, "extract_batch", lambda *_: ("extracted", 1))
+    return done
 
 
 def values(tmp_path: Path, **sections: Any) -> dict[str, Any]:
@@ -60,69 +105,93 @@ def values(tmp_path: Path, **sections: Any) -> dict[str, Any]:
     return {**made, "dataset": {}, "runtime": {"out": str(tmp_path / "run")}}
 
 
-def coordinate(config: dict[str, Any]) -> Any:
-    return station_coordinator(ExperimentConfig.model_validate(config), STATIONS, return_state=True)
+def coordinate(config: dict[str, Any], stations: list[str] = STATIONS) -> Any:
+    return station_coordinator(ExperimentConfig.model_validate(config), stations, return_state=True)
 
 
-def figures(out: Path) -> dict[str, Any]:
-    document = MetricsDocument.model_validate_json((out / "metrics.json").read_text())
-    (category,) = document.categories.values()
+def document_of(out: Path) -> MetricsDocument:
+    return MetricsDocument.model_validate_json((out / "metrics.json").read_text())
+
+
+def figures(found: MetricValues) -> dict[str, Any]:
     return {
-        "image": category.image_auroc,
-        "pixel": category.pixel_auroc,
-        **{f"spro {limit}": area for limit, area in category.auc_spro.items()},
+        "image": found.image_auroc,
+        "ap": found.image_ap,
+        "pixel": found.pixel_auroc,
+        **{f"spro {limit}": area for limit, area in found.auc_spro.items()},
+        **{f"tpr {rate}": share for rate, share in found.tpr_at_tnr.items()},
     }
 
 
-def test_pooled_figures_equal_those_of_one_machine(calls: list[str], plants: Path, tmp_path: Path) -> None:
-    state = coordinate(values(tmp_path, aggregation={"strategy": "simple_concatenate"}))
-    assert state.is_completed(), state.message
-    assert calls == [f"{s}:{phase}" for phase in ("coreset", "figures") for s in STATIONS]
-    whole = tmp_path / "whole"
-    bank = tmp_path / "run" / "banks" / "pipe_clip.npz"
-    assert figures(tmp_path / "run") == pytest.approx(figures_of_all(plants, whole, bank), abs=1e-3)
+# --- against one machine that has all images -------------------------------------------------------------------------
 
 
-def figures_of_all(plants: Path, root: Path, bank: Path) -> dict[str, Any]:
-    """All test images in one directory, scored with the bank and measured by the one-machine evaluation."""
-    import numpy as np
-    import pandas as pd
-
-    from data_contracts.stages import EvaluationSettings, ScoringSettings
-    from pipeline_lib import backbone, client_tables, evaluation, features, memory_bank, scoring
-    from pipeline_lib.artifact_store import ArtifactStore
-    from pipeline_lib.dataset_index import index_dataset
-
+def one_place(plants: Path, root: Path) -> Path:
+    """All stations' images in one directory and a saved partition that gives each station its own; returns `root`."""
+    owner = {}
     for station in STATIONS:
         for file in (plants / station).rglob("*.png"):
             parts = list(file.relative_to(plants / station).parts)
             parts[3] = f"{station}-{parts[3]}"
-            target = root.joinpath(*parts)
+            target = root.joinpath("data", *parts)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
-    shutil.copy(plants / STATIONS[0] / "pipe_clip" / "defects_config.json", root / "pipe_clip")
-    config = ExperimentConfig.model_validate(experiment_values(root, root / "store", root / "run"))
-    rows = client_tables.category_test_table(
-        index_dataset(root, layout="autovi", categories=("pipe_clip",)), "pipe_clip"
-    )
-    store = ArtifactStore(root / "store")
-    settings = backbone.resolve_backbone(config.model, config.preprocessing, seed=config.seed)
-    table = features.extract_features(
-        features.image_rows(rows, root), store, backbone.shared_extractor(settings, "cpu"),
-        {"pipe_clip": config.preprocessing.size("pipe_clip")}, batch_size=8, num_workers=1,
-    )  # fmt: skip
-    with np.load(bank) as arrays:
-        model = memory_bank.MemoryBank(arrays["features"])
-    scored = scoring.score_images(table, store, model, ScoringSettings.of(config))
-    scores = pd.DataFrame({"image_id": scored.image_ids, "score": scored.scores})
-    measure = EvaluationSettings.of(config)
-    loaders, by_image = evaluation.stored_maps(rows, scored.maps, scores, 0)
-    found = evaluation.evaluate_category(rows, root, loaders, by_image, measure).metrics["all"]
-    return {
-        "image": found.image_auroc,
-        "pixel": found.pixel_auroc,
-        **{f"spro {limit}": area for limit, area in found.auc_spro.items()},
-    }
+            if parts[1] == "train":
+                owner["/".join([*parts[:3], target.stem])] = station
+    shutil.copy(plants / STATIONS[0] / "pipe_clip" / "defects_config.json", root / "data" / "pipe_clip")
+    frame = pd.DataFrame({"image_id": list(owner), "client_id": list(owner.values())})
+    save_partition(frame, {"clients": dict.fromkeys(STATIONS)}, root / "partition")
+    return root
+
+
+@pytest.mark.parametrize("num_rounds", [1, 2])
+def test_banks_figures_thresholds_and_rounds_equal_those_of_one_machine(
+    calls: list[str], plants: Path, tmp_path: Path, num_rounds: int
+) -> None:
+    sections: dict[str, Any] = {"federated": {"num_rounds": num_rounds}}
+    state = coordinate(values(tmp_path, **sections))
+    assert state.is_completed(), state.message
+    coresets = [f"{s}:coreset:{number}" for number in range(1, num_rounds + 1) for s in STATIONS]
+    assert calls == [*coresets, *(f"{s}:figures:{num_rounds}" for s in STATIONS)]
+
+    root = one_place(plants, tmp_path / "whole")
+    sections["federated"] |= {"partitioning": "saved", "partition_path": str(root / "partition")}
+    whole = experiment_values(root / "data", root / "store", root / "run", **sections)
+    federated_experiment(ExperimentConfig.model_validate(whole))
+
+    with np.load(tmp_path / "run/banks/pipe_clip.npz") as bank, np.load(root / "run/banks/pipe_clip.npz") as expected:
+        np.testing.assert_array_equal(bank["features"], expected["features"])
+    found, expected_document = document_of(tmp_path / "run"), document_of(root / "run")
+    own, theirs = found.categories["pipe_clip"], expected_document.categories["pipe_clip"]
+    assert figures(own) == pytest.approx(figures(theirs), abs=1e-3)
+    assert own.decision is not None
+    assert theirs.decision is not None
+    assert own.decision == theirs.decision
+    assert len(found.federation.rounds) == (num_rounds if num_rounds > 1 else 0)
+    for mine, reference in zip(found.federation.rounds, expected_document.federation.rounds, strict=True):
+        assert figures(mine.mean) == pytest.approx(figures(reference.mean), abs=1e-3)
+        assert (mine.upload_rows, mine.bank_rows) == (reference.upload_rows, reference.bank_rows)
+    left, right = own.ci95["image_auroc"], theirs.ci95["image_auroc"]
+    assert left == pytest.approx(right, abs=0.1)  # other resamples
+    check_run_directory(tmp_path / "run", plants)
+
+
+def check_run_directory(out: Path, plants: Path) -> None:
+    """It is a model with a threshold, and has a report without pictures."""
+    page = (out / "report.html").read_text()
+    for text in (
+        "The images lie at the stations",
+        "each with images of its own",
+        "station-b",
+        "This file holds no images",
+    ):
+        assert text in page
+    show_runs([out], markdown=True, as_json=False)
+    model = open_run_model(out)
+    assert model.threshold("pipe_clip") == document_of(out).categories["pipe_clip"].decision.threshold  # type: ignore[union-attr]
+
+
+# --- what is shared --------------------------------------------------------------------------------------------------
 
 
 def test_only_uploads_banks_and_figures_are_shared(calls: list[str], tmp_path: Path) -> None:
@@ -138,17 +207,30 @@ def test_only_uploads_banks_and_figures_are_shared(calls: list[str], tmp_path: P
     assert str(tmp_path) not in words
 
 
-def test_a_station_that_fails_is_named_and_the_quorum_decides(
-    calls: list[str], plants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    call = flows.stations.call_stations
+# --- trouble ---------------------------------------------------------------------------------------------------------
 
-    def with_one_down(stations: list[str], parameters: dict[str, Any], **rest: Any) -> dict[str, str | None]:
-        up = [station for station in stations if station != "station-b"]
+
+def break_calls(monkeypatch: pytest.MonkeyPatch, broken: set[str]) -> None:
+    """Calls named in `broken` (station:phase:round) do not come to a run, as when the worker is down."""
+    call = flows.station_rounds.call_stations
+
+    def with_some_down(stations: list[str], parameters: dict[str, Any], **rest: Any) -> dict[str, str | None]:
+        up = [s for s in stations if f"{s}:{parameters['phase']}:{parameters['round_number']}" not in broken]
         answers = call(up, parameters, **rest)
         return {station: answers.get(station, "its run did not start") for station in stations}
 
-    monkeypatch.setattr(flows.stations, "call_stations", with_one_down)
+    monkeypatch.setattr(flows.station_rounds, "call_stations", with_some_down)
+
+
+def as_run(monkeypatch: pytest.MonkeyPatch, run_id: str, *, run_count: int) -> None:
+    """The coordinator's flow run as the server knows it: a retry has the same id and a higher count."""
+    monkeypatch.setattr(flows.stations, "flow_run", SimpleNamespace(id=run_id, run_count=run_count))
+
+
+def test_a_station_that_fails_is_named_and_the_quorum_decides(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_calls(monkeypatch, {"station-b:coreset:1"})
     state = coordinate(values(tmp_path, federated={"min_clients": 3}))
     assert state.is_failed()
     assert "2 of 3 clients delivered" in state.message
@@ -159,9 +241,114 @@ def test_a_station_that_fails_is_named_and_the_quorum_decides(
     assert document["federation"]["failed_clients"] == {"station-b": "its run did not start"}
 
 
-def test_several_rounds_and_doubled_stations_are_refused(calls: list[str], tmp_path: Path) -> None:
-    state = coordinate(values(tmp_path, federated={"num_rounds": 2}))
-    assert "one round" in state.message
+def test_rounds_are_resumed_where_they_stopped(
+    calls: list[str], work: Counter[str], plants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = values(tmp_path, federated={"num_rounds": 2, "min_clients": 3})
+    as_run(monkeypatch, "run-1", run_count=1)
+    broken = {"station-b:coreset:2"}
+    break_calls(monkeypatch, broken)
+    state = coordinate(config)
+    assert state.is_failed()
+    assert "quorum not met in round 2, 2 of 3 clients delivered" in state.message
+    assert work["station-b 1"] == work["station-a 2"] == 1
+
+    calls.clear()
+    broken.clear()
+    as_run(monkeypatch, "run-1", run_count=2)
+    assert coordinate(config).name == "Completed"
+    assert calls == [*(f"{s}:coreset:2" for s in STATIONS), *(f"{s}:figures:2" for s in STATIONS)]
+    assert {name: n for name, n in work.items() if name.startswith("station")} == {
+        f"{station} {number}": 1 for station in STATIONS for number in (1, 2)
+    }
+    late = {"config": config, "run_id": "run-1", "phase": "coreset", "round_number": 1}
+    state = run_station(monkeypatch, plants / "station-a", tmp_path / "station-a", late)
+    assert "round 1 of run-1 is closed (3 of 3 stations had delivered)" in state.message
+
+
+@pytest.mark.slow
+def test_a_station_that_misses_a_round_joins_the_next(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_calls(monkeypatch, {"station-b:coreset:1"})
+    state = coordinate(values(tmp_path, federated={"num_rounds": 2, "min_clients": 2}))
+    assert state.name == "CompletedPartial"
+    assert "station-b failed in round 1" in state.message
+    federation = document_of(tmp_path / "run").federation
+    assert federation.rounds[0].delivered == ["station-a", "station-c"]
+    assert federation.rounds[1].delivered == STATIONS
+    assert federation.failed_clients == {}
+
+
+def test_a_station_without_the_provenance_of_what_it_sent_says_so(
+    calls: list[str], plants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_run(monkeypatch, "run-1", run_count=1)
+    config = values(tmp_path)
+    assert coordinate(config).is_completed()
+    shutil.rmtree(tmp_path / "station-a" / "index" / "sent")
+    again = {"config": config, "run_id": "run-1", "phase": "figures", "round_number": 1}
+    state = run_station(monkeypatch, plants / "station-a", tmp_path / "station-a", again)
+    assert "the provenance of what station-a sent in round 1 is not in its store" in state.message
+
+
+# --- who computes what again -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_stations_join_and_leave_and_data_change_without_the_others_computing_again(
+    calls: list[str], work: Counter[str], plants: Path, tmp_path: Path
+) -> None:
+    config = values(tmp_path)
+    a, b, c = STATIONS
+    images = {"train": 3, "test": 7}
+
+    def computed(stations: list[str]) -> dict[str, int]:
+        work.clear()
+        assert coordinate(config, stations).name == "Completed"
+        return dict(work)
+
+    each = sum(images.values())
+    assert computed([a, b]) == {f"coreset {a}": 1, f"coreset {b}": 1, "extracted": 2 * each, "counted": 14}
+    assert computed([a, b, c]) == {f"coreset {c}": 1, "extracted": each, "counted": 21}  # joined: the bank is another
+    assert computed([b, c]) == {"counted": 14}  # left
+    assert computed([a, b]) == {}
+    new = write_image(
+        plants / b / "pipe_clip" / "train" / "good" / "new.png", tiny_pixels(np.random.default_rng(9), (64, 48))
+    )
+    try:
+        assert computed([a, b]) == {f"coreset {b}": 1, "extracted": 1, "counted": 14}
+    finally:
+        new.unlink()
+    mask = next((plants / b).rglob("ground_truth/*/*/*.png"))
+    before = mask.read_bytes()
+    try:
+        write_image(mask, np.full((48, 64), 255, np.uint8))
+        assert computed([a, b]) == {"counted": 7}
+    finally:
+        mask.write_bytes(before)
+
+
+@pytest.mark.slow
+def test_what_a_run_of_stations_refers_to_survives_pruning(
+    calls: list[str], work: Counter[str], tmp_path: Path
+) -> None:
+    config = values(tmp_path, federated={"num_rounds": 2})
+    assert coordinate(config).is_completed()
+    now = 2 * DAY_SECONDS + (tmp_path / "run" / "metrics.json").stat().st_mtime
+    for machine in (*STATIONS, "coordinator"):
+        report = prune_store(ArtifactStore(tmp_path / machine), keep_days=30, unfinished_days=1, now=now)
+        assert report.removed_runs == 0
+        gone = prune_store(ArtifactStore(tmp_path / machine), keep_days=1, unfinished_days=1, now=now, dry_run=True)
+        assert gone.removed_files > 0
+    work.clear()
+    assert coordinate(config).is_completed()
+    assert work == {}
+
+
+def test_doubled_stations_and_rounds_without_cover_are_refused(calls: list[str], tmp_path: Path) -> None:
+    state = coordinate(values(tmp_path, federated={"num_rounds": 2}, model={"subsampling": "random"}))
+    assert "num_rounds is 2, but model.subsampling random" in state.message
     config = ExperimentConfig.model_validate(values(tmp_path))
     assert "different names" in station_coordinator(config, ["a", "a"], return_state=True).message
 

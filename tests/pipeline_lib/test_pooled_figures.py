@@ -8,7 +8,14 @@ import pytest
 from data_contracts.errors import UploadError
 from pipeline_lib.ground_truth import DefectChannel
 from pipeline_lib.image_metrics import image_metrics
-from pipeline_lib.pooled_figures import StationFigures, pool_figures, score_bins, station_figures
+from pipeline_lib.pooled_figures import (
+    StationFigures,
+    lowest_scores,
+    pool_figures,
+    pooled_spro_curve,
+    score_bins,
+    station_figures,
+)
 from pipeline_lib.spro import WHOLE, EvaluationImage, evaluate_pixels
 
 LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
@@ -102,3 +109,21 @@ def test_figures_that_cannot_be_are_refused(name: str, value: np.ndarray | None,
         arrays[name] = np.full_like(arrays[name], np.nan) if name == "spro_lift" else value
     with pytest.raises(UploadError, match=f"figures of station-a refused: .*{reason}"):
         StationFigures.from_arrays(arrays, sender="station-a")
+
+
+def test_the_pooled_curve_has_the_pooled_areas() -> None:
+    stations = [station_figures(case(seed)) for seed in range(3)]
+    curve = pooled_spro_curve(stations)
+    assert curve is not None
+    for limit, area in pool_figures(stations, fpr_limits=LIMITS).auc_spro.items():
+        assert curve.area(float(limit)) == pytest.approx(area, abs=1e-3)
+    good = [image for image in case(0) if not image.label_index]
+    assert pooled_spro_curve([station_figures(good)]) is None
+
+
+def test_the_lowest_score_of_a_bin_lies_in_it_and_at_most_at_its_scores() -> None:
+    scores = np.array([-3.5, -1e-9, 0.0, 1e-9, 0.7, 14.25], np.float32)
+    lowest = lowest_scores(score_bins(scores))
+    np.testing.assert_array_equal(score_bins(lowest), score_bins(scores))
+    assert (lowest <= scores).all()
+    np.testing.assert_allclose(lowest, scores, rtol=2**-12)

@@ -1,0 +1,157 @@
+"""The coordinator's rounds: call the stations, verify what they publish, merge it, publish the banks, fetch figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prefect import get_run_logger
+
+from data_contracts.errors import UploadError
+from data_contracts.exchange import COORDINATOR, Publication, PublicationKind, Slot, StationResults
+from data_contracts.manifests import BankManifest, ClientUploads, UploadManifest
+from data_contracts.quorum import quorum_problem
+from data_contracts.rounds import FederationRound
+from data_contracts.stages import BackboneSettings
+from flows.rounds import Federation, aggregate, by_bank, round_state
+from flows.station_runs import call_stations
+from flows.steps import Run
+from tasks import stations as exchanged
+from tasks.server import check_uploads
+
+
+@dataclass(frozen=True)
+class Coordination:
+    """One run of the coordinator."""
+
+    run: Run
+    run_id: str
+    stations: tuple[str, ...]
+    backbone: BackboneSettings
+    config_hash: str
+    is_retry: bool
+    deadline_s: float
+
+    @property
+    def num_rounds(self) -> int:
+        return self.run.config.federated.num_rounds
+
+    def slot(self, kind: PublicationKind, sender: str, number: int, config_hash: str | None = None) -> Slot:
+        """Where a publication of a round belongs."""
+        return Slot(
+            run_id=self.run_id, round=number, kind=kind, sender=sender, config_hash=config_hash or self.config_hash
+        )
+
+    def call(self, stations: list[str], phase: str, number: int, key: str) -> dict[str, str | None]:
+        """Have the stations do one phase; station -> why it did not deliver, or None."""
+        return call_stations(
+            stations,
+            {
+                "config": self.run.config.model_dump(mode="json"),
+                "run_id": self.run_id,
+                "phase": phase,
+                "round_number": number,
+            },
+            key=f"{self.run_id}:{key}",
+            is_retry=self.is_retry,
+            deadline_s=self.deadline_s,
+        )
+
+
+def federate(c: Coordination) -> Federation:
+    """All rounds. Ends early, with `problem`, without a quorum; the round is open then.
+
+    A retry takes up the rounds that later ones were built on as they were, and goes on with the one after.
+    """
+    federation = Federation()
+    for number in range(1, c.num_rounds + 1):
+        kept = exchanged.kept_round(c.run_id, number, c.run.place) if c.is_retry and number < c.num_rounds else None
+        if kept is not None:
+            federation.accepted += kept.uploads
+            federation.causes |= {**kept.failed, **kept.refused}
+            federation.rounds.append(kept)
+            continue
+        state = _round(c, federation, number)
+        if state is None:
+            return federation
+        federation.rounds.append(state)
+        slot = c.slot("banks", COORDINATOR, number)
+        accepted = tuple(sorted(upload.sha256 for sent in federation.accepted for upload in sent.uploads))
+        exchanged.publish(Publication(slot=slot, banks=state.banks, accepted=accepted), c.run.place)
+        exchanged.keep_round(c.run_id, state, c.run.place)
+    return federation
+
+
+def _round(c: Coordination, federation: Federation, number: int) -> FederationRound | None:
+    """One round: its state, or None with the federation's `problem` set."""
+    run = c.run
+    exchanged.open_round(c.run_id, number)
+    with run.clock.stage("clients"):
+        answers = c.call(list(c.stations), "coreset", number, f"coreset:{number}")
+    failed = {station: cause for station, cause in answers.items() if cause}
+    called = [station for station in c.stations if station not in failed]
+    exchanged.close_round(c.run_id, number, f"{len(called)} of {len(c.stations)} stations had delivered")
+    with run.clock.stage("aggregate"):
+        sent, refused = _fetch_uploads(c, called, number)
+        delivered = [client for client in sent if client.client_id not in refused]
+        federation.accepted += delivered
+        causes = {**failed, **refused}
+        federation.causes |= causes
+        federation.problem = quorum_problem(
+            min_clients=run.config.federated.min_clients,
+            n_clients=len(c.stations),
+            n_delivered=len(delivered),
+            causes=causes,
+            round_number=number if c.num_rounds > 1 else None,
+        )
+        if federation.problem:
+            exchanged.open_round(c.run_id, number)  # a station that is mended and retried by itself can still publish
+            return None
+        banks: list[BankManifest] = aggregate(run, federation.accepted, number, c.num_rounds, c.backbone)
+    categories = {one.client_id: tuple(upload.category for upload in one.uploads) for one in federation.uploads}
+    return round_state(number, categories, sent, delivered, failed, refused, banks)
+
+
+def _fetch_uploads(c: Coordination, stations: list[str], number: int) -> tuple[list[ClientUploads], dict[str, str]]:
+    """What the stations sent; station -> why something of it is refused, and then all of it is."""
+    sent: list[ClientUploads] = []
+    refused: dict[str, str] = {}
+    for station in sorted(stations):
+        try:
+            uploads: tuple[UploadManifest, ...] = exchanged.fetch(
+                c.slot("uploads", station, number), c.run.place
+            ).uploads
+        except UploadError as error:
+            refused[station] = str(error)
+        else:
+            sent.append(ClientUploads(client_id=station, uploads=uploads, provenance=()))
+    for bank, of_bank in by_bank(sent).items():
+        checked = check_uploads(
+            uploads=of_bank, bank=bank, config_hash=c.config_hash, round_number=number, place=c.run.place
+        )
+        refused |= checked.refused
+    return sent, refused
+
+
+def collect_figures(c: Coordination, federation: Federation) -> tuple[list[dict[str, StationResults]], dict[str, str]]:
+    """For each round what the stations counted of its banks; station -> why it is not in the figures."""
+    hashes = [exchanged.figures_hash(c.config_hash, one.banks) for one in federation.rounds]
+    stations = [client.client_id for client in federation.uploads]
+    with c.run.clock.stage("figures"):
+        answers = c.call(stations, "figures", c.num_rounds, f"figures:{hashes[-1]}")
+    results: list[dict[str, StationResults]] = [{} for _ in hashes]
+    missing: dict[str, str] = {}
+    for station, cause in answers.items():
+        try:
+            if cause:
+                raise UploadError(cause)
+            fetched = [
+                exchanged.fetch(c.slot("figures", station, number, counted), c.run.place)
+                for number, counted in enumerate(hashes, start=1)
+            ]
+        except UploadError as error:
+            missing[station] = f"not in the figures: {error}"
+            get_run_logger().warning("station %s is %s", station, missing[station])
+            continue
+        for one, publication in zip(results, fetched, strict=True):
+            one[station] = StationResults(figures=publication.figures, calibration=publication.calibration)
+    return results, missing

@@ -1,0 +1,140 @@
+"""The coordinator's run directory: pooled figures, thresholds, banks and report of stations; no image and no map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_contracts.config import ExperimentConfig
+from data_contracts.results import CategoryMetrics, FederationSummary, MetricsDocument, MetricValues
+from data_contracts.rounds import FederationRound
+from data_contracts.stages import BackboneSettings
+from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
+from pipeline_lib import decisions, hardware, pooled_figures, report, round_files, run_directory
+from pipeline_lib.artifact_store import ArtifactStore, write_file
+from pipeline_lib.bootstrap import ImageSample, confidence_intervals
+from pipeline_lib.config_files import write_config
+from pipeline_lib.evaluation import metrics_document
+from pipeline_lib.metrics import curve_rows, mean_metrics, metrics_table
+from pipeline_lib.pooled_figures import StationFigures
+from pipeline_lib.seeding import stage_rng
+
+ByCategory = Mapping[str, Mapping[str, StationFigures]]  # category -> station -> figures
+
+
+@dataclass(frozen=True)
+class PooledStations:
+    """What all stations' test images give together."""
+
+    document: MetricsDocument
+    curves: pd.DataFrame  # CURVES
+    scores: pd.DataFrame  # IMAGE_SCORES, without paths and hashes
+
+
+def pool_stations(
+    config: ExperimentConfig,
+    figures: Sequence[ByCategory],
+    calibration: pd.DataFrame,
+    federation: FederationSummary,
+) -> PooledStations:
+    """Metrics of the last round's banks with intervals of the image AUROC, decisions, and the mean after each round.
+
+    figures: one for each round; calibration: CALIBRATION_SCORES of all stations.
+    """
+    last = figures[-1]
+    categories = {name: _category_metrics(config, name, last[name]) for name in sorted(last)}
+    document = metrics_document(categories, experiment=config.name, config_hash=config.config_hash(), seed=config.seed)
+    scores = _frame([image_rows(name, last[name]) for name in categories], IMAGE_SCORES.names)
+    decisions.add_decisions({"all": document}, calibration, scores, config.decision.target_false_alarm_rate)
+    means = [_mean(one, config.evaluation.fpr_limits) for one in figures[:-1]] + [document.mean]
+    rounds = [
+        one.model_copy(update={"mean": mean})
+        for one, mean in zip(federation.rounds, means if federation.rounds else [], strict=True)
+    ]
+    document.federation = federation.model_copy(update={"rounds": rounds})
+    return PooledStations(document, _frame([_curves(n, last[n]) for n in categories], CURVES.names), scores)
+
+
+def image_rows(category: str, by_station: Mapping[str, StationFigures]) -> pd.DataFrame:
+    """IMAGE_SCORES of one category; an image is known by its station and a number alone."""
+    frames = []
+    for station, figures in sorted(by_station.items()):
+        n = len(figures.image_scores)
+        frame = pd.DataFrame({"image_id": [f"{station}/{category}/{i:05d}" for i in range(n)], "category": category})
+        frame["label"] = np.where(figures.label_index == 0, "good", "defective")
+        frame["label_index"], frame["score"] = figures.label_index, figures.image_scores
+        frames.append(frame.assign(path="", sha256=""))
+    return _frame(frames, IMAGE_SCORES.names)
+
+
+def write_station_run(
+    out: Path,
+    store: ArtifactStore,
+    config: ExperimentConfig,
+    backbone: BackboneSettings,
+    rounds: Sequence[FederationRound],
+    pooled: PooledStations,
+    calibration: pd.DataFrame,
+) -> None:
+    """Write metrics, scores, curves, the model with its thresholds, each round, and report.html."""
+    document, banks = pooled.document, list(rounds[-1].banks)
+    out.mkdir(parents=True, exist_ok=True)
+    write_config(config, out / "config.yaml")
+    environment = hardware.describe_environment()
+    run_directory.write_json_file(out / "environment.json", environment)
+    run_directory.write_metrics_files(out, {"all": document}, [metrics_table(document.categories)], [pooled.curves])
+    run_directory.write_table_file(out / "scores.parquet", [pooled.scores], IMAGE_SCORES)
+    run_directory.write_model(out, store, config, backbone, banks, calibration if len(calibration) else None)
+    round_files.write_rounds(out, store, rounds)
+    record = report.RunRecord(
+        config=config,
+        backbone=backbone,
+        environment=environment,
+        documents={"all": document},
+        curves=pooled.curves,
+        scores=pooled.scores,
+        validation=None,
+        banks=banks,
+        finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    write_file(out / "report.html", report.render_report(record).encode())
+
+
+def joined_calibration(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """CALIBRATION_SCORES of all stations; empty without any."""
+    return _frame([frame for frame in frames if len(frame)], CALIBRATION_SCORES.names)
+
+
+def _category_metrics(
+    config: ExperimentConfig, category: str, by_station: Mapping[str, StationFigures]
+) -> CategoryMetrics:
+    stations = [by_station[name] for name in sorted(by_station)]
+    values = pooled_figures.pool_figures(stations, fpr_limits=config.evaluation.fpr_limits)
+    labels, scores = pooled_figures.pooled_images(stations)
+    sample = ImageSample(tuple(str(i) for i in range(len(labels))), labels, scores, None)
+    rng = stage_rng(config.seed, "bootstrap", category, "all")
+    intervals = confidence_intervals(sample, resamples=config.evaluation.bootstrap, rng=rng)
+    return CategoryMetrics(**values.model_copy(update={"ci95": intervals}).model_dump())
+
+
+def _curves(category: str, by_station: Mapping[str, StationFigures]) -> pd.DataFrame:
+    stations = [by_station[name] for name in sorted(by_station)]
+    return curve_rows(category, *pooled_figures.pooled_images(stations), pooled_figures.pooled_spro_curve(stations))
+
+
+def _mean(figures: ByCategory, fpr_limits: Sequence[float]) -> MetricValues:
+    return mean_metrics(
+        pooled_figures.pool_figures(list(by_station.values()), fpr_limits=fpr_limits) for by_station in figures.values()
+    )
+
+
+def _frame(frames: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    if not frames:
+        return pd.DataFrame(columns=columns)
+    joined: pd.DataFrame = pd.concat(frames, ignore_index=True)[columns]
+    return joined

@@ -1,0 +1,94 @@
+"""Tasks that end a federation across machines: pooled figures, run directory, what the UI shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+
+from data_contracts.config import ExperimentConfig
+from data_contracts.exchange import StationResults
+from data_contracts.manifests import ClientUploads, ExperimentResult
+from data_contracts.rounds import FederationRound
+from data_contracts.stages import BackboneSettings, Place
+from pipeline_lib import pooled_figures, run_directory, station_calibration, station_results
+from pipeline_lib.artifact_store import ArtifactStore
+from tasks.stage import open_store
+
+StationFigures = pooled_figures.StationFigures
+
+
+@task(name="finish-stations")
+def finish_stations(
+    config: ExperimentConfig,
+    backbone: BackboneSettings,
+    rounds: Sequence[FederationRound],
+    uploads: list[ClientUploads],
+    results: Sequence[Mapping[str, StationResults]],
+    failed: dict[str, str],
+    refused: dict[str, str],
+    warnings: list[str],
+    timings_s: dict[str, float],
+    place: Place,
+) -> ExperimentResult:
+    """The run directory: pooled figures of all stations' test images, thresholds, banks, report.
+
+    results: for each round, what each station counted of its banks. Raises UploadError, naming the station, for figures
+    that cannot be such.
+    """
+    store = open_store(place)
+    out = (config.runtime.out or run_directory.default_run_directory(config.name)).expanduser().absolute()
+    calibration = station_results.joined_calibration(
+        [
+            station_calibration.from_arrays(store.read_arrays(one.calibration), sender=station)
+            for station, one in sorted(results[-1].items())
+            if one.calibration is not None
+        ]
+    )
+    federation = run_directory.federation_summary(
+        "federated", uploads, failed, None, rounds[-1].banks, refused=refused, rounds=rounds
+    )
+    figures = [_by_category(store, one) for one in results]
+    pooled = station_results.pool_stations(config, figures, calibration, federation)
+    pooled.document.warnings = warnings
+    pooled.document.timings_s = timings_s
+    station_results.write_station_run(out, store, config, backbone, rounds, pooled, calibration)
+    return ExperimentResult(
+        experiment=config.name,
+        run_directory=str(out),
+        metrics=store.write_json("metrics_document", pooled.document.model_dump(mode="json")),
+        banks=rounds[-1].banks,
+        failed_clients=failed,
+    )
+
+
+def _by_category(store: ArtifactStore, results: Mapping[str, StationResults]) -> dict[str, dict[str, StationFigures]]:
+    found: dict[str, dict[str, StationFigures]] = {}
+    for station, one in results.items():
+        for manifest in one.figures:
+            counted = StationFigures.from_arrays(store.read_arrays(manifest), sender=station)
+            found.setdefault(manifest.category, {})[station] = counted
+    return found
+
+
+@task(name="show-stations")
+def show_stations(stations: Sequence[str], uploads: Sequence[ClientUploads], missing: Mapping[str, str]) -> None:
+    """A table of the stations on the run's page: what each sent, or why it is missing."""
+    sent = {client.client_id: client.uploads for client in uploads}
+    rows = []
+    for station in stations:
+        own = sent.get(station, ())
+        first = {upload.category: upload for upload in reversed(own)}.values()
+        rows.append(
+            {
+                "station": station,
+                "training images": sum(upload.n_images for upload in first),
+                "rows sent": sum(upload.rows for upload in own),
+                "bytes sent": sum(upload.size_bytes for upload in own),
+                "missing": missing.get(station, ""),
+            }
+        )
+    create_table_artifact(
+        key="stations", table=rows, description="What each station sent over all rounds, and why another is missing"
+    )
