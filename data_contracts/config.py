@@ -15,6 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from data_contracts.defects import AUTOVI_DEFECT_GROUPS, AUTOVI_LARGE_CATEGORIES
 
 Size = Annotated[tuple[int, int], Field(description="width, height in pixels")]
+EXTENSION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+Extension = Annotated[str, Field(pattern=EXTENSION_PATTERN, description="module:function of your own")]
 FPR_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
 
 
@@ -130,7 +132,7 @@ class FederatedConfig(Section):
 
     mode: Literal["centralized", "federated", "local_only"] = "centralized"
     num_clients: int = Field(5, ge=1, le=10_000)
-    partitioning: Literal["iid", "category", "time", "dirichlet", "saved"] = "iid"
+    partitioning: Literal["iid", "category", "time", "dirichlet", "saved"] | Extension = "iid"
     partition_path: Path | None = Field(
         None, description="what `fedpatch partition` wrote, for partitioning: saved; it says who the clients are"
     )
@@ -203,7 +205,9 @@ class UploadConfig(Section):
 class AggregationConfig(Section):
     """How the server merges uploads."""
 
-    strategy: Literal["federated_coreset", "simple_concatenate", "diversity_preserving"] = "federated_coreset"
+    strategy: Literal["federated_coreset", "simple_concatenate", "diversity_preserving"] | Extension = (
+        "federated_coreset"
+    )
     bank_scope: Literal["per_category", "global"] = "per_category"
     global_bank_size: Annotated[int, Field(ge=1)] | Literal["match_centralized"] = Field(
         "match_centralized", description="rows of each bank, or as many as the centralized baseline keeps"

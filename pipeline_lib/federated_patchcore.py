@@ -108,7 +108,8 @@ class FederatedPatchCore:
         else:
             categories = [category for _, _, category, _ in dataset.samples]
             rng = stage_rng(self.config.seed, "partition")
-            shards = shard_positions(categories, self.config.federated, rng=rng)
+            image_ids = dataset.index["image_id"].tolist() if hasattr(dataset, "index") else None
+            shards = shard_positions(categories, self.config.federated, rng=rng, image_ids=image_ids)
         self._images = {client: AutoVISubset(dataset, shard) for client, shard in shards.items() if len(shard)}
         if not self._images:
             raise FedpatchError("no client has any image; look at the data set and the partition")

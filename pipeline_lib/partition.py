@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from data_contracts.config import FederatedConfig
 from data_contracts.errors import ConfigError, DatasetError
 from pipeline_lib.autovi_dataset import AutoVIDataset, AutoVISubset
+from pipeline_lib.extensions import checked_shards, load_extension
 from pipeline_lib.saved_partition import saved_assignment, saved_clients
 
 CENTRALIZED_CLIENT = "centralized"
@@ -41,11 +42,12 @@ def partition_images(index: pd.DataFrame, federated: FederatedConfig, *, rng: np
         )
     if federated.mode != "centralized" and federated.partitioning == "saved":
         return saved_assignment(usable["image_id"].tolist(), _saved_path(federated))
-    shards = shard_positions(usable["category"].tolist(), federated, rng=rng)
+    image_ids = usable["image_id"].tolist()
+    shards = shard_positions(usable["category"].tolist(), federated, rng=rng, image_ids=image_ids)
     clients = np.empty(len(usable), dtype=object)
     for client_id, positions in shards.items():
         clients[positions] = client_id
-    return pd.DataFrame({"image_id": usable["image_id"].tolist(), "client_id": clients.tolist()})
+    return pd.DataFrame({"image_id": image_ids, "client_id": clients.tolist()})
 
 
 def client_ids(federated: FederatedConfig) -> tuple[str, ...]:
@@ -62,8 +64,17 @@ def _saved_path(federated: FederatedConfig) -> Path:
     return federated.partition_path
 
 
-def shard_positions(categories: Sequence[str], federated: FederatedConfig, *, rng: np.random.Generator) -> Shards:
-    """Positions of each client, ascending; `categories[i]` is the category of position i. Clients may be empty."""
+def shard_positions(
+    categories: Sequence[str],
+    federated: FederatedConfig,
+    *,
+    rng: np.random.Generator,
+    image_ids: Sequence[str] | None = None,
+) -> Shards:
+    """Positions of each client, ascending; `categories[i]` is the category of position i. Clients may be empty.
+
+    `image_ids` are for a partitioner of the user's (`pipeline_lib.extensions`), which gets category/position otherwise.
+    """
     if federated.mode == "centralized":
         return {CENTRALIZED_CLIENT: list(range(len(categories)))}
     match federated.partitioning:
@@ -77,6 +88,12 @@ def shard_positions(categories: Sequence[str], federated: FederatedConfig, *, rn
             return dirichlet_shards(categories, federated.num_clients, federated.alpha, rng=rng)
         case "saved":
             raise ConfigError("federated.partitioning: saved goes by image ids; use partition_images")
+        case name:
+            ids = image_ids or [f"{category}/{position}" for position, category in enumerate(categories)]
+            cut = load_extension(name, "partitioner", key="federated.partitioning")
+            return checked_shards(
+                name, cut(ids, categories, federated, rng=rng), federated.client_names(), len(categories)
+            )
 
 
 def iid_shards(n_images: int, num_clients: int, *, rng: np.random.Generator) -> Shards:

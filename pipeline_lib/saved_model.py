@@ -26,8 +26,15 @@ from data_contracts.config import PreprocessingConfig
 from data_contracts.errors import ArtifactError, WeightsError
 from data_contracts.stages import BackboneSettings, ScoringSettings
 from pipeline_lib.artifact_store import read_checked, sha256_of_file, write_file
-from pipeline_lib.backbone import FeatureExtractor, backbone_source, find_pretrained_weights, shared_extractor
+from pipeline_lib.backbone import (
+    FeatureExtractor,
+    backbone_source,
+    extension_weights_sha256,
+    find_pretrained_weights,
+    shared_extractor,
+)
 from pipeline_lib.config_files import load_config
+from pipeline_lib.extensions import is_extension
 from pipeline_lib.image_batches import ImageSize
 from pipeline_lib.memory_bank import MemoryBank
 from pipeline_lib.run_directory import safe_name, write_json_file
@@ -133,6 +140,11 @@ def load_extractor(settings: BackboneSettings, device: torch.device | str = "cpu
     Raises WeightsError when they are not there, or are not the same: distances to the bank would mean nothing.
     """
     path = settings.weights_path
+    if is_extension(settings.backbone) and extension_weights_sha256(settings) != settings.weights_sha256:
+        raise WeightsError(
+            f"the memory bank was made with another state of {settings.backbone}; bring its module and weights back, "
+            "or train again"
+        )
     if path is not None and not path.is_file():
         path, _ = find_pretrained_weights(settings.backbone, backbone_source(settings.backbone))
     if path is not None and (found := sha256_of_file(path)) != settings.weights_sha256:

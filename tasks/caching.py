@@ -28,10 +28,11 @@ from prefect.context import TaskRunContext
 from prefect.transactions import IsolationLevel
 from pydantic import BaseModel, ValidationError
 
-from data_contracts.config import canonical_hash
+from data_contracts.config import FederatedConfig, canonical_hash
 from data_contracts.manifests import Manifest
-from data_contracts.stages import BackboneSettings, Place
+from data_contracts.stages import AggregationSettings, BackboneSettings, Place
 from pipeline_lib.artifact_store import ArtifactStore
+from pipeline_lib.extensions import extension_digest, is_extension
 from pipeline_lib.features import image_manifests
 from tasks.locking import FlockLockManager
 
@@ -115,8 +116,12 @@ def canonical_value(value: Any) -> Any:
             return value.identity()
         case Place():
             raise TypeError("a Place is not part of a cache key")
+        case AggregationSettings():
+            return _fields(value) | _extension_code(value.strategy)
+        case FederatedConfig():
+            return _fields(value) | _extension_code(value.partitioning)
         case BaseModel():
-            return {name: canonical_value(getattr(value, name)) for name in type(value).model_fields}
+            return _fields(value)
         case dict():
             return {str(key): canonical_value(item) for key, item in value.items()}
         case list() | tuple():
@@ -126,6 +131,14 @@ def canonical_value(value: Any) -> Any:
         case None | bool() | int() | float() | str():
             return value
     raise TypeError(f"a {type(value).__name__} cannot be part of a cache key")
+
+
+def _fields(value: BaseModel) -> dict[str, Any]:
+    return {name: canonical_value(getattr(value, name)) for name in type(value).model_fields}
+
+
+def _extension_code(name: str) -> dict[str, str]:
+    return {"extension_sha256": extension_digest(name)} if is_extension(name) else {}
 
 
 def _upload_identity(manifest: Manifest) -> dict[str, Any]:
