@@ -49,8 +49,10 @@ class Cell:
 class BenchmarkConfig(Section):
     """The matrix: every experiment is the base with some keys set, written `section.key: value`."""
 
-    name: str = Field("benchmark", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
-    base: ExperimentConfig = ExperimentConfig()
+    name: str = Field(
+        "benchmark", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="for people and directories"
+    )
+    base: ExperimentConfig = Field(ExperimentConfig(), description="what all experiments share")
     experiments: dict[str, Changes] = Field(
         {}, description="experiment name -> keys that differ, such as {federated.num_clients: 5}"
     )

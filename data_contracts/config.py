@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from data_contracts.defects import AUTOVI_DEFECT_GROUPS, AUTOVI_LARGE_CATEGORIES
 
-Size = Annotated[tuple[int, int], Field(description="width, height in pixels")]
+Size = tuple[int, int]  # width, height in pixels
 EXTENSION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 Extension = Annotated[str, Field(pattern=EXTENSION_PATTERN, description="module:function of your own")]
 FPR_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
@@ -38,22 +38,26 @@ class DatasetConfig(Section):
     """Which images."""
 
     root: Path | None = Field(None, description="directory that holds the categories")
-    layout: Literal["autovi", "mvtec", "folder"] = "autovi"
+    layout: Literal["autovi", "mvtec", "folder"] = Field(
+        "autovi", description="where masks lie and how they are named; folder has none (docs/your_data.md)"
+    )
     categories: tuple[str, ...] | None = Field(None, description="all that are found, unless named")
     max_images: int | None = Field(
         None, ge=2, description="at most this many images of each category and folder, evenly spaced"
     )
-    on_bad_image: Literal["skip", "fail"] = "skip"
+    on_bad_image: Literal["skip", "fail"] = Field(
+        "skip", description="an image that cannot be read is set aside and listed, or the run fails naming it"
+    )
 
 
 class PreprocessingConfig(Section):
     """Image sizes and normalization."""
 
-    small_size: Size = (400, 400)
-    large_size: Size = (1000, 750)
-    size_by_category: dict[str, Size] = {}
+    small_size: Size = Field((400, 400), description="[width, height] in pixels that images are resized to")
+    large_size: Size = Field((1000, 750), description="the same for AutoVI's large categories")
+    size_by_category: dict[str, Size] = Field({}, description="category -> its own size")
     mean: tuple[float, float, float] | None = Field(None, description="the backbone's own values unless given")
-    std: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = Field(None, description="goes with mean; both or neither")
 
     @field_validator("small_size", "large_size", "size_by_category")
     @classmethod
@@ -88,11 +92,19 @@ class ModelConfig(Section):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
 
-    backbone: str = Field("wide_resnet50_2", min_length=1)
-    weights: Literal["pretrained", "random"] = "pretrained"
+    backbone: str = Field(
+        "wide_resnet50_2",
+        min_length=1,
+        description="efficientnet_lite0 (its weights are installed), a torchvision model, or timm/<model>",
+    )
+    weights: Literal["pretrained", "random"] = Field(
+        "pretrained", description="random is for tests: the maps mean nothing"
+    )
     weights_path: Path | None = Field(None, description="a state dict on disk, instead of a download")
     layers: tuple[str, ...] | None = Field(None, description="the backbone's usual ones unless given", min_length=1)
-    neighborhood_size: Literal[1, 3, 5, 7] = 3
+    neighborhood_size: Literal[1, 3, 5, 7] = Field(
+        3, description="a patch feature is the mean over so many positions a side; 1 for none"
+    )
     extraction: Literal["plain", "fused", "bfloat16"] = Field(
         "plain",
         description="how the backbone computes on the CPU: layer by layer; fused, faster and equal but for rounding; "
@@ -102,23 +114,31 @@ class ModelConfig(Section):
     subsampling: Literal["kcenter", "random", "density"] = Field(
         "kcenter", description="exact greedy k-center; random and density are controls"
     )
-    use_faiss: bool = True
+    use_faiss: bool = Field(
+        True, description="needed by the approximate searches alone; exact search is fedpatch's own"
+    )
 
 
 class TrainingConfig(Section):
     """How images are read."""
 
-    batch_size: int = Field(32, ge=1, le=1024)
+    batch_size: int = Field(32, ge=1, le=1024, description="images at a time through the backbone")
     num_workers: int = Field(4, ge=0, le=64, description="image decoding threads")
 
 
 class InferenceConfig(Section):
     """How test patches become scores."""
 
-    num_neighbors: int = Field(1, ge=1, le=100)
-    image_score: Literal["max", "reweighted"] = "max"
+    num_neighbors: int = Field(
+        1, ge=1, le=100, description="a patch's score is its mean distance to so many nearest rows of the bank"
+    )
+    image_score: Literal["max", "reweighted"] = Field(
+        "max", description="the largest patch score, or that times the weight of Roth et al. 2022, equation 7"
+    )
     smoothing_sigma: float = Field(0.0, ge=0, le=64, description="Gaussian blur of the map, pixels of the image")
-    search: Literal["exact", "ivf", "hnsw", "pq"] = "exact"
+    search: Literal["exact", "ivf", "hnsw", "pq"] = Field(
+        "exact", description="the others are approximate; their recall is in the run's warnings"
+    )
 
     @model_validator(mode="after")
     def _neighbors_for_reweighting(self) -> InferenceConfig:
@@ -130,9 +150,14 @@ class InferenceConfig(Section):
 class FederatedConfig(Section):
     """Who the clients are and what they hold."""
 
-    mode: Literal["centralized", "federated", "local_only"] = "centralized"
-    num_clients: int = Field(5, ge=1, le=10_000)
-    partitioning: Literal["iid", "category", "time", "dirichlet", "saved"] | Extension = "iid"
+    mode: Literal["centralized", "federated", "local_only"] = Field(
+        "centralized", description="all images at one place; a bank merged from uploads; each client alone"
+    )
+    num_clients: int = Field(5, ge=1, le=10_000, description="where the partition does not name them")
+    partitioning: Literal["iid", "category", "time", "dirichlet", "saved"] | Extension = Field(
+        "iid",
+        description="evenly at random; by category; contiguous in order of file names; label skew; from partition_path",
+    )
     partition_path: Path | None = Field(
         None, description="what `fedpatch partition` wrote, for partitioning: saved; it says who the clients are"
     )
@@ -147,15 +172,17 @@ class FederatedConfig(Section):
             )
         ),
     ] = Field({}, description="client id -> categories, or [all] for a quality-control client")
-    qc_sample_ratio: float = Field(0.1, gt=0, lt=1)
-    num_rounds: int = Field(1, ge=1, le=100)
-    min_clients: int = Field(1, ge=1)
+    qc_sample_ratio: float = Field(0.1, gt=0, lt=1, description="share of each category that a client with [all] gets")
+    num_rounds: int = Field(
+        1, ge=1, le=100, description="after the first, clients send only what the bank does not cover yet"
+    )
+    min_clients: int = Field(1, ge=1, description="quorum: with fewer uploads a run fails")
     coreset_percentage_by_client: Annotated[
         dict[str, Annotated[float, Field(gt=0, le=1)]],
         BeforeValidator(
             lambda value: {_client_name(k): v for k, v in value.items()} if isinstance(value, dict) else value
         ),
-    ] = {}
+    ] = Field({}, description="client id -> its own coreset_percentage")
 
     @model_validator(mode="after")
     def _assignments_fit(self) -> FederatedConfig:
@@ -193,7 +220,9 @@ class FederatedConfig(Section):
 class UploadConfig(Section):
     """What happens to rows before they leave the station."""
 
-    codec: Literal["float32", "float16", "pca_float16", "pq"] = "float32"
+    codec: Literal["float32", "float16", "pca_float16", "pq"] = Field(
+        "float32", description="how rows are encoded; the last three are smaller and lossy"
+    )
     clip_norm: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="rows longer than this are shortened to it"
     )
@@ -205,21 +234,26 @@ class UploadConfig(Section):
 class AggregationConfig(Section):
     """How the server merges uploads."""
 
-    strategy: Literal["federated_coreset", "simple_concatenate", "diversity_preserving"] | Extension = (
-        "federated_coreset"
+    strategy: Literal["federated_coreset", "simple_concatenate", "diversity_preserving"] | Extension = Field(
+        "federated_coreset",
+        description="k-center over all uploads with a quota for each client; all rows; k-center without quotas",
     )
-    bank_scope: Literal["per_category", "global"] = "per_category"
+    bank_scope: Literal["per_category", "global"] = Field(
+        "per_category", description="one bank a category, or one for all"
+    )
     global_bank_size: Annotated[int, Field(ge=1)] | Literal["match_centralized"] = Field(
         "match_centralized", description="rows of each bank, or as many as the centralized baseline keeps"
     )
-    weight_by_samples: bool = True
+    weight_by_samples: bool = Field(True, description="clients' shares of the bank by their images; else equal shares")
     oversample_factor: float = Field(1.0, ge=1, le=100, description="each client sends this many times its quota")
 
 
 class EvaluationConfig(Section):
     """What is measured."""
 
-    fpr_limits: tuple[Annotated[float, Field(gt=0, le=1)], ...] = FPR_LIMITS
+    fpr_limits: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        FPR_LIMITS, description="false positive rates up to which sPRO curves are integrated; 0.05 always among them"
+    )
     bootstrap: int = Field(1000, ge=0, le=100_000, description="resamples for the 95 % intervals; 0 for none")
     defect_groups: dict[str, str] = Field(
         AUTOVI_DEFECT_GROUPS, description="defect name or test folder -> group, such as structural or logical"
@@ -266,19 +300,26 @@ class RuntimeConfig(Section):
         None, description="artifact store; $FEDPATCH_STORE or ~/.cache/fedpatch/store unless given"
     )
     out: Path | None = Field(None, description="run directory; runs/<name>-<timestamp> unless given")
-    task_runner: Literal["threads", "processes", "dask"] = "threads"
+    task_runner: Literal["threads", "processes", "dask"] = Field(
+        "threads", description="what runs the tasks; dask needs fedpatch[dask]"
+    )
     dask_address: str | None = Field(None, description="scheduler of an existing cluster, for task_runner: dask")
     workers: int | None = Field(None, ge=1, le=1024, description="tasks at a time; one a core unless given")
     threads: int = Field(1, ge=1, le=256, description="threads of torch, FAISS and OpenMP in each task")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    deterministic: bool = True
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    deterministic: bool = Field(
+        True,
+        description="on a GPU: the same float32 convolutions every time; false: the fastest, with TF32",
+    )
 
 
 class ExperimentConfig(Section):
     """One experiment. `config_hash` covers everything that can change a result."""
 
-    name: str = Field("experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
-    seed: int = Field(42, ge=0, lt=2**63)
+    name: str = Field(
+        "experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="for people and directories"
+    )
+    seed: int = Field(42, ge=0, lt=2**63, description="of everything random: partition, first picks, noise, bootstrap")
     dataset: DatasetConfig = DatasetConfig()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     model: ModelConfig = ModelConfig()

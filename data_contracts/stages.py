@@ -29,6 +29,7 @@ class Place(Settings):
     data_root: Path
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
+    deterministic: bool = True
     batch_size: int = 32
     num_workers: int = 4
 

@@ -44,6 +44,7 @@ def place_of(config: ExperimentConfig) -> Place:
         data_root=Path(root).expanduser().absolute(),
         device=config.runtime.device,
         threads=config.runtime.threads,
+        deterministic=config.runtime.deterministic,
         batch_size=config.training.batch_size,
         num_workers=config.training.num_workers,
     )

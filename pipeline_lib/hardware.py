@@ -31,6 +31,16 @@ def limit_threads(threads: int) -> None:
     threadpoolctl.threadpool_limits(limits=threads)
 
 
+def choose_cuda_kernels(*, deterministic: bool) -> None:
+    """Convolutions on a CUDA device: the same ones every time, in float32; or the fastest that cuDNN finds, with TF32.
+
+    The setting is process-wide and changes nothing on the CPU, where every kernel in use gives the same each time.
+    """
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.allow_tf32 = not deterministic
+
+
 @functools.cache
 def keep_freed_memory() -> bool:
     """Let glibc keep what tensors of up to 64 MiB give back, instead of returning it to the system each time.

@@ -16,7 +16,7 @@ from prefect.logging import get_run_logger
 from data_contracts.errors import FedpatchError
 from data_contracts.stages import Place
 from pipeline_lib.artifact_store import ArtifactStore
-from pipeline_lib.hardware import limit_threads
+from pipeline_lib.hardware import choose_cuda_kernels, limit_threads
 from tasks.caching import RECORDS_DIRECTORY, stage_policy
 
 P = ParamSpec("P")
@@ -62,8 +62,9 @@ def on_store(task_: Task[P, R], place: Place) -> Task[P, R]:
 
 
 def open_store(place: Place) -> ArtifactStore:
-    """The place's artifact store, with this process's threads set as the place says."""
+    """The place's artifact store, with this process's threads and kernels set as the place says."""
     limit_threads(place.threads)
+    choose_cuda_kernels(deterministic=place.deterministic)
     return ArtifactStore(place.store)
 
 

@@ -72,6 +72,17 @@ def doctor(*, store: Store = None, json_: Json = False) -> None:
     examine(store, as_json=json_)
 
 
+@app.command
+def config_reference() -> None:
+    """Print the page of all settings: keys, what they accept, defaults, meaning. docs/configuration.md is this.
+
+    Example: fedpatch config-reference
+    """
+    from pipeline_lib.config_reference import config_reference as page
+
+    print(page(), end="")
+
+
 @store_app.command
 def status(*, store: Store = None, json_: Json = False) -> None:
     """Show sizes by kind of artifact, and what registered runs refer to.

@@ -64,7 +64,7 @@ def test_the_help_of_every_command_has_an_example_that_parses(
         (
             ["show", "nowhere"],
             1,
-            "nowhere is not the directory of a finished run: cannot read metrics_development.json",
+            "nowhere is not the directory of a finished run: cannot read metrics.json",
         ),
         (
             ["dataset", "acquire", "--category", "bolt", "--out", "x"],
