@@ -27,6 +27,7 @@ ArtifactKind = Literal[
     "metrics_document",
     "curves",
     "image_sample",
+    "gallery",
     "report",
 ]
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 TRUE_NEGATIVE_RATES = (0.99, 0.95, 0.9)
 
@@ -46,6 +45,8 @@ def image_metrics(
     n_good = len(defective) - n_defective
     if not (n_good and n_defective):
         return ImageMetrics(None, None, dict.fromkeys(true_negative_rates), n_good, n_defective)
+    from sklearn.metrics import average_precision_score, roc_auc_score  # takes long to import; a cached run needs none
+
     return ImageMetrics(
         auroc=float(roc_auc_score(defective, scores)),
         average_precision=float(average_precision_score(defective, scores)),
@@ -72,6 +73,8 @@ def roc(label_index: np.ndarray, scores: np.ndarray) -> Curve | None:
     defective, scores = _checked(label_index, scores)
     if defective.all() or not defective.any():
         return None
+    from sklearn.metrics import roc_curve
+
     x, y, threshold = roc_curve(defective, scores)
     return Curve(x, y, np.where(np.isinf(threshold), np.nan, threshold))
 
@@ -81,6 +84,8 @@ def precision_recall(label_index: np.ndarray, scores: np.ndarray) -> Curve | Non
     defective, scores = _checked(label_index, scores)
     if defective.all() or not defective.any():
         return None
+    from sklearn.metrics import precision_recall_curve
+
     precision, recall, threshold = precision_recall_curve(defective, scores, drop_intermediate=True)
     return Curve(recall[::-1], precision[::-1], np.append(threshold, np.nan)[::-1])
 

@@ -25,12 +25,11 @@ from data_contracts.manifests import (
     ScoredCategory,
 )
 from data_contracts.results import MetricsDocument
-from data_contracts.rounds import GLOBAL_BANK, FederationRound
+from data_contracts.rounds import FederationRound
 from data_contracts.stages import BackboneSettings, Place
-from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES, PATCH_FEATURES
+from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
 from data_contracts.validation import ValidationReport
 from pipeline_lib import (
-    bank_explainer,
     bank_provenance,
     decisions,
     local_results,
@@ -45,6 +44,7 @@ from pipeline_lib import (
 from pipeline_lib.artifact_store import ArtifactStore, write_file
 from pipeline_lib.hardware import describe_environment
 from tasks.caching import manifests_in
+from tasks.galleries import draw_galleries
 from tasks.stage import artifact_key, open_store
 
 HEAT_MAPS = "heat_maps"
@@ -118,15 +118,7 @@ def finish_run(
     _save_maps(config, out / MAPS, indexed, scored, store)
     round_files.write_rounds(out, store, rounds or [])
     run_samples.write_samples(out, store, measured, local or [])
-    explainers = bank_explainer.bank_explainers(
-        store,
-        banks,
-        _joined(store, features, PATCH_FEATURES),
-        provenance=provenance,
-        index=store.read_table(indexed.index),
-        data_root=place.data_root,
-    )
-    galleries = _galleries(config, scored, store, place, explainers)
+    galleries, drawn = draw_galleries(config, indexed, scored, banks, features, provenance, store, place)
     record = report.RunRecord(
         config=config,
         backbone=backbone,
@@ -153,7 +145,7 @@ def finish_run(
     parts = (indexed, validation, partition, *uploads, *banks, *scored, *measured, *(rounds or []), *(local or []))
     used = list(manifests_in([part.model_dump() for part in parts]))
     store_retention.register_run(
-        store, uuid.uuid4().hex, [*used, metrics, *calibration, *features], run_directory=str(out)
+        store, uuid.uuid4().hex, [*used, metrics, *calibration, *features, *drawn], run_directory=str(out)
     )
     return result
 
@@ -171,28 +163,6 @@ def _save_maps(
         maps = saved_maps.stored_image_maps(grid_maps, store.read_table(category.scores), index)
         sigma_px = config.inference.smoothing_sigma
         saved_maps.write_category_maps(out, category.category, maps, map_format=map_format, sigma_px=sigma_px)
-
-
-def _galleries(
-    config: ExperimentConfig,
-    scored: list[ScoredCategory],
-    store: ArtifactStore,
-    place: Place,
-    explainers: dict[str, bank_explainer.BankExplainer],
-) -> list[report.CategoryGallery]:
-    """One category's maps in memory at a time."""
-    return [
-        report.category_gallery(
-            store.read_arrays(category.maps)["maps"],
-            store.read_table(category.scores),
-            place.data_root,
-            layout=config.dataset.layout,
-            sigma_px=config.inference.smoothing_sigma,
-            n_categories=len(scored),
-            explainer=explainers.get(GLOBAL_BANK) or explainers.get(category.category),
-        )
-        for category in scored
-    ]
 
 
 def _joined(store: ArtifactStore, manifests: list[Manifest], schema: pa.Schema) -> pd.DataFrame:

@@ -30,16 +30,22 @@ def run(
     config
         A YAML file such as configs/real3_iid.yaml.
     """
-    from flows.cli.experiments import print_experiment, run_and_describe
     from pipeline_lib.config_files import load_config
 
     overrides = [*(set_ or []), *([f"runtime.out={json.dumps(str(out.absolute()))}"] if out else [])]
     settings = load_config(config, overrides)
-    if not force:
-        from flows.cli.planning import refuse_what_does_not_fit
+    from flows.cli.temporary_server import temporary_server
 
-        refuse_what_does_not_fit(settings)
-    print_experiment(run_and_describe(settings, quiet=json_), as_json=json_)
+    with temporary_server() as server:  # it starts while the rest is imported
+        from flows.cli.experiments import print_experiment, run_and_describe
+
+        if not force:
+            from flows.cli.planning import refuse_what_does_not_fit
+
+            refuse_what_does_not_fit(settings)
+        server.wait()
+        outcome = run_and_describe(settings, quiet=json_)
+    print_experiment(outcome, as_json=json_)
 
 
 @app.command
@@ -60,9 +66,13 @@ def demo(*, out: Out = None, json_: Json = False) -> None:
 
     Example: fedpatch demo --out demo
     """
-    from flows.cli.experiments import run_demo
+    from flows.cli.temporary_server import temporary_server
 
-    run_demo((out or Path("demo")).absolute(), as_json=json_)
+    with temporary_server() as server:
+        from flows.cli.experiments import run_demo
+
+        server.wait()
+        run_demo((out or Path("demo")).absolute(), as_json=json_)
 
 
 @app.command

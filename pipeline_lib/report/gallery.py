@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
+from pydantic import with_config
 
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import DatasetError
@@ -20,7 +21,7 @@ from pipeline_lib.ground_truth import category_defects, read_mask_channels, unio
 from pipeline_lib.image_metrics import threshold_at_tnr
 from pipeline_lib.images import load_image
 from pipeline_lib.map_files import resize_map
-from pipeline_lib.report.why import EXPLAINED_KINDS, Why, draw_why, tile_budget
+from pipeline_lib.report.why import BYTES_IN_JSON, EXPLAINED_KINDS, Why, draw_why, tile_budget
 from pipeline_lib.saved_maps import smooth_map
 from pipeline_lib.visualize import (
     Scale,
@@ -44,6 +45,7 @@ _STEPS = ((1.0, 82), (0.8, 76), (0.65, 70), (0.5, 60), (0.35, 50), (0.25, 45), (
 """(share of the side, WebP quality), until a picture fits."""
 
 
+@with_config(BYTES_IN_JSON)
 @dataclass(frozen=True)
 class Example:
     """One test image with its score, the picture with the outline of its masks, and with the map over it (WebP)."""
@@ -58,6 +60,7 @@ class Example:
     why: tuple[Why, ...] = ()  # of the first hit and the first false alarm
 
 
+@with_config(BYTES_IN_JSON)
 @dataclass(frozen=True)
 class CategoryGallery:
     """The examples of one category."""

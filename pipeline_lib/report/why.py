@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
+from pydantic import ConfigDict, with_config
 
 from data_contracts.errors import ImageError
 from pipeline_lib.explanation import N_NEIGHBORS, N_PATCHES, Neighbor, PatchExplanation, patch_tile
 from pipeline_lib.images import load_image
 
+BYTES_IN_JSON = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 EXPLAINED_KINDS = ("hits", "false alarms")
 WHY_BYTES = 400_000
 """All tiles of a report together."""
@@ -18,6 +20,7 @@ WHY_BYTES = 400_000
 _LEAST_TILE_BYTES = 1_200
 
 
+@with_config(BYTES_IN_JSON)
 @dataclass(frozen=True)
 class NormalPatch:
     """A normal patch of the bank with its surroundings, where its image lies at the place of the run."""
@@ -27,6 +30,7 @@ class NormalPatch:
     picture: bytes = b""  # WebP
 
 
+@with_config(BYTES_IN_JSON)
 @dataclass(frozen=True)
 class Why:
     """One patch of a flagged image with its surroundings (WebP), and the normal patches nearest to it."""

@@ -1,0 +1,101 @@
+"""Prefect's temporary server, started while the command still imports what it needs.
+
+Prefect starts one by itself where no API is configured, but only when a flow begins, waits for it, and imports the
+server's modules into this process too. Here the same server starts at once, and this process talks to it as to any
+other.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import prefect
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    get_current_settings,
+    temporary_settings,
+)
+
+POLL_SECONDS = 0.05
+STOP_SECONDS = 5.0
+
+
+class TemporaryServer:
+    """A Prefect server as a child process; nothing where an API is configured or no server may be started."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+        self._settings = ExitStack()
+        if not PREFECT_API_URL.value() and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+            self._start()
+
+    def wait(self) -> None:
+        """Until the server answers; from then on Prefect uses it.
+
+        One that does not come up is given up: Prefect then starts its own, and says what is wrong.
+        """
+        if self.process is None:
+            return
+        deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        with httpx.Client(trust_env=False) as client:
+            while self.process.poll() is None and time.monotonic() < deadline:
+                try:
+                    if client.get(f"{self.url}/health").status_code == httpx.codes.OK:
+                        self._settings.enter_context(temporary_settings({PREFECT_API_URL: self.url}))
+                        return
+                except httpx.TransportError:
+                    pass
+                time.sleep(POLL_SECONDS)
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server, after it got the logs and events that are under way; the settings are as before."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            for worker in (APILogWorker, EventsWorker):
+                worker.drain_all(timeout=STOP_SECONDS)
+        self._settings.close()
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def _start(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/api"
+        command = [
+            sys.executable, "-m", "uvicorn", "--app-dir", str(prefect.__module_path__.parent),
+            "--factory", "prefect.server.api.server:create_app",
+            "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on",
+        ]  # fmt: skip
+        ephemeral = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+        settings = get_current_settings().to_environment_variables(exclude_unset=True)
+        self.process = subprocess.Popen(command, env={**os.environ, **ephemeral, **settings})
+
+
+@contextmanager
+def temporary_server() -> Iterator[TemporaryServer]:
+    """A server that starts now; call `wait` before the first flow. It ends with the block."""
+    server = TemporaryServer()
+    try:
+        yield server
+    finally:
+        server.stop()

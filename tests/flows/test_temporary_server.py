@@ -1,0 +1,58 @@
+"""The temporary Prefect server of a command: only where none is configured, with all logs, and gone afterwards."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, temporary_settings
+
+from flows.cli.temporary_server import temporary_server
+from tests.conftest import ROOT
+
+SCRIPT = """
+from flows.cli.temporary_server import temporary_server
+with temporary_server() as server:
+    from prefect import flow, get_run_logger
+    from prefect.settings import PREFECT_API_URL
+    server.wait()
+    assert PREFECT_API_URL.value() == server.url
+    flow(lambda: get_run_logger().warning("said at the end"), name="short")()
+    child = server.process
+assert child.poll() is not None and not PREFECT_API_URL.value()
+"""
+
+
+def test_none_is_started_where_an_api_is_configured() -> None:
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), temporary_server() as server:
+        server.wait()
+        assert server.process is None
+        assert PREFECT_API_URL.value() == "http://127.0.0.1:9/api"
+
+
+def test_one_that_does_not_come_up_is_left_to_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    changes = {PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}
+    with temporary_settings(changes, restore_defaults={PREFECT_API_URL}), temporary_server() as server:
+        server.wait()
+        assert server.process is None
+        assert not PREFECT_API_URL.value()
+
+
+def test_the_runs_last_logs_reach_the_server_before_it_ends(tmp_path: Path) -> None:
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(ROOT),
+        "PREFECT_HOME": str(tmp_path),
+        "HOME": str(tmp_path),
+    }
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with sqlite3.connect(tmp_path / "prefect.db") as database:
+        assert database.execute("select count(*) from log where message = 'said at the end'").fetchone() == (1,)
+        assert database.execute("select state_type from flow_run").fetchall() == [("COMPLETED",)]
+    database.close()
