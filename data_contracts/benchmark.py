@@ -67,6 +67,11 @@ class BenchmarkConfig(Section):
         le=20_000,
         description="of the paired bootstrap; 0 for differences alone. For AUC-sPRO evaluation.bootstrap must not be 0",
     )
+    history: Path | None = Field(
+        None,
+        description="directory of earlier results; each run is compared with the last good one of the same "
+        "configuration. Not watched unless given",
+    )
     out: Path | None = Field(None, description="runs/<name>-<timestamp> unless given; one run directory for each below")
 
     @model_validator(mode="after")

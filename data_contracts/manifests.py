@@ -147,3 +147,4 @@ class ExperimentResult(BaseModel):
     metrics: Manifest
     banks: tuple[BankManifest, ...]
     failed_clients: dict[str, str] = {}
+    scored: tuple[ScoredCategory, ...] = ()  # maps and scores of the test images; none where clients are alone

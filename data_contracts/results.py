@@ -139,3 +139,6 @@ class MetricsDocument(BaseModel):
     timings_s: dict[str, float] = {}
     peak_rss_mb: float | None = None
     warnings: list[str] = []
+    regressions: list[str] = Field(
+        [], description="of a watched benchmark: what is worse than in its last good run, see BenchmarkConfig.history"
+    )

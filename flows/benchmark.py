@@ -10,15 +10,22 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_client, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.states import Failed
+from prefect.context import get_run_context
+from prefect.events import emit_event
+from prefect.states import Completed, Failed
 
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
+from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
 from flows.experiment import run_experiment
-from tasks.comparison import benchmark_directory, publish_comparison
+from tasks.comparison import benchmark_directory, compare_with_last_good, publish_comparison
+
+REGRESSED = "CompletedRegressed"
+REGRESSION_TAG = "regression"
+REGRESSION_EVENT = "fedpatch.benchmark.regression"
 
 
 @flow(name="full-benchmark", persist_result=True, result_serializer="json")
@@ -39,11 +46,33 @@ def full_benchmark(config: BenchmarkConfig) -> Any:
             failed[name] = outcome
             get_run_logger().error("experiment %s failed: %s", name, outcome)
         progress.advance(name)
-    comparison = publish_comparison(config, results, failed, out)
+    rows = publish_comparison(config, results, failed, out)
+    entry = compare_with_last_good(config, results, failed, rows, out)
+    if entry and entry.regressions:
+        announce(config.name, entry)
     if failed:
         causes = "; ".join(f"{name}: {cause}" for name, cause in failed.items())
         return Failed(message=f"{len(failed)} of {len(cells)} experiments failed: {causes}")
-    return comparison
+    if entry and entry.regressions:
+        found = "; ".join(regression.text for regression in entry.regressions)
+        return Completed(name=REGRESSED, message=f"worse than on {entry.compared_with}: {found}", data=str(out))
+    return str(out)
+
+
+def announce(name: str, entry: HistoryEntry) -> None:
+    """Tag this flow run and emit the event that automations listen to."""
+    run = get_run_context().flow_run  # type: ignore[union-attr]
+    if run is None:
+        return
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(run.id, tags=sorted({*run.tags, REGRESSION_TAG}))
+    texts = [regression.text for regression in entry.regressions]
+    emit_event(
+        REGRESSION_EVENT,
+        resource={"prefect.resource.id": f"fedpatch.benchmark.{name}", "prefect.resource.name": name},
+        related=[{"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.role": "flow-run"}],
+        payload={"compared_with": entry.compared_with, "directory": entry.directory, "regressions": texts},
+    )
 
 
 class _Progress:

@@ -114,10 +114,13 @@ class ArtifactStore:
         note_use(path)
         return Manifest(kind=kind, path=relative, sha256=digest, size_bytes=len(content), rows=rows)
 
-    def write_arrays(self, kind: ArtifactKind, arrays: Mapping[str, np.ndarray], *, rows: int) -> Manifest:
-        """Store named arrays as one uncompressed npz."""
+    def write_arrays(
+        self, kind: ArtifactKind, arrays: Mapping[str, np.ndarray], *, rows: int, compressed: bool = False
+    ) -> Manifest:
+        """Store named arrays as one npz, uncompressed unless asked for."""
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **dict(arrays))
+        save = np.savez_compressed if compressed else np.savez
+        save(buffer, allow_pickle=False, **dict(arrays))
         return self.write_bytes(kind, buffer.getbuffer(), suffix="npz", rows=rows)
 
     def write_array(self, kind: ArtifactKind, array: np.ndarray, *, durable: bool = True) -> Manifest:

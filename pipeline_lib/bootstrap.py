@@ -126,6 +126,26 @@ def resampled_image_auroc(sample: ImageSample, weights: np.ndarray) -> np.ndarra
     return area
 
 
+def resampled_average_precision(sample: ImageSample, weights: np.ndarray) -> np.ndarray | None:
+    """Average precision of the images of each resample, float64 (resample,); None where one of the labels is missing.
+
+    As scikit-learn's: the mean of the precisions at each distinct score, weighted by the rise in recall there.
+    """
+    defective = sample.label_index != 0
+    if not defective.any() or defective.all():
+        return None
+    order = np.argsort(-sample.scores, kind="stable")
+    drawn = weights[:, order]
+    found = np.cumsum(drawn * defective[order], axis=1)
+    called = np.cumsum(drawn, axis=1)
+    last = np.append(np.diff(sample.scores[order]) != 0, True)  # of the images with one score
+    found, called = found[:, last], called[:, last]
+    precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+    rise: np.ndarray = np.diff(found, axis=1, prepend=0.0)
+    mean: np.ndarray = (rise * precision).sum(axis=1) / found[:, -1]
+    return mean
+
+
 def resampled_auc_spro(
     sample: ImageSample, weights: np.ndarray, *, fpr_limit: float = HEADLINE_FPR_LIMIT
 ) -> np.ndarray | None:

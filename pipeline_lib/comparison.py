@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.results import MetricsDocument, MetricValues
-from pipeline_lib.paired_comparison import Difference, ResampledMetrics, holm, paired_difference, resampled_metrics
+from pipeline_lib.paired_comparison import (
+    Difference,
+    ResampledMetrics,
+    holm,
+    paired_difference,
+    resampled_metrics,
+    value_interval,
+)
 from pipeline_lib.result_tables import HEADLINE_LIMIT, per_cent
 from pipeline_lib.run_directory import METRICS_FILES
 from pipeline_lib.run_samples import read_samples
@@ -80,7 +87,9 @@ def compare(
             if other and name != baseline:
                 paired = paired_difference(own.resampled, other.resampled, metric, resamples=resamples, seed=seed)
             rows.append(
-                _row(name, baseline, metric, own, other, seeds, paired) | {"group": (groups or {}).get(name, "")}
+                _row(name, baseline, metric, own, other, seeds, paired)
+                | {"value_ci95": value_interval(own.resampled, metric, seed=seed)}
+                | {"group": (groups or {}).get(name, "")}
             )
     return _with_verdicts(rows)
 

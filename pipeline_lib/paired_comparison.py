@@ -20,12 +20,14 @@ from pipeline_lib.bootstrap import (
     ImageSample,
     resample_weights,
     resampled_auc_spro,
+    resampled_average_precision,
     resampled_image_auroc,
 )
 from pipeline_lib.seeding import stage_rng
 
 METRICS: dict[str, Callable[[ImageSample, np.ndarray], np.ndarray | None]] = {
     "image_auroc": resampled_image_auroc,
+    "image_ap": resampled_average_precision,
     f"auc_spro_{HEADLINE_FPR_LIMIT}": resampled_auc_spro,
 }
 
@@ -117,16 +119,36 @@ def paired_difference(
     value = float(by_seed[:, 0].mean())
     if not resamples:
         return Difference(value, None, None)
-    draws = np.ones((resamples, len(seeds))) / len(seeds)
-    if len(seeds) > 1:
-        rng = stage_rng(seed, "paired bootstrap", "seeds")
-        draws = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=resamples) / len(seeds)
-    differences = np.einsum("rs,sr->r", draws, by_seed[:, 1:])
-    differences = differences[~np.isnan(differences)]
+    differences = _mean_of_drawn_seeds(by_seed[:, 1:], seed=seed)
     if not len(differences):
         return Difference(value, None, None)
     low, high = np.percentile(differences, [2.5, 97.5])
     return Difference(value, (float(low), float(high)), _two_sided(differences))
+
+
+def value_interval(runs: Mapping[int, ResampledMetrics], metric: str, *, seed: int) -> tuple[float, float] | None:
+    """95 % interval of one experiment's mean over categories and seeds (seed -> metrics); None where undefined."""
+    values = [own.mean(metric) for own in runs.values()]
+    defined = [value[1:] for value in values if value is not None and len(value) > 1]
+    if not defined or len(defined) < len(values):
+        return None
+    drawn = _mean_of_drawn_seeds(np.array(defined), seed=seed)
+    if not len(drawn):
+        return None
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _mean_of_drawn_seeds(by_seed: np.ndarray, *, seed: int) -> np.ndarray:
+    """(seed, resample) -> mean over as many seeds drawn with replacement, without what is undefined."""
+    n_seeds, resamples = by_seed.shape
+    draws = np.ones((resamples, n_seeds)) / n_seeds
+    if n_seeds > 1:
+        rng = stage_rng(seed, "paired bootstrap", "seeds")
+        draws = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=resamples) / n_seeds
+    mean: np.ndarray = np.einsum("rs,sr->r", draws, by_seed)
+    defined: np.ndarray = mean[~np.isnan(mean)]
+    return defined
 
 
 def _two_sided(differences: np.ndarray) -> float:

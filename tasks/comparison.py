@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from prefect import task
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from data_contracts.benchmark import BenchmarkConfig
+from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
-from pipeline_lib import benchmark_report, client_comparison, comparison, hardware, ranking, run_directory
-from pipeline_lib.artifact_store import write_file
-
-RANKED_METRIC = "auc_spro_0.05"
-FILES = {"all": "comparison.json", "development": "comparison_development.json", "report": "comparison_report.json"}
+from pipeline_lib import benchmark_history, comparison, run_directory
+from pipeline_lib.benchmark_report import write_benchmark
+from pipeline_lib.benchmark_report.history_page import history_rows, render_history
+from pipeline_lib.benchmark_results import gather_benchmark
 
 
 @task(name="benchmark-directory")
@@ -28,49 +26,55 @@ def benchmark_directory(config: BenchmarkConfig) -> Path:
 @task(name="publish-comparison")
 def publish_comparison(
     config: BenchmarkConfig, results: dict[str, dict[int, ExperimentResult]], failed: dict[str, str], out: Path
-) -> str:
-    """Write the comparison on all of test and on its halves, and show it as a table in the UI. Returns the directory.
+) -> list[dict[str, Any]]:
+    """Write the comparison with its tables, figures and page, and show it as a table in the UI.
 
+    Returns the rows of comparison.json.
     results: experiment -> seed -> result; failed: experiment and seed -> cause.
     """
-    seed = config.base.seed
-    configs, baselines, groups = config.configs(), config.baselines(), config.group_of()
-    directories = {name: {s: Path(r.run_directory) for s, r in found.items()} for name, found in results.items()}
-    comparisons: dict[str, list[dict[str, Any]]] = {}
-    for subset, file_name in FILES.items():
-        runs = {
-            name: comparison.read_runs(found, subset=subset, resamples=config.resamples, seed=seed)
-            for name, found in directories.items()
-        }
-        rows = comparison.compare(runs, baselines, groups=groups, resamples=config.resamples, seed=seed)
-        run_directory.write_json_file(out / file_name, rows)
-        comparisons[subset] = rows
-        if subset == "all":
-            timings_s = comparison.total_timings(runs)
-            clients = client_comparison.client_rows(runs, configs, baseline=config.baseline)
-            ranked = ranking.rank(runs, RANKED_METRIC, resamples=config.resamples, seed=seed)
-    run_directory.write_json_file(out / "clients.json", clients)
-    run_directory.write_json_file(out / "ranking.json", ranked)
-    run_directory.write_json_file(out / "failed.json", failed)
-    record = benchmark_report.BenchmarkRecord(
-        config=config,
-        comparisons=comparisons,
-        clients=clients,
-        ranking=ranked,
-        failed=failed,
-        timings_s=timings_s,
-        environment=hardware.describe_environment(),
-        finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
-    write_file(out / "benchmark.html", benchmark_report.render_benchmark(record).encode())
-    tables = {FILES[subset].removesuffix(".json"): rows for subset, rows in comparisons.items()}
-    tables |= {"clients": clients, "ranking": ranked}
-    for name, found in tables.items():
-        write_file(out / "tables" / f"{name}.csv", pd.DataFrame(found).to_csv(index=False).encode())
+    record = gather_benchmark(config, results, failed)
+    write_benchmark(record, out)
     create_table_artifact(
         key="comparison",
-        table=comparison.comparison_table(comparisons["all"], failed),
+        table=comparison.comparison_table(record.comparisons["all"], failed),
         description=f"{config.name}: means over categories and seeds in per cent; points against the baseline with the "
         "paired 95 % interval, * where a difference is shown (Holm).",
     )
-    return str(out)
+    return [dict(row) for row in record.comparisons["all"]]
+
+
+@task(name="compare-with-last-good")
+def compare_with_last_good(
+    config: BenchmarkConfig,
+    results: dict[str, dict[int, ExperimentResult]],
+    failed: dict[str, str],
+    rows: list[dict[str, Any]],
+    out: Path,
+) -> HistoryEntry | None:
+    """Compare with the last good run of the same configuration, and add this one to the history and its page.
+
+    None where `config.history` is not given. What regressed is written into metrics.json of its run directories.
+    """
+    if config.history is None:
+        return None
+    history = config.history.expanduser().absolute()
+    entries = benchmark_history.read_history(history)
+    directories = {name: {s: Path(r.run_directory) for s, r in found.items()} for name, found in results.items()}
+    before = benchmark_history.last_good(entries, benchmark_history.benchmark_hash(config))
+    entry = benchmark_history.judge(config, directories, rows, failed, before, out)
+    benchmark_history.mark_runs(entry, directories)
+    entries.append(entry)
+    benchmark_history.write_entry(history, entry, render_history(entries))
+    create_table_artifact(
+        key="benchmark-history",
+        table=history_rows(entries),
+        description=f"{config.name} over time, AUC-sPRO@0.05 in per cent. Page: {history}/history.html",
+    )
+    if entry.regressions:
+        text = "\n".join(f"- {regression.text}" for regression in entry.regressions)
+        create_markdown_artifact(
+            key="benchmark-regression",
+            markdown=f"Worse than the last good run of {entry.compared_with}:\n\n{text}",
+            description=f"{config.name}: {len(entry.regressions)} regressions",
+        )
+    return entry

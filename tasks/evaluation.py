@@ -87,5 +87,7 @@ def measure_category(
         metrics=store.write_json("metrics_document", {"subsets": document, "warnings": result.warnings}),
         table=store.write_table("metrics_table", result.table, METRICS),
         curves=store.write_table("curves", result.curves, CURVES),
-        sample=store.write_arrays("image_sample", result.sample.to_arrays(), rows=len(result.sample.image_ids)),
+        sample=store.write_arrays(
+            "image_sample", result.sample.to_arrays(), rows=len(result.sample.image_ids), compressed=True
+        ),
     )

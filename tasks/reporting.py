@@ -139,7 +139,12 @@ def finish_run(
             write_file(out / HEAT_MAPS / f"{run_directory.safe_name(gallery.category)}.jpg", gallery.sheet)
     metrics = store.write_json("metrics_document", documents["all"].model_dump(mode="json"))
     result = ExperimentResult(
-        experiment=config.name, run_directory=str(out), metrics=metrics, banks=tuple(banks), failed_clients=failed
+        experiment=config.name,
+        run_directory=str(out),
+        metrics=metrics,
+        banks=tuple(banks),
+        failed_clients=failed,
+        scored=tuple(scored),
     )
     run_directory.write_json_file(out / "result.json", result.model_dump(mode="json"))
     parts = (indexed, validation, partition, *uploads, *banks, *scored, *measured, *(rounds or []), *(local or []))

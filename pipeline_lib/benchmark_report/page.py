@@ -1,63 +1,63 @@
-"""The page of a benchmark from its comparison rows. Pure; reads nothing."""
+"""The page of a benchmark from its rows, figures and pictures. Pure; reads nothing."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from data_contracts.benchmark import BenchmarkConfig
-from pipeline_lib.benchmark_report.figures import bytes_chart, delta_chart
+from pipeline_lib.benchmark_report.chosen import HEADLINE, TITLES, Figure, benchmark_figures, of
+from pipeline_lib.benchmark_report.drawing import inline_svg, style_sheet
+from pipeline_lib.benchmark_report.record import BenchmarkRecord, Rows
+from pipeline_lib.benchmark_report.side_by_side import KINDS
 from pipeline_lib.comparison import comparison_table
 from pipeline_lib.html_pages import page_template
 from pipeline_lib.result_tables import per_cent
 
-HEADLINE = "auc_spro_0.05"
-TITLES = {"image_auroc": "image AUROC", HEADLINE: "AUC-sPRO@0.05"}
 SUBSETS = {"all": "all test images", "development": "development half", "report": "other half"}
-Rows = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class BenchmarkRecord:
-    """What a finished benchmark has, as rows."""
-
-    config: BenchmarkConfig
-    comparisons: Mapping[str, Rows]  # all | development | report -> rows of comparison.json
-    clients: Rows  # clients.json
-    ranking: Rows  # ranking.json
-    failed: Mapping[str, str]
-    timings_s: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds over all runs
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    finished: str = ""
-
-
-def render_benchmark(record: BenchmarkRecord) -> str:
+def render_benchmark(record: BenchmarkRecord, figures: Sequence[Figure] | None = None) -> str:
     """The report as one HTML document without scripts or outside requests. Text from the data is escaped."""
     rows = record.comparisons["all"]
-    groups = list(dict.fromkeys(row["group"] for row in rows))
-    return page_template("pipeline_lib.benchmark_report", "benchmark.html.j2").render(
+    by_section: dict[str, list[Figure]] = {}
+    for figure in benchmark_figures(record) if figures is None else figures:
+        by_section.setdefault(figure.section, []).append(figure)
+    return page_template("pipeline_lib.benchmark_report", "benchmark.html.j2", svg=inline_svg, webp=_webp).render(
         record=record,
         sentence=headline_sentence(rows),
-        charts=[
-            (f"{TITLES[metric]} against the baseline, points with 95 % interval, {group}", svg)
-            for group in groups
-            for metric in TITLES
-            if (svg := delta_chart(_of(rows, metric, group), description=f"{TITLES[metric]}, {group}"))
-        ],
-        bytes_figure=bytes_chart(_of(rows, HEADLINE), description="Bytes against quality"),
+        headline=_headline(rows),
+        style_sheet=style_sheet(),
+        figures=by_section,
         tables=[
-            (SUBSETS[s], comparison_table(found, record.failed if s == "all" else {}))
+            (SUBSETS[s], _without_states(comparison_table(found, record.failed if s == "all" else {})))
             for s, found in record.comparisons.items()
         ],
         clients=[_client_line(row) for row in record.clients if row["metric"] == HEADLINE],
-        worst=_worst(record.clients),
+        weak=[_weak_line(row) for row in record.weak_spots],
+        groups=[_group_line(row) for row in record.groups],
         ranking=[_rank_line(row) for row in record.ranking],
+        kinds=KINDS,
         timings=sorted(record.timings_s.items(), key=lambda item: -item[1]),
+        environment=_environment(record.environment),
         config_yaml=yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
+
+
+def people_tables(record: BenchmarkRecord) -> dict[str, list[dict[str, Any]]]:
+    """The page's tables by file name, for LaTeX."""
+    found = {
+        "comparison": comparison_table(record.comparisons["all"], record.failed),
+        "clients": [_client_line(row) for row in record.clients if row["metric"] == HEADLINE],
+        "weak_spots": [_weak_line(row) for row in record.weak_spots],
+        "groups": [_group_line(row) for row in record.groups],
+        "ranking": [_rank_line(row) for row in record.ranking],
+    }
+    for subset in set(record.comparisons) - {"all"}:
+        found[f"comparison_{subset}"] = comparison_table(record.comparisons[subset], {})
+    return found
 
 
 def headline_sentence(rows: Rows) -> str:
@@ -73,8 +73,28 @@ def headline_sentence(rows: Rows) -> str:
     )
 
 
-def _of(rows: Rows, metric: str, group: str | None = None) -> list[Mapping[str, Any]]:
-    return [row for row in rows if row["metric"] == metric and group in (None, row["group"])]
+def _without_states(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The table without its column of states where all are completed."""
+    if any(row["state"] != "completed" for row in rows):
+        return rows
+    return [{key: value for key, value in row.items() if key != "state"} for row in rows]
+
+
+def _headline(rows: Rows) -> list[tuple[str, str, str]]:
+    """(what, value, of which experiment): the baselines' own values, and the ends of what was compared with them."""
+    found = []
+    first = next((row["baseline"] for row in rows), "")
+    for metric, title in TITLES.items():
+        own = [row for row in of(rows, metric) if row["experiment"] == first and row["value"] is not None]
+        found += [(f"{title}, baseline", f"{100 * row['value']:.1f} %", row["experiment"]) for row in own]
+    compared = [r for r in of(rows, HEADLINE) if r["delta_points"] is not None and r["verdict"] != "baseline"]
+    if compared:
+        for what, row in (
+            ("highest against its baseline", max(compared, key=lambda r: r["delta_points"])),
+            ("lowest against its baseline", min(compared, key=lambda r: r["delta_points"])),
+        ):
+            found.append((what, f"{row['delta_points']:+.1f} points", row["experiment"]))
+    return found
 
 
 def _client_line(row: Mapping[str, Any]) -> dict[str, str]:
@@ -90,18 +110,27 @@ def _client_line(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _worst(clients: Rows) -> list[str]:
-    """The client and category of each experiment that gains least from the federation."""
-    found = []
-    for name in dict.fromkeys(row["experiment"] for row in clients):
-        own = [r for r in clients if r["experiment"] == name and r["metric"] == HEADLINE]
-        defined = [row for row in own if row["benefit_points"] is not None]
-        if defined:
-            least = min(defined, key=lambda row: row["benefit_points"])
-            found.append(
-                f"{name}: {least['client']} gains least, {least['benefit_points']:+.1f} points on {least['category']}"
-            )
-    return found
+def _weak_line(row: Mapping[str, Any]) -> dict[str, str]:
+    client = f"{row['worst_client']}: {row['worst_client_is']}" if row["worst_client"] else "-"
+    loss = f"{row['largest_loss']} {_points(row['largest_loss_points'])}" if row["largest_loss"] else "-"
+    return {
+        "experiment": row["experiment"],
+        "worst category": f"{row['worst_category'] or '-'} {per_cent(row['worst_category_value'])}",
+        "worst defect type": f"{row['worst_defect'] or '-'} {per_cent(row['worst_defect_value'])}",
+        "loses most on": loss,
+        "worst client": client,
+    }
+
+
+def _group_line(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "experiment": row["experiment"],
+        "defects": row["group"],
+        "metric": TITLES[row["metric"]],
+        "value": per_cent(row["value"]),
+        "points": _points(row["delta_points"]),
+        "defective images": str(row["n_defective"]),
+    }
 
 
 def _rank_line(row: Mapping[str, Any]) -> dict[str, str]:
@@ -114,5 +143,20 @@ def _rank_line(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _environment(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value, packages in one line each."""
+    flat: list[tuple[str, str]] = []
+    for name, value in environment.items():
+        if isinstance(value, Mapping):
+            flat += [(str(key), str(own)) for key, own in value.items()]
+        else:
+            flat.append((name.replace("_", " "), "none" if value is None else str(value)))
+    return flat
+
+
 def _points(value: float | None) -> str:
     return "-" if value is None else f"{value:+.1f}"
+
+
+def _webp(content: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(content).decode()}"

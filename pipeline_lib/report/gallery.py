@@ -98,7 +98,7 @@ def category_gallery(
     scale = map_scale(maps, labels)
     threshold = good_threshold(labels, scores.score.to_numpy())
     by_kind = sort_by_kind(scores.reset_index(drop=True), threshold)
-    painter = _Painter(root, category, layout, sigma_px, scale, max_bytes)
+    painter = Painter(root, category, layout, sigma_px, scale, max_bytes)
     examples = {}
     for kind, rows in by_kind.items():
         chosen = take_in_turn(rows, per_kind)
@@ -161,7 +161,7 @@ def encode_webp(picture: Image.Image, max_bytes: int) -> bytes:
 
 
 @dataclass
-class _Painter:
+class Painter:
     """Turns rows and maps into pictures."""
 
     root: Path

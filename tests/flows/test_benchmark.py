@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.errors import ConfigError
@@ -79,9 +81,22 @@ def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they
     assert ranked[0]["place"] == 1
     assert (out / "codec-float16" / "seed_2" / "samples" / "pipe_clip.npz").is_file()
     assert (out / "tables" / "clients.csv").is_file()
+    assert (out / "tables" / "weak_spots.tex").is_file()
+    assert (out / "figures" / "curves-pipe_clip.pdf").is_file()
+    low, high = float32["value_ci95"]
+    assert low <= float32["value"] <= high
+    assert float32["ci95"] is not None
+    weak = {row["experiment"]: row for row in json.loads((out / "weak_spots.json").read_text())}
+    assert weak["codec-float32"]["worst_category"] in ("pipe_clip", "tank_screw")
+    assert weak["alone"]["worst_client"] in ("client_0", "client_1")
+    groups = json.loads((out / "groups.json").read_text())
+    assert {row["group"] for row in groups} <= {"structural", "logical"}
     page = (out / "benchmark.html").read_text()
     assert "codec-float16" in page
     assert "What a client gains" in page
+    assert "The same images" in page
+    assert "data:image/webp" in page
+    assert "Give resamples: 120 or more" in page
     assert "http" not in page.replace("http-equiv", "")
     assert "<script" not in page
 
@@ -99,6 +114,39 @@ def test_one_failing_experiment_does_not_stop_the_others(tiny_root: Path, tmp_pa
     assert (tmp_path / "bench" / "centralized" / "metrics.json").is_file()
     assert "no_such_layer" in (tmp_path / "bench" / "benchmark.html").read_text()
     assert "no_such_layer" in json.loads((tmp_path / "bench" / "failed.json").read_text())["broken"]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_watched_benchmark_that_is_worse_than_its_last_good_run_is_marked(tiny_root: Path, tmp_path: Path) -> None:
+    config = matrix(tiny_root, tmp_path, {"centralized": {"federated.mode": "centralized"}})
+    history = tmp_path / "history"
+
+    def night(number: int) -> Any:
+        own = config.model_copy(update={"out": tmp_path / f"night_{number}", "history": history})
+        return full_benchmark(own, return_state=True)
+
+    assert [night(number).name for number in (1, 2)] == ["Completed", "Completed"]
+    last = sorted(history.glob("*.json"))[-1]
+    entry = json.loads(last.read_text())
+    assert entry["compared_with"] is not None
+    assert entry["state"] == "good"
+    for value in entry["values"]:
+        value |= {"value": 1.0, "ci95": [0.999, 1.0]}
+    last.write_text(json.dumps(entry | {"directory": str(tmp_path / "gone"), "finished": "2099-01-01T00:00:00+00:00"}))
+    state = night(3)
+    assert state.is_completed()
+    assert state.name == "CompletedRegressed"
+    assert "centralized: auc_spro_0.05 -" in state.message
+    marked = json.loads((tmp_path / "night_3" / "centralized" / "metrics.json").read_text())
+    assert any("auc_spro_0.05" in text for text in marked["regressions"])
+    assert "regressed" in (history / "history.html").read_text()
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(state.state_details.flow_run_id)
+        artifacts = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        )
+    assert "regression" in run.tags
+    assert {"benchmark-regression", "benchmark-history"} <= {artifact.key for artifact in artifacts}
 
 
 def test_wrong_matrices_are_refused_with_their_experiment(tmp_path: Path) -> None:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from data_contracts.benchmark import BenchmarkConfig
-from pipeline_lib.benchmark_report import BenchmarkRecord, render_benchmark
+from pipeline_lib.benchmark_report import BenchmarkRecord, render_benchmark, write_benchmark
+from pipeline_lib.benchmark_report.axes import round_ticks
+from pipeline_lib.benchmark_report.chosen import exemplary, scaling_series
+from pipeline_lib.benchmark_report.drawing import Box, Dot, Drawing, Line, Text, svg_file
 from pipeline_lib.benchmark_report.figures import delta_chart
+from pipeline_lib.benchmark_report.latex import latex_table
 from pipeline_lib.benchmark_report.page import headline_sentence
+from pipeline_lib.benchmark_report.pdf import pdf_file, text_width
+from pipeline_lib.benchmark_report.side_by_side import ScoredMaps, category_cases, choose_cases, good_deviations
+from pipeline_lib.benchmark_report.trends import bytes_chart, curves_chart
+from tests.dataset_fixtures import write_tiny_autovi
 
 
 def row(experiment: str, metric: str, delta: float | None, verdict: str) -> dict[str, Any]:
@@ -27,6 +40,156 @@ def record(rows: list[dict[str, Any]], failed: dict[str, str]) -> BenchmarkRecor
     return BenchmarkRecord(config, {"all": rows}, [], [], failed)
 
 
+DRAWING = Drawing(
+    100,
+    80,
+    "a (b) \\ c",
+    [
+        Line([(0, 0), (100, 80)], "zero"),
+        Box(10, 10, 20, 30, "bar"),
+        Dot(50, 40, "worse", title="x<y"),
+        Text(90, 70, "5 % (\u03b1)", "tick", "end"),
+        Text(5, 40, "up", "tick", "middle", upright=True),
+    ],
+)
+
+
+def test_a_drawing_is_a_whole_svg_file() -> None:
+    root = ET.fromstring(svg_file(DRAWING))
+    found = [element.tag.split("}")[1] for element in root]
+    assert found == ["title", "style", "path", "rect", "circle", "text", "text"]
+    assert root.find("{*}circle/{*}title").text == "x<y"  # type: ignore[union-attr]
+
+
+def test_a_drawing_is_a_whole_pdf_file_whose_table_of_offsets_is_right() -> None:
+    content = pdf_file(DRAWING)
+    assert content == pdf_file(DRAWING)
+    start = int(re.search(rb"startxref\n(\d+)", content).group(1))  # type: ignore[union-attr]
+    offsets = [int(o) for o in re.findall(rb"(\d{10}) 00000 n", content[start:])]
+    for number, offset in enumerate(offsets, start=1):
+        assert content[offset:].startswith(b"%d 0 obj" % number)
+    length = int(re.search(rb"/Length (\d+)", content).group(1))  # type: ignore[union-attr]
+    stream = content.split(b"stream\n", 1)[1]
+    assert stream[length:].startswith(b"\nendstream")
+    assert rb"(5 % \(?\)) Tj" in stream
+    assert rb"/Title (a \(b\) \\ c)" in content
+    assert stream.count(b"q\n") == len(re.findall(rb"^Q$", stream[:length], re.MULTILINE)) == len(DRAWING.marks)
+
+
+def test_widths_of_helvetica() -> None:
+    assert text_width("Wi ", 1000) == 944 + 222 + 278  # Adobe's Helvetica.afm
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 7.9), (0.61, 0.64), (-120.0, 4.0)])
+def test_ticks_are_round_and_inside(low: float, high: float) -> None:
+    ticks = round_ticks(low, high)
+    assert 4 <= len(ticks) <= 21
+    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
+    assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
+
+
+def test_tables_in_latex_escape_what_is_special() -> None:
+    text = latex_table([{"a_b": "50 % & <x>", "n": 0.123456}, {"a_b": "y", "n": None}])
+    assert r"a\_b & n \\ \hline" in text
+    assert r"50 \% \& \textless{}x\textgreater{} & 0.1235 \\" in text
+    assert r"y & -- \\" in text
+    assert text.startswith(r"\begin{tabular}{lr}")
+    assert latex_table([]) == ""
+
+
+def test_experiments_that_differ_in_the_number_of_clients_alone_are_a_line() -> None:
+    config = BenchmarkConfig.model_validate(
+        {
+            "base": {"federated": {"mode": "federated"}},
+            "experiments": {"centralized": {"federated.mode": "centralized"}, "lonely": {"upload.codec": "pq"}},
+            "groups": {"iid": {"axes": {"federated.num_clients": [10, 3]}}},
+        }
+    )
+    rows = [row(name, "auc_spro_0.05", -1.0, "worse") for name in config.configs()]
+    series = scaling_series(rows, config)
+    assert [(one.name, [x for x, _, _ in one.points]) for one in series] == [("iid", [3, 10])]
+
+
+def test_few_stand_for_all_the_baseline_and_both_ends_first() -> None:
+    rows = [row(name, "auc_spro_0.05", delta, "worse") for name, delta in [("a", 0), ("b", 1), ("c", -5), ("d", 7)]]
+    assert exemplary(rows, "a", among={"a", "b", "c", "d"}, count=3) == ["a", "c", "d"]
+    assert exemplary(rows, "a", among={"b", "c"}) == ["c", "b"]
+
+
+def test_cheap_and_good_experiments_are_named_beside_their_dots() -> None:
+    rows = [row("cheap", "auc_spro_0.05", -1.0, "worse"), row("dear", "auc_spro_0.05", 2.0, "better")]
+    rows += [row("beaten", "auc_spro_0.05", -3.0, "worse")]
+    for r, share in zip(rows, (0.01, 0.5, 0.4), strict=True):
+        r["upload_share_of_image_bytes"] = share
+    chart = bytes_chart(rows, description="")
+    named = {mark.text for mark in chart.marks if isinstance(mark, Text) and mark.style == "label"}
+    assert named == {"cheap", "dear"}
+    assert sum(isinstance(mark, Dot) for mark in chart.marks) == 3
+
+
+def test_curves_of_experiments_lie_inside_the_plot() -> None:
+    x, y = np.array([0.0, 0.1, 1.0]), np.array([0.0, 0.8, 1.0])
+    chart = curves_chart({"a": (x, y), "b": (x, y / 2)}, description="")
+    lines = [mark for mark in chart.marks if isinstance(mark, Line) and mark.style.startswith("series")]
+    assert [line.style for line in lines] == ["series-0", "series-1"]
+    heights = [min(py for _, py in line.points) for line in lines]
+    assert heights[0] < heights[1]
+    assert all(0 <= px <= chart.width and 0 <= py <= 300 for line in lines for px, py in line.points)
+
+
+def scored(root: Path, lift: float) -> ScoredMaps:
+    paths = sorted((root / "pipe_clip" / "test").glob("*/*.png"))
+    labels = np.array([int(path.parent.name != "good") for path in paths])
+    scores = np.linspace(0, 1, len(paths)) + lift * labels
+    frame = pd.DataFrame(
+        {
+            "image_id": [f"pipe_clip/test/{p.parent.name}/{p.stem}" for p in paths],
+            "category": "pipe_clip",
+            "label": [p.parent.name for p in paths],
+            "label_index": labels,
+            "path": [str(p.relative_to(root)) for p in paths],
+            "sha256": "0" * 64,
+            "score": scores,
+        }
+    )
+    maps = np.random.default_rng(0).random((len(paths), 6, 6), np.float32)
+    return ScoredMaps(maps, frame)
+
+
+def test_the_same_images_are_shown_under_every_experiment(tmp_path: Path) -> None:
+    root = write_tiny_autovi(tmp_path / "tiny", categories=("pipe_clip",), train=2, good=3, defective=3)
+    cases = category_cases({"a": scored(root, 5.0), "b": scored(root, 0.0)}, root, layout="autovi")
+    assert [case.kind for case in cases] == ["best", "worst", "false alarm", "most different"]
+    assert all([panel.experiment for panel in case.panels] == ["a", "b"] for case in cases)
+    assert all(case.picture.startswith(b"RIFF") and all(p.picture for p in case.panels) for case in cases)
+    assert len({case.image_id for case in cases}) == 4
+    page = render_benchmark(replace(record([], {}), cases=cases))
+    assert page.count("data:image/webp") == 12
+    assert category_cases({}, root, layout="autovi") == []
+
+
+def test_cases_are_chosen_by_deviations_from_the_good_images() -> None:
+    scores = pd.DataFrame({"image_id": list("abcd"), "label_index": [0, 0, 1, 1], "score": [1.0, 3.0, 2.0, 9.0]})
+    np.testing.assert_allclose(good_deviations(scores), [-1, 1, 0, 7])
+    table = pd.DataFrame({"x": [-1.0, 1, 0, 7], "y": [5.0, 1, 0, 7]}, index=list("abcd"))
+    assert choose_cases(table, scores.label_index.to_numpy()) == {
+        "best": "d", "worst": "c", "false alarm": "a", "most different": "b",
+    }  # fmt: skip
+    assert "most different" not in choose_cases(table[["x"]], scores.label_index.to_numpy())
+
+
+def test_everything_is_written_and_old_figures_go(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "old.svg").write_text("x")
+    rows = [row("a/b", metric, -2.0, "worse") for metric in ("image_auroc", "auc_spro_0.05")]
+    write_benchmark(record(rows, {}), tmp_path)
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"bytes.svg", "bytes.pdf", "differences-main-image_auroc.pdf", "values-auc_spro_0.05.svg"} <= names
+    assert "old.svg" not in names
+    assert (tmp_path / "tables" / "comparison.tex").read_text().startswith(r"\begin{tabular}")
+    assert len(pd.read_csv(tmp_path / "tables" / "comparison.csv")) == 2
+
+
 def test_text_of_the_data_is_escaped_and_charts_are_there() -> None:
     rows = [
         row("a<b>", metric, -2.0, "worse") for metric in ("image_auroc", "auc_spro_0.05")
@@ -34,14 +197,15 @@ def test_text_of_the_data_is_escaped_and_charts_are_there() -> None:
     page = render_benchmark(record(rows, {"broken": "<script>alert(1)</script>"}))
     assert "<script" not in page
     assert "a&lt;b&gt;" in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 5  # differences and values of two metrics, bytes
     assert "broken failed" in page
 
 
 def test_nothing_to_compare() -> None:
     page = render_benchmark(record([row("centralized", "auc_spro_0.05", None, "baseline")], {}))
     assert "Nothing was tested" in page
-    assert "<svg" not in page
+    assert page.count("<svg") == 1  # its own value
+    assert 'id="values"' in page
 
 
 def test_a_benchmark_in_which_everything_failed_still_has_a_page() -> None:
@@ -60,4 +224,4 @@ def test_the_headline_counts_what_is_shown() -> None:
 def test_numbers_below_the_chart_of_differences_do_not_overlap(highest: float, ticks: list[str]) -> None:
     row = {"experiment": "iid_5", "delta_points": -2.0, "ci95": [-4.7, highest], "verdict": "worse"}
     chart = delta_chart([row], description="points")
-    assert re.findall(r'class="tick"[^>]*>([^<]*)<', str(chart)) == ticks
+    assert [mark.text for mark in chart.marks if isinstance(mark, Text) and mark.style == "tick"] == ticks

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipeline_lib.bootstrap import ImageSample
+from pipeline_lib.bootstrap import ImageSample, resampled_average_precision
 from pipeline_lib.paired_comparison import (
     Difference,
     holm,
@@ -104,3 +104,16 @@ def test_holm_by_hand() -> None:
         "a": pytest.approx(0.03), "b": pytest.approx(0.06), "c": pytest.approx(0.06), "d": None,
     }  # fmt: skip
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+
+
+def test_average_precision_of_resamples_is_scikit_learns_with_ties_and_weights() -> None:
+    rng = np.random.default_rng(0)
+    one = sample(1.0, n=15)
+    tied = ImageSample(one.image_ids, one.label_index, np.round(one.scores, 0), None)
+    weights = rng.integers(0, 3, (6, 30)).astype(np.float64)
+    for images in (one, tied):
+        found = resampled_average_precision(images, weights)
+        expected = [average_precision_score(images.label_index, images.scores, sample_weight=w) for w in weights]
+        np.testing.assert_allclose(found, expected)
+    good = ImageSample(one.image_ids[:15], one.label_index[:15], one.scores[:15], None)
+    assert resampled_average_precision(good, weights[:, :15]) is None
