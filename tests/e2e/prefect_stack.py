@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -35,7 +36,7 @@ def free_port() -> int:
 class Stack:
     """A running server with everything deployed; `worker` is the worker's process."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **environment: str) -> None:
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -56,7 +57,7 @@ class Stack:
             "FEDPATCH_RETRY_DELAYS": "0.1",
             "FEDPATCH_STORE": str(self.store),
             "FEDPATCH_DATASET": str(self.dataset),
-            "FEDPATCH_EXCHANGE": str(home / "exchange"),
+            **environment,
         }
 
     def start(self) -> None:
@@ -72,16 +73,6 @@ class Stack:
     def start_worker(self) -> None:
         """Start a worker on the pool `local`."""
         self.worker = self._spawn("worker", "worker", "start", "--pool", "local")
-
-    def start_station(self, station: str, data: Path) -> subprocess.Popen[bytes]:
-        """Start a station's worker: it serves the station's queue alone, with its own data, store and home."""
-        own = self.home / station
-        own.mkdir(exist_ok=True)
-        return self._spawn(
-            station, "worker", "start", "--pool", "stations", "--work-queue", station,
-            PREFECT_HOME=str(own / "prefect"), PREFECT_WORKER_QUERY_SECONDS="3", FEDPATCH_STATION=station,
-            FEDPATCH_DATASET=str(data), FEDPATCH_STORE=str(own / "store"),
-        )  # fmt: skip
 
     def kill_worker(self, *, with_runs: bool) -> None:
         """End the worker as a power cut does; with its flow runs, or leaving them without a parent."""
@@ -124,7 +115,10 @@ class Stack:
     def api(self, path: str, body: Any = None) -> Any:
         """One request to the server: POST with a body, GET without."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/api{path}", data, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        if password := self.environment.get("PREFECT_API_AUTH_STRING"):
+            headers["Authorization"] = f"Basic {base64.b64encode(password.encode()).decode()}"
+        request = urllib.request.Request(f"{self.url}/api{path}", data, headers)
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read() or "null")
 
@@ -197,9 +191,9 @@ class Stack:
 
 
 @contextmanager
-def running_stack(home: Path) -> Iterator[Stack]:
-    """A stack that is ended with the block."""
-    stack = Stack(home)
+def running_stack(home: Path, **environment: str) -> Iterator[Stack]:
+    """A stack that is ended with the block, with these variables more for all that it starts."""
+    stack = Stack(home, **environment)
     try:
         stack.start()
         yield stack
