@@ -10,6 +10,7 @@ from data_contracts.config import ExperimentConfig, PreprocessingConfig
 from data_contracts.errors import DatasetError
 from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
+from flows.running import place_of
 from pipeline_lib import acquisition, partition, partition_stats, saved_partition, validation
 from pipeline_lib.annotations import Annotations, read_annotations
 from pipeline_lib.contact_sheet import contact_sheet
@@ -22,10 +23,8 @@ from pipeline_lib.synthetic import synthesize_dataset
 
 def write_partition(config: ExperimentConfig, out: Path, *, as_json: bool) -> None:
     """Compute and save the partition that `fedpatch run` uses with this configuration."""
-    if config.dataset.root is None:
-        raise DatasetError("dataset.root: not given; say where the data set lies, such as --set dataset.root=/data")
     index = index_dataset(
-        config.dataset.root,
+        place_of(config).data_root,
         layout=config.dataset.layout,
         categories=config.dataset.categories,
         max_images=config.dataset.max_images,

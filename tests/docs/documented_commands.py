@@ -1,0 +1,144 @@
+"""The shell commands of README.md, CONTRIBUTING.md and docs/, and where each of them is run.
+
+A command is either part of SESSION, which tests/docs/test_commands.py runs from top to bottom in one directory, or
+stands in ELSEWHERE with the test (or script) that runs it. Commands are written as in the docs, without comments.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+COMMAND = re.compile(r"^(?:\w+=\S+ )*(?:fedpatch|make|prefect|python|pytest)\b")
+SHELL = ("", "sh", "bash", "console")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def documented(text: str) -> tuple[list[str], list[str]]:
+    """The commands of a page: of its fenced blocks, and of its inline code (more than one word)."""
+    blocks = [body for language, body in FENCE.findall(text) if language in SHELL]
+    lines = [line for body in blocks for line in body.replace("\\\n", " ").splitlines()]
+    inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", FENCE.sub("", text))]
+    quoted = [part for code in inline if " " in code for part in code.split(" && ")]
+    return [*_commands(lines)], [*_commands(quoted)]
+
+
+def _commands(lines: list[str]) -> list[str]:
+    plain = (" ".join(re.sub(r"\s#.*", "", line).split()).replace(".venv/bin/", "") for line in lines)
+    return [line for line in plain if COMMAND.match(line)]
+
+
+FENCED, INLINE = (
+    list(dict.fromkeys(command for page in PAGES for command in documented(page.read_text(encoding="utf-8"))[kind]))
+    for kind in (0, 1)
+)
+ENVIRONMENT = sorted(
+    {name for page in PAGES for name in re.findall(r"\b(?:FEDPATCH|PREFECT)_[A-Z_]+[A-Z]\b", page.read_text())}
+)
+
+SESSION = (
+    "fedpatch --help",
+    "fedpatch config-reference",
+    "make demo",
+    "fedpatch dataset synthesize --out made --scale 0.5 --images 24",
+    "fedpatch dataset preview made --out made.jpg",
+    "fedpatch dataset validate DIR",
+    "fedpatch plan CONFIG",
+    "fedpatch plan configs/demo.yaml --set model.coreset_percentage=0.05",
+    "fedpatch plan configs/real3_iid.yaml --set dataset.root=DIR",
+    "fedpatch partition CONFIG --out DIR",
+    "fedpatch run configs/real3_iid.yaml --set dataset.root=DIR --out runs/first",
+    "fedpatch run configs/real3_centralized.yaml --set dataset.root=DIR --out runs/baseline",
+    "fedpatch run configs/real3_iid.yaml --set dataset.root=DIR --set federated.num_rounds=2",
+    "fedpatch run configs/autovi_iid.yaml --set dataset.root=DIR",
+    "fedpatch run configs/real3_centralized.yaml --set dataset.categories=[cookie] --set seed=SEED",
+    "fedpatch show runs/baseline runs/first",
+    "fedpatch run configs/real3_$kind.yaml --set seed=$seed --set name=${kind}_seed$seed --set dataset.root=DIR "
+    "--out runs/${kind}_$seed",
+    "fedpatch show runs/centralized_42 runs/iid_42 runs/centralized_1 runs/iid_1 "
+    "runs/centralized_2 runs/iid_2 --markdown",
+    "fedpatch score runs/baseline NEW_IMAGES --out scored",
+    "fedpatch score runs/baseline NEW_IMAGES --out scored --explain",
+    "fedpatch score RUN_DIR IMAGES --out scored",
+    "fedpatch model promote runs/baseline",
+    "fedpatch model promote RUN_DIR",
+    "fedpatch model list",
+    "fedpatch model compare current runs/new",
+    "fedpatch score models/current IMAGES...",
+    "fedpatch model rollback",
+    "fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=DIR",
+    "fedpatch benchmark configs/benchmark_quick.yaml --set dataset.max_images=24",
+    "fedpatch benchmark FILE",
+    "fedpatch benchmark configs/benchmark_gap.yaml --set dataset.root=DIR --out runs/gap",
+    "fedpatch dataset validate parts --layout folder",
+    "fedpatch run configs/demo.yaml --set dataset.root=parts --set dataset.layout=folder --out runs/bracket",
+    "fedpatch dataset import --good ok --defective nok --annotations coco.json --category ballscrew --out data",
+    "fedpatch dataset validate data",
+    "fedpatch dataset preview data --out preview.png",
+    "fedpatch dataset stats data --normalization",
+    "fedpatch run configs/demo.yaml --set dataset.root=data "
+    "--set preprocessing.size_by_category.ballscrew='[624,256]' --out runs/ballscrew",
+    "fedpatch store status",
+    "fedpatch store prune --keep-days 30 --max-gb 50 --dry-run",
+)
+
+STACK = "tests/e2e/prefect_stack.py::Stack.start"
+STATION = "tests/e2e/prefect_stack.py::Stack.start_station"
+BENCHMARKS = "tests/docs/test_commands.py::test_what_measures_takes_the_arguments_of_the_docs"
+CI = ".ci/run"
+
+ELSEWHERE = {
+    "make install": CI,
+    "make test": CI,
+    "make test-slow": CI,
+    "make serve": "tests/e2e/test_serve.py::test_make_serve_starts_everything_and_ends_all_of_it",
+    "make bench": BENCHMARKS,
+    "FEDPATCH_REAL_DATA=DIR make bench": BENCHMARKS,
+    "fedpatch doctor": "tests/pipeline_lib/test_doctor.py::test_the_command_prints_all_checks",
+    "fedpatch dataset acquire --out DIR": "tests/pipeline_lib/test_acquisition.py::test_the_command_states_the_licence",
+    "fedpatch score runs/baseline CAMERA --watch --json": (
+        "tests/pipeline_lib/test_image_decisions.py::test_a_watched_folder_is_scored_as_it_fills"
+    ),
+    "fedpatch score RUN_DIR IMAGES... [--category C] [--out DIR] [--explain] [--watch] [--json]": (
+        "tests/pipeline_lib/test_image_decisions.py::test_a_watched_folder_is_scored_as_it_fills"
+    ),
+    "PYTHONPATH=my_modules fedpatch run configs/demo.yaml --set dataset.root=DIR "
+    "--set aggregation.strategy=own_strategy:in_turn": (
+        "tests/docs/test_extending.py::test_a_federation_runs_on_all_three_and_scores_new_images"
+    ),
+    "prefect server start --host 127.0.0.1": STACK,
+    "prefect work-pool create local --type process --overwrite": STACK,
+    "prefect work-pool create stations --type process --overwrite": STACK,
+    "prefect deploy --all --no-prompt": STACK,
+    "python -m flows.automations": STACK,
+    "python -m flows.automations --webhook https://hooks.example.org/fedpatch": (
+        "tests/e2e/test_regression_webhook.py::test_a_regression_is_posted_to_the_webhook"
+    ),
+    "prefect worker start --pool local": "tests/e2e/prefect_stack.py::Stack.start_worker",
+    "prefect worker start --pool stations --work-queue station-a": STATION,
+    "prefect deployment run 'federated-experiment/on-demand' ...": (
+        "tests/e2e/test_three_uses.py::test_by_name_from_the_command_line_and_bad_parameters_are_refused"
+    ),
+    "prefect deployment run 'federated-experiment/on-demand' --param "
+    '\'config={"dataset": {"root": "/data/autovi"}, "federated": {"num_clients": 3}}\' --watch': (
+        "tests/e2e/test_three_uses.py::test_by_name_from_the_command_line_and_bad_parameters_are_refused"
+    ),
+    "prefect deployment run station-coordinator/on-demand "
+    '--param \'stations=["station-a", "station-b", "station-c"]\' --param deadline_s=3600 '
+    '--param \'config={"model": {"backbone": "efficientnet_lite0"}, "federated": {"min_clients": 2}}\'': (
+        "tests/e2e/test_stations.py::test_a_station_fails_is_mended_and_retried_and_the_coordinator_picks_it_up"
+    ),
+    "FEDPATCH_SCREENSHOTS=docs/images pytest -m e2e tests/e2e/test_in_the_ui.py tests/e2e/test_three_uses.py": CI,
+    "pytest -m slow tests/pipeline_lib/test_spro.py": CI,
+    "python -m benchmarks.recovery": BENCHMARKS,
+    "python -m benchmarks.gpu_check": BENCHMARKS,
+    **{
+        f"python -m benchmarks --only {row}": BENCHMARKS
+        for row in (
+            "coreset_1pct", "coreset_10pct", "coreset_wide", "search_wide", "search_152", "spro", "extract",
+            "end_to_end", "memory", "warm",
+        )
+    },
+}  # fmt: skip
