@@ -46,9 +46,10 @@ def main() -> None:
             answer = peer(train, test, arguments.seed)
         case _:
             answer = peer_with_whole_bank(train, test, arguments.seed)
-    scores = answer.pop("scores", None)
-    if scores is not None:
-        answer["auroc"] = float(roc_auc_score(labels, scores))
+    if "scores" in answer:
+        answer["scores"] = [float(score) for score in answer["scores"]]
+        answer["labels"] = labels.tolist()
+        answer["auroc"] = float(roc_auc_score(labels, answer["scores"]))
     print(json.dumps({**answer, "train": len(train), "test": len(test)}))
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import statistics
 
 from benchmarks import peers
+from benchmarks.checks import auroc_not_shown_to_be_lower
 from benchmarks.children import run_module
+from benchmarks.end_to_end_child import CATEGORY
+from benchmarks.real_features import data_root
 from benchmarks.rows import Row
 
 TOLERANCE_POINTS = 0.3
@@ -17,13 +20,20 @@ def end_to_end(*, quick: bool) -> list[Row]:
     size = ["--train", "40", "--test", "40"] if quick else []
     seeds = SEEDS[:1] if quick else SEEDS
     own, peer = [], []
+    read_all_files()
     for seed in seeds:
         own.append(run_module("end_to_end_child", "own", "--seed", str(seed), *size))
         peer.append(run_module("end_to_end_child", "peer", "--seed", str(seed), *size))
     peer_auroc = [run_module("end_to_end_child", "peer_auroc", "--seed", str(s), *size).answer for s in seeds]
     own_mean = statistics.mean(o.answer["auroc"] for o in own)
     peer_mean = statistics.mean(p["auroc"] for p in peer_auroc)
-    equal = 100 * (peer_mean - own_mean) <= TOLERANCE_POINTS and all(p["same_picks"] for p in peer_auroc)
+    if quick:  # too few images to tell 0.3 points
+        as_good = auroc_not_shown_to_be_lower(
+            own[0].answer["labels"], own[0].answer["scores"], peer_auroc[0]["scores"], TOLERANCE_POINTS / 100
+        )
+    else:
+        as_good = 100 * (peer_mean - own_mean) <= TOLERANCE_POINTS
+    equal = as_good and all(p["same_picks"] for p in peer_auroc)
     name = f"{peers.ANOMALIB} PatchcoreModel"
     work = f"ballscrew, {own[0].answer['train']} training and {own[0].answer['test']} test images of 256x256, 1 %"
     auroc = {"own_auroc": round(100 * own_mean, 2), "peer_auroc": round(100 * peer_mean, 2)}
@@ -56,3 +66,10 @@ def end_to_end(*, quick: bool) -> list[Row]:
             ("peak anonymous memory", memory, 2, memory_figures),
         )
     ]
+
+
+def read_all_files() -> None:
+    """Bring the images into the system's cache: else the side that goes first waits for the disk, and the other not."""
+    for path in (data_root() / CATEGORY).rglob("*"):
+        if path.is_file():
+            path.read_bytes()

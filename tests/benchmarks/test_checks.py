@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.checks import distances_are_exact, nearest_distances, replay_is_exact
+from benchmarks.checks import auroc_not_shown_to_be_lower, distances_are_exact, nearest_distances, replay_is_exact
 from benchmarks.rows import Pairs, Row, paired
 from pipeline_lib.coreset import greedy_coreset_selection
 from tests.reference_coreset import replay
@@ -66,3 +66,12 @@ def test_both_sides_run_in_turn() -> None:
     )
     assert order == ["own", "peer"] * 3
     assert pairs.ratios == [2.0, 2.0]
+
+
+def test_a_clearly_lower_auroc_is_refused_and_noise_is_not() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([False, True], 20)
+    good = labels + rng.normal(size=40)
+    assert auroc_not_shown_to_be_lower(labels, good, good, 0.003, resamples=200)
+    assert auroc_not_shown_to_be_lower(labels, good + 0.1 * rng.normal(size=40), good, 0.003, resamples=200)
+    assert not auroc_not_shown_to_be_lower(labels, rng.normal(size=40), labels + 0.1 * good, 0.003, resamples=200)
