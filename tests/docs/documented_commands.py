@@ -85,7 +85,7 @@ SESSION = (
 )
 
 STACK = "tests/e2e/prefect_stack.py::Stack.start"
-STATION = "tests/e2e/prefect_stack.py::Stack.start_station"
+STATION = "tests/e2e/station_users.py::Plant.start"
 BENCHMARKS = "tests/docs/test_commands.py::test_what_measures_takes_the_arguments_of_the_docs"
 CI = ".ci/run"
 
@@ -128,7 +128,7 @@ ELSEWHERE = {
     "prefect deployment run station-coordinator/on-demand "
     '--param \'stations=["station-a", "station-b", "station-c"]\' --param deadline_s=3600 '
     '--param \'config={"model": {"backbone": "efficientnet_lite0"}, "federated": {"min_clients": 2}}\'': (
-        "tests/e2e/test_stations.py::test_a_station_fails_is_mended_and_retried_and_the_coordinator_picks_it_up"
+        "tests/e2e/test_stations.py::test_the_whole_story_of_three_stations"
     ),
     "FEDPATCH_SCREENSHOTS=docs/images pytest -m e2e tests/e2e/test_in_the_ui.py tests/e2e/test_three_uses.py": CI,
     "pytest -m slow tests/pipeline_lib/test_spro.py": CI,
