@@ -176,6 +176,9 @@ class FederatedConfig(Section):
     num_rounds: int = Field(
         1, ge=1, le=100, description="after the first, clients send only what the bank does not cover yet"
     )
+    turns: Literal["parallel", "relay"] = Field(
+        "parallel", description="relay: one client after the other, each with what those before it sent in the round"
+    )
     min_clients: int = Field(1, ge=1, description="quorum: with fewer uploads a run fails")
     coreset_percentage_by_client: Annotated[
         dict[str, Annotated[float, Field(gt=0, le=1)]],
@@ -246,6 +249,9 @@ class AggregationConfig(Section):
     )
     weight_by_samples: bool = Field(True, description="clients' shares of the bank by their images; else equal shares")
     oversample_factor: float = Field(1.0, ge=1, le=100, description="each client sends this many times its quota")
+    budget: Literal["images", "coverage"] = Field(
+        "images", description="rows that a client sends: in proportion to its images, or as its coverage curve needs"
+    )
 
 
 class EvaluationConfig(Section):
@@ -338,6 +344,15 @@ class ExperimentConfig(Section):
         if isinstance(data, dict) and isinstance(section := data.get("federated"), dict) and "mode" not in section:
             return {**data, "federated": {**section, "mode": "federated"}}
         return data
+
+    @model_validator(mode="after")
+    def _rows_go_by_one_rule(self) -> ExperimentConfig:
+        if self.aggregation.budget == "coverage" and self.federated.coreset_percentage_by_client:
+            raise ValueError(
+                "aggregation.budget: coverage grants rows by need, federated.coreset_percentage_by_client by hand; "
+                "give one of them"
+            )
+        return self
 
     def config_hash(self) -> str:
         """First 16 hex digits of the SHA-256 over the canonical JSON, without what changes no figure."""

@@ -17,6 +17,7 @@ ArtifactKind = Literal[
     "patch_features",
     "client_upload",
     "client_provenance",
+    "coverage_curve",
     "station_figures",
     "station_calibration",
     "memory_bank",
@@ -62,6 +63,14 @@ class UploadManifest(Manifest):
     reconstruction_error: float = Field(
         0.0, ge=0, description="largest distance of a sent row to the row it stands for"
     )
+
+
+class CurveManifest(Manifest):
+    """A client's coverage curve for one bank: pick distances alone, from which the server grants rows."""
+
+    client_id: str
+    category: str
+    n_patches: int = Field(ge=1)
 
 
 class ClientImages(BaseModel):

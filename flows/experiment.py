@@ -12,8 +12,9 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import IndexedDataset, MeasuredCategory
 from data_contracts.stages import BackboneSettings, EvaluationSettings
 from flows.calibration import calibrate
+from flows.federation import Federation
 from flows.local import measure_alone, without_upload
-from flows.rounds import Federation, train
+from flows.rounds import train
 from flows.running import located, place_of, submit, task_runner
 from flows.steps import Run, index_and_validate, measure_banks, partition_images
 from tasks.data import resolve_backbone

@@ -9,7 +9,7 @@ from data_contracts.local import LocalClient
 from data_contracts.manifests import BankManifest, IndexedDataset
 from data_contracts.stages import AggregationSettings, BackboneSettings, client_config_hash
 from flows.calibration import calibrate
-from flows.rounds import Federation
+from flows.federation import Federation
 from flows.running import submit
 from flows.steps import Run, measure_banks
 from tasks.server import aggregate_memory_bank

@@ -12,7 +12,8 @@ from data_contracts.manifests import BankManifest, ClientUploads, UploadManifest
 from data_contracts.quorum import quorum_problem
 from data_contracts.rounds import FederationRound
 from data_contracts.stages import BackboneSettings
-from flows.rounds import Federation, aggregate, by_bank, round_state
+from flows.federation import Federation, by_bank
+from flows.rounds import aggregate, round_state
 from flows.station_runs import call_stations
 from flows.steps import Run
 from tasks import stations as exchanged

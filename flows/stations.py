@@ -49,6 +49,11 @@ def station_coordinator(config: ExperimentConfig, stations: list[str], deadline_
     In every round `federated.min_clients` stations must deliver within `deadline_s` seconds; the figures have as long
     again. A retry takes up what was published and runs failed stations again. Returns the result as JSON.
     """
+    if config.federated.turns == "relay" or config.aggregation.budget == "coverage":
+        raise ConfigError(
+            "stations send all at once and by their images: set federated.turns to parallel, aggregation.budget to "
+            "images"
+        )
     if not stations or len(set(stations)) != len(stations):
         raise ConfigError(f"stations: expected different names, at least one, got {stations}")
     own = own_config(config)

@@ -146,6 +146,13 @@ def client_quotas(uploads: Sequence[Upload], target: int, *, weight_by_samples: 
     return quotas
 
 
+def bank_size(settings: AggregationSettings, n_patches: int) -> int:
+    """Rows of a bank for clients with so many patches: as configured, or as many as the centralized baseline keeps."""
+    if settings.target_rows is not None:
+        return settings.target_rows
+    return min(n_patches, max(1, round(settings.coreset_percentage * n_patches)))
+
+
 def aggregate_uploads(uploads: Sequence[Upload], settings: AggregationSettings, *, bank: str) -> MergedBank:
     """Merge the uploads of one bank, in the order of client ids. Rows of an upload are in the order of selection.
 
@@ -167,9 +174,8 @@ def aggregate_uploads(uploads: Sequence[Upload], settings: AggregationSettings, 
     rows = np.concatenate([upload.rows for upload in uploads])
     row_client = np.repeat(np.arange(len(uploads), dtype=np.int32), [len(upload.rows) for upload in uploads])
     target = settings.target_rows
-    if target is None and settings.strategy != "simple_concatenate":
-        n_patches = sum(upload.n_patches for upload in uploads)
-        target = min(n_patches, max(1, round(settings.coreset_percentage * n_patches)))
+    if settings.strategy != "simple_concatenate":
+        target = bank_size(settings, sum(upload.n_patches for upload in uploads))
     if target is not None and len(rows) > target:
         rng = stage_rng(settings.seed, "aggregate", bank)
         match settings.strategy:

@@ -136,6 +136,11 @@ class FederatedPatchCore:
             raise ConfigError(f"num_rounds is {num_rounds}; at least one round is needed")
         if not self._images:
             raise FedpatchError("there are no clients yet; call setup_clients with a data set")
+        if self.config.federated.turns == "relay" or self.config.aggregation.budget == "coverage":
+            raise ConfigError(
+                "federated.turns: relay and aggregation.budget: coverage are there in runs alone (fedpatch run); "
+                "set them to parallel and images"
+            )
         if num_rounds > 1 and self.config.model.subsampling != "kcenter":
             raise ConfigError(
                 f"federated.num_rounds is {num_rounds}, but model.subsampling {self.config.model.subsampling} cannot "

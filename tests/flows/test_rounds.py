@@ -180,3 +180,34 @@ def test_rounds_need_a_selection_that_knows_what_is_covered(tiny_root: Path, tmp
     state = run(values)
     assert state.is_failed()
     assert "num_rounds is 2, but model.subsampling random" in str(state.result(raise_on_failure=False))
+
+
+@pytest.mark.parametrize(("turns", "num_rounds"), [("parallel", 1), ("parallel", 2), ("relay", 1), ("relay", 3)])
+def test_rows_by_coverage_fill_the_banks_exactly_without_duplicates_and_the_same_at_every_run(
+    tiny_root: Path, tmp_path: Path, turns: str, num_rounds: int
+) -> None:
+    sections = {
+        "federated": {"turns": turns, "num_rounds": num_rounds},
+        "aggregation": {"budget": "coverage"},
+        "decision": {"blocks": 0},
+        "evaluation": {"bootstrap": 0},
+    }
+    values = experiment_values(tiny_root, tmp_path / "store", tmp_path / "run", **sections)
+    baseline = {**values, "runtime": {**values["runtime"], "out": str(tmp_path / "baseline")}}
+    baseline["federated"] = {"mode": "centralized"}
+    baseline["aggregation"] = {}
+    from flows.experiment import centralized_experiment
+
+    centralized_experiment(ExperimentConfig.model_validate(baseline))
+    assert run(values).name == "Completed"
+    assert metrics(tmp_path / "run").federation.bank_rows_by_category == (
+        metrics(tmp_path / "baseline").federation.bank_rows_by_category
+    )
+    sent = sum(client.coreset_rows for client in metrics(tmp_path / "run").federation.clients.values())
+    assert sent == metrics(tmp_path / "run").federation.bank_rows
+    again = experiment_values(tiny_root, tmp_path / "other_store", tmp_path / "again", **sections)
+    assert run(again).name == "Completed"
+    for path in sorted((tmp_path / "run" / "banks").glob("*.npz")):
+        rows = bank(path)
+        assert len(np.unique(rows, axis=0)) == len(rows)
+        assert np.array_equal(rows, bank(tmp_path / "again" / "banks" / path.name))
