@@ -28,15 +28,14 @@ from tasks.stage import on_store
 
 def refuse_rounds_without_cover(config: ExperimentConfig) -> None:
     """Raise ConfigError where clients would have to know what is covered, with a selection that cannot."""
-    asked = {
-        "federated.num_rounds": config.federated.num_rounds > 1,
-        "federated.turns: relay": config.federated.turns == "relay",
-        "aggregation.budget: coverage": config.aggregation.budget == "coverage",
-    }
-    if config.federated.mode == "federated" and any(asked.values()) and config.model.subsampling != "kcenter":
+    rounds, turns, budget = config.federated.num_rounds, config.federated.turns, config.aggregation.budget
+    asked = [f"federated.num_rounds is {rounds}"] if rounds > 1 else []
+    asked += [f"federated.turns is {turns}"] if turns == "relay" else []
+    asked += [f"aggregation.budget is {budget}"] if budget == "coverage" else []
+    if config.federated.mode == "federated" and asked and config.model.subsampling != "kcenter":
         raise ConfigError(
-            f"model.subsampling {config.model.subsampling} cannot select what is not covered yet, which "
-            f"{' and '.join(key for key, is_asked in asked.items() if is_asked)} needs; set it to kcenter"
+            f"{' and '.join(asked)}, but model.subsampling {config.model.subsampling} cannot select what is not "
+            "covered yet; set it to kcenter, or leave these at their defaults"
         )
 
 

@@ -180,6 +180,12 @@ def test_rounds_need_a_selection_that_knows_what_is_covered(tiny_root: Path, tmp
     state = run(values)
     assert state.is_failed()
     assert "num_rounds is 2, but model.subsampling random" in str(state.result(raise_on_failure=False))
+    for section, key, value in (("federated", "turns", "relay"), ("aggregation", "budget", "coverage")):
+        values = experiment_values(
+            tiny_root, tmp_path / "store", tmp_path / key, model={"subsampling": "random"}, **{section: {key: value}}
+        )
+        problem = str(run(values).result(raise_on_failure=False))
+        assert f"{key} is {value}, but model.subsampling random" in problem
 
 
 @pytest.mark.parametrize(("turns", "num_rounds"), [("parallel", 1), ("parallel", 2), ("relay", 1), ("relay", 3)])
