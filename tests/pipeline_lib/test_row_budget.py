@@ -8,9 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_contracts.errors import FedpatchError
+from data_contracts.stages import CoresetSettings
+from pipeline_lib.client_coreset import coreset_of_patches
 from pipeline_lib.coreset import greedy_coreset_selection
 from pipeline_lib.row_budget import curve_length, cut_at_common_radius, rows_of_round
 
+SETTINGS = CoresetSettings(
+    seed=1,
+    subsampling="kcenter",
+    ratio=0.1,
+    bank_scope="per_category",
+    codec="float32",
+    clip_norm=None,
+    noise_sigma=0.0,
+)
 Curves = list[list[float]]
 curves_of_clients = st.lists(
     st.lists(st.floats(0.001, 100), max_size=12).map(lambda found: sorted(found, reverse=True)), min_size=1, max_size=5
@@ -69,3 +80,27 @@ def test_rounds_use_up_the_total_whatever_was_sent_before() -> None:
     assert rows_of_round(100, 10, 2, 3, is_relay=True) == 90
     assert rows_of_round(100, 120, 2, 3, is_relay=True) == 0
     assert (curve_length(10.2, 1000), curve_length(0.1, 1000), curve_length(300, 1000)) == (41, 1, 1000)
+
+
+def test_a_relay_spaces_the_rows_of_all_clients_as_one_selection_would() -> None:
+    """In turns, each down to the radius: no row nearer than it to another's, and every patch covered within it."""
+    rng = np.random.default_rng(4)
+    clients = [rng.normal(size=(120, 5)).astype(np.float16) for _ in range(3)]
+    radius, passed = 1.6, np.empty((0, 5), np.float32)
+    for number, patches in enumerate(clients):
+        coreset = coreset_of_patches(
+            patches, ["image"], [120], SETTINGS, bank="tile", client_id=f"client_{number}", raw_image_bytes=0,
+            size=120, down_to=radius, covered=passed if len(passed) else None,
+        )  # fmt: skip
+        assert coreset is not None
+        assert coreset.covering_radius <= radius
+        passed = np.concatenate([passed, coreset.arrays["rows"]])
+    between = np.linalg.norm(passed[:, None].astype(np.float64) - passed[None], axis=2)
+    assert between[~np.eye(len(passed), dtype=bool)].min() >= radius
+    to_bank = np.linalg.norm(np.concatenate(clients)[:, None].astype(np.float64) - passed[None], axis=2).min(axis=1)
+    assert to_bank.max() <= radius
+    capped = coreset_of_patches(
+        clients[0], ["image"], [120], SETTINGS, bank="tile", client_id="a", raw_image_bytes=0, size=7, down_to=0.1
+    )
+    assert capped is not None
+    assert capped.n_rows == 7
