@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_contracts.config import ExperimentConfig
+from data_contracts.defects import AUTOVI_DEFECT_GROUPS
 from data_contracts.manifests import IndexedDataset
 from data_contracts.results import CategoryMetrics, FederationSummary, MetricsDocument, MetricValues
 from data_contracts.stages import BackboneSettings
@@ -116,4 +118,28 @@ def run_warnings(
     warnings += [f"client {name} failed and is not in the bank: {cause}" for name, cause in failed.items()]
     warnings += [f"client {name} has no images and was skipped" for name in skipped]
     warnings += incidents
+    return warnings
+
+
+def name_warnings(config: ExperimentConfig, categories: Sequence[str], measured: MetricsDocument) -> list[str]:
+    """Names of the configuration that stand for nothing in the data set, such as misspelt ones.
+
+    `categories` are those of the data set. A configuration that narrows them may name others, and the groups that are
+    the default name AutoVI's defects, whatever the data set.
+    """
+    warnings = []
+    federated, groups = config.federated, config.evaluation.defect_groups
+    if federated.partitioning == "category" and federated.mode != "centralized" and config.dataset.categories is None:
+        named = {name for names in federated.client_assignments.values() for name in names} - {"all"}
+        if unknown := sorted(named - set(categories)):
+            warnings.append(
+                f"federated.client_assignments names {', '.join(unknown)}, of which there are no images; the "
+                f"categories are {', '.join(sorted(categories))}"
+            )
+    there = {name for values in measured.categories.values() for name in [*values.by_defect, *values.by_folder]}
+    if groups != AUTOVI_DEFECT_GROUPS and (unknown := sorted(set(groups) - there)):
+        warnings.append(
+            f"evaluation.defect_groups names {', '.join(unknown)}, which no test image has; defects and folders are "
+            f"{', '.join(sorted(there)) or 'none'}"
+        )
     return warnings

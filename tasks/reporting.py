@@ -109,6 +109,9 @@ def finish_run(
     if local:
         local_results.fill_local_results(documents, local, store, config.decision.target_false_alarm_rate)
         local_results.write_local_files(out, store, local)
+    unknown_names = result_tables.name_warnings(config, indexed.categories, documents["all"])
+    for document in documents.values():
+        document.warnings += unknown_names
     run_directory.write_run_directory(
         out, store, config, backbone, indexed, validation, partition, banks, scored, measured, documents, calibrated
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from data_contracts.results import Decision, MetricsDocument, ThresholdResult
+from pipeline_lib.partition import CENTRALIZED_CLIENT
 from pipeline_lib.report.tables import UNDEFINED, Cell, Table, count, measure
 
 DRIFT_P = 0.05
@@ -14,7 +15,8 @@ def decisions(document: MetricsDocument) -> Table | None:
     for name, values in document.categories.items():
         if values.decision is None:
             continue
-        rows.append(_row(name, "all clients", values.decision))
+        is_central = list(values.decision.by_client) == [CENTRALIZED_CLIENT]
+        rows.append(_row(name, "all images" if is_central else "all clients", values.decision))
         if len(values.decision.by_client) > 1:
             rows += [_row(name, client, result) for client, result in values.decision.by_client.items()]
     rows += [_row(name, f"{client}, alone", decision) for name, client, decision in _alone(document)]

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_contracts.results import MetricValues
+from data_contracts.results import CategoryMetrics, Decision, MetricsDocument, MetricValues, ThresholdResult
 from pipeline_lib.client_tables import category_test_table
 from pipeline_lib.dataset_index import index_dataset
-from pipeline_lib.report import category_gallery, render_report
+from pipeline_lib.report import category_gallery, decision_table, render_report
 from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram
 from pipeline_lib.report.gallery import PICTURES_BYTES, encode_webp, good_threshold, sort_by_kind, take_in_turn
 from pipeline_lib.report.intervals import auroc_interval, share_interval
@@ -256,3 +256,21 @@ def test_the_interval_of_an_auroc_covers_the_truth_about_as_often_as_it_says() -
         low, high = auroc_interval(auroc, 40, 15) or (0, 0)
         covered += low <= truth <= high
     assert 0.92 <= covered / 400 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("clients", "of"), [(["centralized"], "all images"), (["client_0", "client_1"], "all clients")]
+)
+def test_a_threshold_says_whose_images_it_is_of(clients: list[str], of: str) -> None:
+    decision = Decision(by_client={client: ThresholdResult() for client in clients})
+    measured = MetricsDocument(
+        experiment="x",
+        config_hash="0",
+        seed=1,
+        categories={"bolt": CategoryMetrics(n_good=4, n_defective=2, decision=decision)},
+        mean=MetricValues(n_good=4, n_defective=2),
+    )
+    table = decision_table.decisions(measured)
+    assert table is not None
+    assert len(table.rows) == (1 if of == "all images" else 3)
+    assert of in str(table.rows[0])

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import IndexedDataset, Manifest
 from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument, MetricValues
 from data_contracts.stages import BackboneSettings
-from pipeline_lib.result_tables import client_rows, metric_rows, per_cent, run_warnings
+from pipeline_lib.result_tables import client_rows, metric_rows, name_warnings, per_cent, run_warnings
 
 
 @pytest.mark.parametrize(
@@ -124,3 +125,20 @@ def test_everything_that_a_reader_must_know_is_said() -> None:
         "client a failed and is not in the bank: OSError: disk",
         "client b has no images and was skipped",
     ]
+
+
+def test_misspelt_names_are_named_and_those_of_a_narrowed_run_are_not() -> None:
+    bolt = CategoryMetrics(n_good=4, n_defective=2, by_defect={"dent": MetricValues(n_good=4, n_defective=2)})
+    measured = MetricsDocument(
+        experiment="x", config_hash="0", seed=1, categories={"bolt": bolt}, mean=MetricValues(n_good=4, n_defective=2)
+    )
+    values: dict[str, Any] = {
+        "federated": {"partitioning": "category", "client_assignments": {"a": ["bolt", "nutt"], "b": ["all"]}},
+        "evaluation": {"defect_groups": {"dent": "structural", "scrach": "structural"}},
+    }
+    assert name_warnings(ExperimentConfig.model_validate(values), ("bolt", "nut"), measured) == [
+        "federated.client_assignments names nutt, of which there are no images; the categories are bolt, nut",
+        "evaluation.defect_groups names scrach, which no test image has; defects and folders are dent",
+    ]
+    narrowed = {**values, "dataset": {"categories": ["bolt"]}, "evaluation": {}}
+    assert name_warnings(ExperimentConfig.model_validate(narrowed), ("bolt",), measured) == []
