@@ -95,7 +95,8 @@ class ModelConfig(Section):
     backbone: str = Field(
         "wide_resnet50_2",
         min_length=1,
-        description="efficientnet_lite0 (its weights are installed), a torchvision model, or timm/<model>",
+        description="efficientnet_lite0 (its weights are installed), a torchvision model, timm/<model>, or a function "
+        "of your own, module:function (docs/extending.md)",
     )
     weights: Literal["pretrained", "random"] = Field(
         "pretrained", description="random is for tests: the maps mean nothing"

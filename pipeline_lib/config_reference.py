@@ -55,7 +55,7 @@ def _table(heading: str | None, model: type[BaseModel], *, prefix: str = "", sec
             raise ValueError(f"{model.__name__}.{name} has no description")
         meaning = field.description or _described(field)
         cells = (f"`{prefix}{name}`", _accepts(field), _default(field), meaning)
-        lines.append(f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in cells)} |")
+        lines.append(f"| {' | '.join(_escaped(str(cell)) for cell in cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -142,3 +142,9 @@ def _default(field: FieldInfo) -> str:
     plain = list(value) if isinstance(value, tuple) else value
     text = yaml.safe_dump(plain, default_flow_style=True, width=10_000).strip().removesuffix("...").strip()
     return f"`{text}`"
+
+
+def _escaped(cell: str) -> str:
+    """Neither a column's end nor, outside of code, the beginning of HTML."""
+    cell = cell.replace("|", "&#124;")
+    return cell if "`" in cell else cell.replace("<", "&lt;")

@@ -32,13 +32,13 @@ def test_types_limits_and_defaults_in_words() -> None:
         share: float = Field(0.1, gt=0, le=1, description="of all")
         sizes: dict[str, tuple[int, int]] = Field({}, description="a size each")
         choice: int | str | None = Field(None, description="a | b")
-        needed: bool = Field(description="yes or no")
+        needed: bool = Field(description="yes or <no>")
 
     table = reference._table("Title", Example, prefix="e.")
     assert "| `e.share` | number, above 0 and at most 1 | `0.1` | of all |" in table
     assert "| `e.sizes` | text: 2 x integer | `{}` | a size each |" in table
     assert "| `e.choice` | integer or text |  | a &#124; b |" in table
-    assert "| `e.needed` | true, false | none: give one | yes or no |" in table
+    assert "| `e.needed` | true, false | none: give one | yes or &lt;no> |" in table
 
 
 def test_a_setting_without_meaning_is_refused() -> None:
