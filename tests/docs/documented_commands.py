@@ -72,6 +72,7 @@ SESSION = (
     "fedpatch benchmark configs/benchmark_quick.yaml --set dataset.max_images=24",
     "fedpatch benchmark FILE",
     "fedpatch benchmark configs/benchmark_gap.yaml --set dataset.root=DIR --out runs/gap",
+    "fedpatch benchmark configs/benchmark_relay.yaml --set dataset.root=DIR --out runs/relay",
     "fedpatch dataset validate parts --layout folder",
     "fedpatch run configs/demo.yaml --set dataset.root=parts --set dataset.layout=folder --out runs/bracket",
     "fedpatch dataset import --good ok --defective nok --annotations coco.json --category ballscrew --out data",
