@@ -135,6 +135,8 @@ ELSEWHERE = {
     "pytest -m slow tests/pipeline_lib/test_spro.py": CI,
     "python -m benchmarks.recovery": BENCHMARKS,
     "python -m benchmarks.gpu_check": BENCHMARKS,
+    "python -m benchmarks.scale": BENCHMARKS,
+    "python -m benchmarks.engines": BENCHMARKS,
     **{
         f"python -m benchmarks --only {row}": BENCHMARKS
         for row in (
