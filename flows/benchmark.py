@@ -21,6 +21,7 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
 from flows.experiment import run_experiment
+from flows.running import refuse_what_does_not_fit
 from tasks.comparison import benchmark_directory, compare_with_last_good, publish_comparison
 
 REGRESSED = "CompletedRegressed"
@@ -29,10 +30,14 @@ REGRESSION_EVENT = "fedpatch.benchmark.regression"
 
 
 @flow(name="full-benchmark", persist_result=True, result_serializer="json")
-def full_benchmark(config: BenchmarkConfig) -> Any:
-    """Run all cells; one that fails does not stop the others, but the run is then Failed and can be retried."""
-    out = benchmark_directory(config)
+def full_benchmark(config: BenchmarkConfig, force: bool = False) -> Any:
+    """Run all cells; one that fails does not stop the others, but the run is then Failed and can be retried.
+
+    When this machine cannot hold one of the experiments, all are refused before any begins, unless `force`.
+    """
     cells = config.cells()
+    refuse_what_does_not_fit({cell.experiment: cell.config for cell in cells}, force=force)
+    out = benchmark_directory(config)
     results: dict[str, dict[int, ExperimentResult]] = {}
     failed: dict[str, str] = {}
     progress = _Progress(len(cells))

@@ -15,24 +15,34 @@ from flows.calibration import calibrate
 from flows.federation import Federation
 from flows.local import measure_alone, without_upload
 from flows.rounds import train
-from flows.running import located, place_of, submit, task_runner
+from flows.running import located, place_of, refuse_what_does_not_fit, submit, task_runner
 from flows.steps import Run, index_and_validate, measure_banks, partition_images
 from tasks.data import resolve_backbone
 from tasks.reporting import finish_run, publish_clients, publish_results
 
 
 @flow(name="centralized-experiment", persist_result=True, result_serializer="json")
-def centralized_experiment(config: ExperimentConfig) -> Any:
-    """All images at one place: the baseline that a federation is compared with."""
-    return run_experiment(config.model_copy(update={"federated": config.federated.as_mode("centralized")}))
+def centralized_experiment(config: ExperimentConfig, force: bool = False) -> Any:
+    """All images at one place: the baseline that a federation is compared with.
+
+    What this machine cannot hold is refused before it begins, unless `force`.
+    """
+    config = config.model_copy(update={"federated": config.federated.as_mode("centralized")})
+    refuse_what_does_not_fit({"": config}, force=force)
+    return run_experiment(config)
 
 
 @flow(name="federated-experiment", persist_result=True, result_serializer="json")
-def federated_experiment(config: ExperimentConfig) -> Any:
-    """Each client keeps its images and uploads a coreset; a failed client can be retried from the UI."""
+def federated_experiment(config: ExperimentConfig, force: bool = False) -> Any:
+    """Each client keeps its images and uploads a coreset; a failed client can be retried from the UI.
+
+    What this machine cannot hold is refused before it begins, unless `force`.
+    """
     local_only = config.federated.mode == "local_only"
     federated = config.federated.as_mode("local_only" if local_only else "federated")
-    return run_experiment(config.model_copy(update={"federated": federated}))
+    config = config.model_copy(update={"federated": federated})
+    refuse_what_does_not_fit({"": config}, force=force)
+    return run_experiment(config)
 
 
 def run_experiment(config: ExperimentConfig) -> str | State[Any]:

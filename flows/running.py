@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 
 from prefect import Task
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from data_contracts.config import ExperimentConfig, RuntimeConfig
 from data_contracts.errors import ConfigError
 from data_contracts.stages import Place
+from tasks import resources
 
 R = TypeVar("R")
 
@@ -55,6 +57,15 @@ def located(config: ExperimentConfig, place: Place) -> ExperimentConfig:
     dataset = config.dataset.model_copy(update={"root": place.data_root})
     runtime = config.runtime.model_copy(update={"store": place.store})
     return config.model_copy(update={"dataset": dataset, "runtime": runtime})
+
+
+def refuse_what_does_not_fit(configs: Mapping[str, ExperimentConfig], *, force: bool) -> None:
+    """Raise ResourceError, saying what is short, when this machine cannot hold one of the runs (name -> config).
+
+    A retry is not looked at: what it needs is partly there already.
+    """
+    if not force and flow_run.run_count <= 1:
+        resources.refuse_what_does_not_fit({name: (config, place_of(config)) for name, config in configs.items()})
 
 
 def task_runner(runtime: RuntimeConfig) -> TaskRunner[Any]:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from data_contracts.config import ExperimentConfig
+from data_contracts.errors import DatasetError
 from data_contracts.stages import AggregationSettings, BackboneSettings, CoresetSettings
 from pipeline_lib.backbone import FeatureExtractor, resolve_backbone
 from pipeline_lib.client_coreset import GLOBAL_BANK, coreset_size
@@ -22,6 +23,7 @@ from pipeline_lib.dataset_index import find_images, select_categories, thin_out
 from pipeline_lib.partition import client_ids, partition_images
 from pipeline_lib.seeding import stage_rng
 
+SAMPLES = 9
 NPZ_BYTES = 1024  # names and headers of an upload's arrays
 BYTES_PER_VALUE = {"float32": 4, "float16": 2, "pca_float16": 2, "pq": 2}  # at most, for the last two
 
@@ -35,6 +37,7 @@ class PlannedImages:
     resized_px: tuple[int, int]
     native_px: tuple[int, int]  # of the first image
     defective: int = 0
+    samples: tuple[Path, ...] = ()  # some of the files, evenly spaced
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
     Raises DatasetError or ConfigError as the run would.
     """
     index = list_images(config, root)
+    if not len(index):
+        raise DatasetError(f"no images in {root} for layout {config.dataset.layout}")
     model = config.model.model_copy(update={"weights": "random", "weights_path": None})
     backbone = resolve_backbone(model, config.preprocessing, seed=config.seed)
     sizes = {category: config.preprocessing.size(category) for category in dict.fromkeys(index.category)}
@@ -86,6 +91,7 @@ def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
                 resized_px=sizes[category],
                 native_px=_native_size(root / rows.path.iloc[0], default=sizes[category]),
                 defective=int((rows.label_index == 1).sum()),
+                samples=tuple(root / path for path in rows.path.iloc[:: max(1, len(rows) // SAMPLES)][:SAMPLES]),
             )
             for category, rows in index[index.split == split].groupby("category", sort=True)
         }

@@ -1,77 +1,135 @@
 """Rough seconds of each stage of a planned experiment, from a probe of a few seconds on this machine.
 
-One image of each size goes through the backbone, and a matrix product says how fast this machine multiplies. Selection
-and search are taken as so many products as real features have needed; they may be off by a factor of three.
+A few images of each size are read, go through the backbone and are stored, and matrix products say how fast this
+machine multiplies, both in as many tasks at a time and with as many threads each as the run will have. Selection and
+search are taken as so many products as real features have needed.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
-import torch
 
+from data_contracts.errors import DatasetError
+from pipeline_lib.artifact_store import ArtifactStore, sha256_of_file
 from pipeline_lib.backbone import shared_extractor
-from pipeline_lib.hardware import pick_device
-from pipeline_lib.plan import ExperimentPlan
+from pipeline_lib.client_coreset import GLOBAL_BANK
+from pipeline_lib.features import ImageRow, extract_features
+from pipeline_lib.hardware import limit_threads, pick_device
+from pipeline_lib.images import load_image
+from pipeline_lib.plan import ExperimentPlan, PlannedClient, PlannedImages
 from pipeline_lib.resource_bounds import tasks_at_a_time
 
 INDEX_S_PER_MPX = 0.02  # reading, hashing and decoding
 SELECTION_PRODUCTS = 2.5  # a selection takes as long as so many products of all patches with all its rows
-SEARCH_PRODUCTS = 1.0
+SEARCH_PRODUCTS = 0.65
 MEASURE_S_PER_MPX = 0.35  # all of test and both halves
 START_S = 12.0  # of Prefect's server, and the report
+PRODUCT_ROWS = (1024, 2048)
 
 
 def stage_seconds(plan: ExperimentPlan) -> dict[str, float]:
     """Seconds of each stage, nothing cached."""
+    limit_threads(plan.config.runtime.threads)
     workers = tasks_at_a_time(plan)
-    parts = [*plan.train.values(), *plan.test.values()]
-    per_image = {size: _extraction_seconds(plan, size) for size in sorted({part.resized_px for part in parts})}
-    rate = _multiplications_per_second(plan.dim)
-    native = sum(part.images * part.native_px[0] * part.native_px[1] for part in parts) / 1e6
-    tested = sum(part.images * part.native_px[0] * part.native_px[1] for part in plan.test.values()) / 1e6
-
-    def extraction(images: dict[str, int], sizes: dict[str, tuple[int, int]]) -> float:
-        return sum(count * per_image[sizes[category]] for category, count in images.items())
-
-    train = {category: part.images for category, part in plan.train.items()}
-    test = {category: part.images for category, part in plan.test.items()}
-    at_once = max(1, min(workers, len(plan.clients)))
-    selected = sum(client.patches * max(client.coreset_rows.values()) for client in plan.clients) * plan.dim
-    largest_bank = max(plan.bank_rows.values(), default=0)
-    searched = sum(part.patches for part in plan.test.values()) * largest_bank * plan.dim
-    return {
+    clients_at_once = max(1, min(workers, len(plan.clients)))
+    tests_at_once = max(1, min(workers, len(plan.test)))
+    native = sum(_megapixels(part) for part in [*plan.train.values(), *plan.test.values()])
+    tested = sum(_megapixels(part) for part in plan.test.values())
+    rate = {n: _multiplications_per_second(plan.dim, n) for n in {clients_at_once, tests_at_once}}
+    seconds = {
         "start and report": START_S,
         "index and validate": native * INDEX_S_PER_MPX / workers,
-        "client features": extraction(train, {c: p.resized_px for c, p in plan.train.items()}) / at_once,
-        "coresets": SELECTION_PRODUCTS * selected / rate / at_once,
-        "test features": extraction(test, {c: p.resized_px for c, p in plan.test.items()})
-        / max(1, min(workers, len(test))),
-        "score": SEARCH_PRODUCTS * searched / rate / max(1, min(workers, len(test))),
-        "measure": tested * MEASURE_S_PER_MPX / max(1, min(workers, len(test))),
+        "client features": _extraction_seconds(plan, plan.train, clients_at_once),
+        "coresets": SELECTION_PRODUCTS * plan.dim * sum(map(_selected, plan.clients)) / rate[clients_at_once],
+    }
+    if plan.config.decision.blocks:
+        seconds["calibrate"] = SEARCH_PRODUCTS * _searched(plan, plan.train) / rate[clients_at_once]
+    return seconds | {
+        "test features": _extraction_seconds(plan, plan.test, tests_at_once),
+        "score": SEARCH_PRODUCTS * _searched(plan, plan.test) / rate[tests_at_once],
+        "measure": tested * MEASURE_S_PER_MPX / tests_at_once,
     }
 
 
-def _extraction_seconds(plan: ExperimentPlan, size: tuple[int, int]) -> float:
+def _megapixels(part: PlannedImages) -> float:
+    return part.images * part.native_px[0] * part.native_px[1] / 1e6
+
+
+def _selected(client: PlannedClient) -> float:
+    """Patches times rows, over the client's banks; each bank has patches in proportion to its rows."""
+    rows = client.coreset_rows.values()
+    return client.patches * sum(n * n for n in rows) / max(1, sum(rows))
+
+
+def _searched(plan: ExperimentPlan, parts: Mapping[str, PlannedImages]) -> float:
+    """Multiplications of a brute-force search of all patches in their banks."""
+    rows = {category: plan.bank_rows.get(GLOBAL_BANK, plan.bank_rows.get(category, 0)) for category in parts}
+    return float(plan.dim * sum(part.patches * rows[category] for category, part in parts.items()))
+
+
+def _extraction_seconds(plan: ExperimentPlan, parts: Mapping[str, PlannedImages], at_once: int) -> float:
+    """Seconds for all images of `parts`, read, extracted and stored by so many tasks at a time."""
+    return sum(part.images * _seconds_per_image(plan, name, part, at_once) for name, part in parts.items())
+
+
+def _seconds_per_image(plan: ExperimentPlan, category: str, part: PlannedImages, at_once: int) -> float:
+    """Wall time of a sample by so many tasks at a time, over the images that they all do; 0 where none can be read."""
+    rows = [
+        ImageRow(path.name, category, path, sha256_of_file(path), path.stat().st_size)
+        for path in part.samples
+        if _is_readable(path)
+    ]
+    if not rows:
+        return 0.0
     extractor = shared_extractor(plan.backbone, pick_device(plan.config.runtime.device))
-    pixels = torch.zeros(1, size[1], size[0], 3, dtype=torch.uint8)
-    extractor.extract(pixels)
-    return _seconds(lambda: extractor.extract(pixels))
+    training = plan.config.training
+
+    def extract(chosen: list[ImageRow], directory: Path) -> None:
+        extract_features(
+            chosen,
+            ArtifactStore(directory),
+            extractor,
+            {category: part.resized_px},
+            batch_size=training.batch_size,
+            num_workers=training.num_workers,
+        )
+
+    timed = rows[1:] or rows
+    with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(at_once) as pool:
+        extract(rows[:1], Path(root, "first"))
+        start = time.perf_counter()
+        list(pool.map(lambda n: extract(timed, Path(root, str(n))), range(at_once)))
+        return (time.perf_counter() - start) / (at_once * len(timed))
 
 
-def _multiplications_per_second(dim: int) -> float:
+def _is_readable(path: Path) -> bool:
+    try:
+        load_image(path)
+    except (DatasetError, OSError):
+        return False
+    return True
+
+
+def _multiplications_per_second(dim: int, at_once: int) -> float:
+    """Of so many tasks at a time together."""
     rng = np.random.default_rng(0)
-    left, right = (rng.random((rows, dim), dtype=np.float32) for rows in (1024, 2048))
-    return float(len(left) * len(right) * dim) / _seconds(lambda: left @ right.T)
+    left, right = (rng.random((rows, dim), dtype=np.float32) for rows in PRODUCT_ROWS)
+    with ThreadPoolExecutor(at_once) as pool:
+        elapsed = _seconds(lambda: list(pool.map(lambda _: left @ right.T, range(at_once))))
+    return float(len(left) * len(right) * dim * at_once) / elapsed
 
 
 def _seconds(function: Callable[[], object]) -> float:
-    """The faster of two runs."""
+    """The middle one of three runs."""
     times = []
-    for _ in range(2):
+    for _ in range(3):
         start = time.perf_counter()
         function()
         times.append(time.perf_counter() - start)
-    return max(min(times), 1e-6)
+    return max(sorted(times)[1], 1e-6)

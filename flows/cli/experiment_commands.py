@@ -40,9 +40,10 @@ def run(
         from flows.cli.experiments import print_experiment, run_and_describe
 
         if not force:
-            from flows.cli.planning import refuse_what_does_not_fit
+            from flows.running import place_of
+            from tasks.resources import refuse_what_does_not_fit
 
-            refuse_what_does_not_fit(settings)
+            refuse_what_does_not_fit({"": (settings, place_of(settings))})
         server.wait()
         outcome = run_and_describe(settings, quiet=json_)
     print_experiment(outcome, as_json=json_)
@@ -76,14 +77,26 @@ def demo(*, out: Out = None, json_: Json = False) -> None:
 
 
 @app.command
-def benchmark(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = False) -> None:
+def benchmark(
+    config: Path,
+    /,
+    *,
+    set_: Set = None,
+    out: Out = None,
+    json_: Json = False,
+    force: Annotated[bool, Parameter(help="Also where memory or disk may be short.", negative="")] = False,
+) -> None:
     """Run a matrix of experiments and compare them with the baseline. --set addresses the base experiment.
 
     Example: fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=/data
     """
-    from flows.cli.experiments import run_benchmark
+    from flows.cli.temporary_server import temporary_server
 
-    run_benchmark(config, set_ or [], out, as_json=json_)
+    with temporary_server() as server:
+        from flows.cli.experiments import run_benchmark
+
+        server.wait()
+        run_benchmark(config, set_ or [], out, as_json=json_, force=force)
 
 
 @app.command

@@ -37,13 +37,13 @@ class Outcome:
 
 
 def run_and_describe(config: ExperimentConfig, *, quiet: bool = False) -> Outcome:
-    """Run the flow that the mode asks for.
+    """Run the flow that the mode asks for, without looking whether it fits: that is done before.
 
     Raises the error of the step that failed, QuorumError when too few clients delivered.
     """
     flow = centralized_experiment if config.federated.mode == "centralized" else federated_experiment
     with show_progress(config.name, quiet=quiet):
-        state: State[Any] = flow(config, return_state=True)  # type: ignore[assignment]
+        state: State[Any] = flow(config, force=True, return_state=True)  # type: ignore[assignment]
     value = state.result(raise_on_failure=False)
     if state.is_failed() or state.is_crashed():
         if isinstance(value, FedpatchError | OSError | MemoryError):
@@ -94,13 +94,19 @@ def run_demo(out: Path, *, as_json: bool) -> None:
         print_where(Path(outcome.result.run_directory))
 
 
-def run_benchmark(path: Path, overrides: list[str], out: Path | None, *, as_json: bool) -> None:
-    """Run the matrix, print the comparison. Raises QuorumError naming the experiments that failed."""
+def run_benchmark(path: Path, overrides: list[str], out: Path | None, *, as_json: bool, force: bool = False) -> None:
+    """Run the matrix, print the comparison.
+
+    Raises ResourceError when an experiment would not fit, unless `force`; QuorumError naming those that failed.
+    """
     config = load_benchmark(path, overrides, out)
     with show_progress(config.name, quiet=as_json):
-        state: State[Any] = full_benchmark(config, return_state=True)  # type: ignore[assignment]
+        state: State[Any] = full_benchmark(config, force=force, return_state=True)  # type: ignore[assignment]
     if not state.is_completed():
-        raise QuorumError(state.message or str(state.result(raise_on_failure=False)))
+        cause = state.result(raise_on_failure=False)
+        if isinstance(cause, FedpatchError):
+            raise cause
+        raise QuorumError(state.message or str(cause))
     directory = Path(str(state.result()))
     if as_json:
         print_json(json.loads((directory / "comparison.json").read_text(encoding="utf-8")))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.errors import ResourceError
 from flows.cli.printing import print_json, print_table
 from flows.running import place_of
 from pipeline_lib.plan import ExperimentPlan, plan_experiment
@@ -36,13 +35,6 @@ def print_plan(config: ExperimentConfig, *, as_json: bool) -> None:
     print(f"memory: at most {needed / 1e9:.2f} GB, {available_memory_bytes() / 1e9:.1f} GB are available")
     for problem in value["does_not_fit"]:
         print(f"does not fit: {problem}")
-
-
-def refuse_what_does_not_fit(config: ExperimentConfig) -> None:
-    """Raise ResourceError, saying what is short, before a run begins."""
-    plan = plan_experiment(config, place_of(config).data_root)
-    if problems := shortages(plan, _places(config)):
-        raise ResourceError(f"the run would not fit: {'; '.join(problems)}; --force runs it all the same")
 
 
 def describe(plan: ExperimentPlan) -> dict[str, Any]:

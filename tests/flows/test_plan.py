@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
+from data_contracts.config import ExperimentConfig
+from flows import running
 from flows.cli import main
+from flows.experiment import centralized_experiment, federated_experiment
 from pipeline_lib import resource_bounds
 from tests.conftest import ROOT, experiment_values
 
@@ -116,6 +119,37 @@ def test_a_run_that_would_not_fit_is_refused_first(
     assert words in line
     assert "--force" in line
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("flow", [centralized_experiment, federated_experiment])
+def test_by_name_it_is_refused_too(flow: Any, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource_bounds, "available_memory_bytes", lambda: 1000)
+    config = ExperimentConfig.model_validate(experiment_values(tiny_root, tmp_path / "store", tmp_path / "out"))
+    state = flow(config, return_state=True)
+    assert state.is_failed()
+    assert "the run would not fit: the stage" in state.message
+    assert not (tmp_path / "store").exists()
+    assert flow(config, force=True, return_state=True).is_completed()
+    monkeypatch.setattr(running.flow_run, "run_count", 2)
+    assert flow(config, return_state=True).is_completed()  # a retry
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_benchmark_is_refused_before_its_first_experiment(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(resource_bounds, "free_disk_bytes", lambda _: 1000)
+    base = experiment_values(tiny_root, tmp_path / "store", tmp_path / "unused")
+    experiments = {"centralized": {"federated.mode": "centralized"}, "iid_2": {"federated.num_clients": 2}}
+    config = write_config(tmp_path, {"base": base, "experiments": experiments, "out": str(tmp_path / "bench")})
+    assert call("benchmark", config) == 1
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("fedpatch: the run would not fit: centralized: it may write")
+    assert "; iid_2: it may write" in line
+    assert not (tmp_path / "bench").exists()
+    assert not (tmp_path / "store").exists()
+    assert call("benchmark", config, "--force") == 0
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -1,0 +1,30 @@
+"""Whether what is about to run fits this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from data_contracts.config import ExperimentConfig
+from data_contracts.errors import FedpatchError, ResourceError
+from data_contracts.stages import Place
+from pipeline_lib.plan import plan_experiment
+from pipeline_lib.resource_bounds import shortages
+
+
+def refuse_what_does_not_fit(runs: Mapping[str, tuple[ExperimentConfig, Place]]) -> None:
+    """Raise ResourceError, saying what is short, before anything runs; each run is looked at by itself.
+
+    runs: name -> its configuration and place; a name that is not empty is in the message. What cannot be planned,
+    such as a data set that is not there, is left to the run, which says what is wrong.
+    """
+    problems = []
+    for name, (config, place) in runs.items():
+        try:
+            found = shortages(plan_experiment(config, place.data_root), [place.store])
+        except FedpatchError:
+            continue
+        problems += [f"{name}: {problem}" if name else problem for problem in found]
+    if problems:
+        raise ResourceError(
+            f"the run would not fit: {'; '.join(problems)}; --force runs it all the same (by name: the parameter force)"
+        )
