@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 
 from pipeline_lib import hardware
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +29,11 @@ def test_kernels_follow_the_setting(deterministic: bool) -> None:
     assert torch.backends.cudnn.deterministic is deterministic
     assert torch.backends.cudnn.benchmark is not deterministic
     assert torch.backends.cudnn.allow_tf32 is not deterministic
+
+
+def test_peak_memory_is_not_that_of_the_process_that_started_this_one() -> None:
+    large = np.ones(1 << 28)  # 2 GiB, more than Python with torch takes
+    code = "from pipeline_lib.hardware import peak_rss_mb; print(peak_rss_mb())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 50 < float(done.stdout) < 1500 < 2000 < hardware.peak_rss_mb()
+    assert large[0] == 1
