@@ -57,8 +57,9 @@ def test_make_serve_starts_everything_and_ends_all_of_it(tmp_path: Path) -> None
     api = f"http://127.0.0.1:{port}/api"
     with (tmp_path / "log").open("wb") as log:
         served = subprocess.Popen(
-            ["sh", "scripts/serve.sh"], cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+            ["sh", "scripts/serve.sh"], cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in the background
+        )  # fmt: skip
     try:
         found = wait_for(lambda: ask(f"{api}/work_pools/local/workers/filter", {}), 240)
         assert found, (tmp_path / "log").read_text()[-3000:]
