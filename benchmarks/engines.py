@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.children import run_child
+from benchmarks.dask_cluster import dask_cluster
 from pipeline_lib.synthetic import synthesize_dataset
 
 COMMAND = [sys.executable, "-W", "ignore", "-c", "import sys; from flows.cli import main; sys.exit(main())"]
@@ -39,12 +36,15 @@ def main() -> None:
         place = Path(name)
         synthesize_dataset(place / "data", images=a.images, scale=0.5, seed=0)
         (place / "c.yaml").write_text("{}\n", encoding="utf-8")
-        with dask_cluster(place / "dask", a.workers) as address:
+        with dask_cluster(place / "dask", workers=a.workers) as cluster:
             engines = {
                 "threads, 1 at a time": ["runtime.task_runner=threads", "runtime.workers=1"],
                 f"threads, {a.workers}": ["runtime.task_runner=threads", f"runtime.workers={a.workers}"],
                 f"processes, {a.workers}": ["runtime.task_runner=processes", f"runtime.workers={a.workers}"],
-                f"dask, {a.workers} workers that run": ["runtime.task_runner=dask", f"runtime.dask_address={address}"],
+                f"dask, {a.workers} workers that run": [
+                    "runtime.task_runner=dask",
+                    f"runtime.dask_address={cluster.address}",
+                ],
             }
             found = {engine: measure(place, number, keys) for number, (engine, keys) in enumerate(engines.items())}
     first = next(iter(found.values()))
@@ -65,32 +65,6 @@ def measure(place: Path, number: int, keys: list[str]) -> dict[str, object]:
     command = [*COMMAND, "run", str(place / "c.yaml"), "--json", "--out", str(place / f"run_{number}"), *options]
     outcome = run_child(command, environment={"PREFECT_HOME": str(place / f"prefect_{number}")})
     return {"wall_s": outcome.wall_s, "peak_mb": outcome.peak_anonymous_mb, "mean": outcome.answer["mean"]}
-
-
-@contextmanager
-def dask_cluster(directory: Path, workers: int) -> Iterator[str]:
-    """A scheduler and workers of one thread on loopback; its address."""
-    directory.mkdir(parents=True)
-    file = directory / "scheduler.json"
-    shared = {"cwd": Path(__file__).parents[1], "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-
-    def start(program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", f"distributed.cli.{program}", "--scheduler-file", str(file), *arguments]
-        return subprocess.Popen([*command, "--host", "127.0.0.1", "--no-dashboard"], **shared)  # type: ignore[call-overload,no-any-return]
-
-    processes = [start("dask_scheduler", "--port", "0")]
-    processes += [
-        start("dask_worker", "--nthreads", "1", "--no-nanny", "--local-directory", str(directory / str(i)))
-        for i in range(workers)
-    ]
-    try:
-        while not file.is_file():
-            time.sleep(0.2)
-        yield json.loads(file.read_text(encoding="utf-8"))["address"]
-    finally:
-        for process in reversed(processes):
-            process.kill()
-            process.wait()
 
 
 if __name__ == "__main__":

@@ -8,19 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.options import Json, Out, Set, app, fail
+from flows.cli.options import Force, Json, Out, Set, app, fail
 
 
 @app.command
-def run(
-    config: Path,
-    /,
-    *,
-    set_: Set = None,
-    out: Out = None,
-    json_: Json = False,
-    force: Annotated[bool, Parameter(help="Also where memory or disk may be short.", negative="")] = False,
-) -> None:
+def run(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = False, force: Force = False) -> None:
     """Run one experiment.
 
     Example: fedpatch run configs/real3_iid.yaml --set dataset.root=/data --out runs/first
@@ -30,12 +22,11 @@ def run(
     config
         A YAML file such as configs/real3_iid.yaml.
     """
+    from flows.cli.temporary_server import temporary_server
     from pipeline_lib.config_files import load_config
 
     overrides = [*(set_ or []), *([f"runtime.out={json.dumps(str(out.absolute()))}"] if out else [])]
     settings = load_config(config, overrides)
-    from flows.cli.temporary_server import temporary_server
-
     with temporary_server() as server:  # it starts while the rest is imported
         from flows.cli.experiments import print_experiment, run_and_describe
 
@@ -77,15 +68,7 @@ def demo(*, out: Out = None, json_: Json = False) -> None:
 
 
 @app.command
-def benchmark(
-    config: Path,
-    /,
-    *,
-    set_: Set = None,
-    out: Out = None,
-    json_: Json = False,
-    force: Annotated[bool, Parameter(help="Also where memory or disk may be short.", negative="")] = False,
-) -> None:
+def benchmark(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = False, force: Force = False) -> None:
     """Run a matrix of experiments and compare them with the baseline. --set addresses the base experiment.
 
     Example: fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=/data

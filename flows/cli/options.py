@@ -27,6 +27,7 @@ Set = Annotated[
     Parameter(name="--set", help="Override a key of the configuration, such as --set dataset.root=/data", negative=""),
 ]
 Out = Annotated[Path | None, Parameter(name="--out", help="Where the results go.")]
+Force = Annotated[bool, Parameter(help="Also where memory or disk may be short.", negative="")]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as one JSON value.", negative="")]
 
 

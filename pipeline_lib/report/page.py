@@ -70,6 +70,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         warnings=facts.quiet_warnings(record),
         intervals=_interval_figures(record.documents),
         overview=[tables.overview(record.documents[half]) for half in _there(record)],
+        halves=[(half, tables.HALVES[half]) for half in _there(record)],
         decisions=decision_table.decisions(document),
         decision_notes=decision_table.notes(document),
         target_rate=f"{100 * record.config.decision.target_false_alarm_rate:g}",

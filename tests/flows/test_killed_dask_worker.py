@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from benchmarks.dask_cluster import dask_cluster
 from tests.conftest import ROOT, experiment_values
-from tests.dask_fixtures import dask_cluster
 from tests.dataset_fixtures import write_tiny_autovi
+from tests.process_fixtures import features_of_first_client
 
 pytestmark = pytest.mark.slow
 
@@ -38,12 +38,7 @@ def test_a_run_on_a_dask_cluster_survives_one_of_its_workers(tmp_path: Path) -> 
                 cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")},
             )  # fmt: skip
         try:
-            features = tmp_path / "store" / "objects" / "patch_features"
-            deadline = time.monotonic() + 240
-            while not list(features.rglob("*.parquet")):
-                assert process.poll() is None, (tmp_path / "log").read_text()[-2000:]
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            features = features_of_first_client(process, tmp_path / "store", log=tmp_path / "log")
             finished = {path: path.stat().st_ino for path in features.rglob("*.parquet")}
             assert len(finished) < 5
             cluster.workers[0].kill()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -14,6 +13,7 @@ import yaml
 
 from tests.conftest import ROOT, experiment_values
 from tests.dataset_fixtures import write_tiny_autovi
+from tests.process_fixtures import features_of_first_client
 
 pytestmark = pytest.mark.slow
 
@@ -35,12 +35,7 @@ def test_a_killed_worker_process_is_one_clear_line_and_nothing_finished_is_lost(
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
     with (tmp_path / "err").open("wb") as errors:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=errors, stderr=errors)
-    features = tmp_path / "store" / "objects" / "patch_features"
-    deadline = time.monotonic() + 240
-    while not list(features.rglob("*.parquet")):
-        assert process.poll() is None, (tmp_path / "err").read_text()[-2000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    features = features_of_first_client(process, tmp_path / "store", log=tmp_path / "err")
     for child in psutil.Process(process.pid).children(recursive=True):
         if "--multiprocessing-fork" in child.cmdline():
             child.kill()

@@ -73,6 +73,14 @@ def test_equal_defects_and_folders_are_listed_once(tiny_root: Path) -> None:
     assert text_of(render_report(record)).count("defect and folder") == 1
 
 
+def test_only_halves_that_were_measured_are_in_the_legend(tiny_root: Path, page: str) -> None:
+    keys = ('class="key all"', 'class="key development"', 'class="key report"')
+    assert all(page.count(key) == 1 for key in keys)
+    record, _ = made_up_run(tiny_root, documents={"all": document("all", {"pipe_clip": category_fields()})})
+    alone = render_report(record)
+    assert not any(key in alone for key in keys)
+
+
 def test_the_page_asks_for_nothing_and_runs_nothing(page: str) -> None:
     assert page.startswith("<!doctype html>")
     assert "<script" not in page

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import ROOT
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Cluster:
 
 @contextmanager
 def dask_cluster(directory: Path, *, workers: int = 2) -> Iterator[Cluster]:
-    """One thread a worker, no nanny: a worker that is killed stays away."""
+    """One thread a worker, no nanny: a worker that is killed stays away. Ready when all workers are registered."""
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / "scheduler.json"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(directory / "prefect")}
