@@ -16,6 +16,7 @@ from tests.e2e.prefect_stack import Stack
 
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 PATIENCE_MS = 60_000
+CLICKS = 5
 
 
 @contextmanager
@@ -38,16 +39,21 @@ def keep(page: Page, name: str) -> None:
 
 
 def retry(stack: Stack, flow_run: str, *, picture: str | None = None) -> None:
-    """Open the run's page and retry it."""
+    """Open the run's page and retry it; once more if the server asked for that (503: its database was locked)."""
     with open_page(stack, f"runs/flow-run/{flow_run}") as page:
         menu = page.get_by_role("button", name="Open menu").first
         menu.wait_for()
         if picture:
             keep(page, picture)
-        menu.click()
-        page.get_by_role("menuitem", name="Retry").click()
-        page.get_by_role("alertdialog").get_by_role("button", name="Retry").click()
-        page.get_by_role("alertdialog").wait_for(state="detached")
+        for _ in range(CLICKS):
+            menu.click()
+            page.get_by_role("menuitem", name="Retry").click()
+            with page.expect_response(lambda answer: answer.url.endswith("/set_state")) as asked:
+                page.get_by_role("alertdialog").get_by_role("button", name="Retry").click()
+            page.get_by_role("alertdialog").wait_for(state="detached")
+            if asked.value.status != 503:
+                break
+        assert asked.value.ok, asked.value.text()
 
 
 def field(page: Page, label: str) -> Locator:

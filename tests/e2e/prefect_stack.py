@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,9 +119,20 @@ class Stack:
         headers = {"Content-Type": "application/json"}
         if password := self.environment.get("PREFECT_API_AUTH_STRING"):
             headers["Authorization"] = f"Basic {base64.b64encode(password.encode()).decode()}"
-        request = urllib.request.Request(f"{self.url}/api{path}", data, headers)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read() or "null")
+        return json.loads(self._answer(urllib.request.Request(f"{self.url}/api{path}", data, headers)) or "null")
+
+    def _answer(self, request: urllib.request.Request) -> bytes:
+        """What the server answers; "503: database locked, ask again" is asked again, as Prefect's own clients do."""
+        for pause in (0.2, 0.5, 1.0, 2.0, 4.0, None):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    content: bytes = answer.read()
+                    return content
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("not reached")
 
     def run_by_name(self, deployment: str, config: dict[str, Any]) -> str:
         """Trigger a deployment by name; returns the flow run's id."""
@@ -131,8 +143,16 @@ class Stack:
 
     def delete(self, path: str) -> None:
         """One DELETE request to the server."""
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/api{path}", method="DELETE"), timeout=30):
-            return
+        self._answer(urllib.request.Request(f"{self.url}/api{path}", method="DELETE"))
+
+    def worker_reports(self) -> int:
+        """How often the worker said of a flow run that it was killed.
+
+        Prefect reports a killed run twice, the worker some seconds after the run's own watcher; a retry between the two
+        is overwritten by the second.
+        """
+        log = (self.home / "worker.log").read_text(errors="replace")
+        return log.count("prefect.flow_runs.worker - Check whether the flow run exceeded its memory allocation")
 
     def wait_for(self, flow_run: str, *, beyond: int = 0, seconds: float = 150) -> dict[str, Any]:
         """The flow run once it ended, after more than `beyond` runs of it."""

@@ -61,10 +61,15 @@ def check_retry_goes_on(stack: Stack, flow_run: str, run_count: int) -> None:
 
 def test_kill_9_of_the_flow_process_loses_nothing(stack: Stack, tmp_path: Path) -> None:
     flow_run = in_the_middle_of_a_client(stack, slow_config(stack, tmp_path, seed=3))
+    reports = stack.worker_reports()
     for process in psutil.Process(stack.worker.pid).children(recursive=True):
         process.kill()
     run = stack.wait_for(flow_run)
     assert run["state_type"] == "CRASHED"
+    deadline = time.monotonic() + 120
+    while stack.worker_reports() == reports:
+        assert time.monotonic() < deadline, stack.logs()
+        time.sleep(0.2)
     with open_page(stack, f"runs/flow-run/{flow_run}") as page:
         page.get_by_text("Crashed").first.wait_for()
         keep(page, "ui_crashed_run")
