@@ -115,7 +115,7 @@ def check_a_station_that_fails_is_mended_and_retried_by_itself(stack: Stack, pla
 
 
 def check_a_station_joins_whose_worker_is_down(stack: Stack, plant: Plant) -> str:
-    """Late, deadline, quorum; its late upload is refused; a retry of the coordinator takes it in. No other computes."""
+    """Late, deadline, quorum; a click on Retry is refused, one on the coordinator's takes it in. No other computes."""
     coordinator = start(plant, STATIONS, "second", deadline_s=DEADLINE_S)
     with open_page(stack, f"runs/flow-run/{late_run(stack, coordinator)}") as page:
         page.get_by_text("Late").first.wait_for()
@@ -130,8 +130,7 @@ def check_a_station_joins_whose_worker_is_down(stack: Stack, plant: Plant) -> st
         assert states(stack, runs[station])[f"extract-{station}"] == "Cached"
 
     plant.start(C)
-    again = {"type": "SCHEDULED", "name": "AwaitingRetry"}
-    stack.api(f"/flow_runs/{runs[C]['id']}/set_state", {"state": again, "force": True})
+    retry(stack, runs[C]["id"])
     late = stack.wait_for(runs[C]["id"], seconds=SECONDS)
     assert late["state_type"] == "FAILED"
     assert f"round 1 of {coordinator} is closed (2 of 3 stations had delivered)" in late["state"]["message"]
