@@ -61,6 +61,11 @@ class BenchmarkConfig(Section):
         (), description="every experiment runs with each of them; the base's seed alone unless given"
     )
     baseline: str = Field("centralized", description="the experiment that the others are compared with")
+    compare: tuple[tuple[str, str], ...] = Field(
+        (),
+        description="further pairs, [experiment, reference], such as [[iid_5_rounds_2, iid_5]]; name them before "
+        "seeing the figures, for the correction covers no pairs that were tried and left out",
+    )
     resamples: int = Field(
         1000,
         ge=0,
@@ -83,6 +88,7 @@ class BenchmarkConfig(Section):
             raise ValueError(f"baseline is {self.baseline!r}, which is not among {', '.join(names)}")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("a seed is given twice")
+        self._refuse_pairs(set(names))
         self.configs()
         return self
 
@@ -135,6 +141,20 @@ class BenchmarkConfig(Section):
     def directory(self, cell: Cell) -> Path:
         """Where a cell's run directory lies, below the benchmark's own."""
         return Path(cell.experiment) / f"seed_{cell.seed}" if len(self._seeds()) > 1 else Path(cell.experiment)
+
+    def _refuse_pairs(self, names: set[str]) -> None:
+        """Raises ValueError for a pair in `compare` that names no experiment, or is tested already."""
+        tested = {frozenset(pair) for pair in self.baselines().items()}
+        for pair in self.compare:
+            text = f"compare: [{', '.join(pair)}]"
+            for name in pair:
+                if name not in names:
+                    raise ValueError(f"{text}: {name!r} is not among {', '.join(sorted(names))}")
+            if pair[0] == pair[1]:
+                raise ValueError(f"{text}: an experiment and itself")
+            if frozenset(pair) in tested:
+                raise ValueError(f"{text}: these two are compared already; each pair is tested once")
+            tested.add(frozenset(pair))
 
     def _seeds(self) -> tuple[int, ...]:
         return self.seeds or (self.base.seed,)

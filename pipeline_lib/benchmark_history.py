@@ -18,7 +18,7 @@ from data_contracts.history import HistoryEntry, HistoryValue, Regression
 from data_contracts.results import MetricsDocument
 from pipeline_lib.artifact_store import write_file
 from pipeline_lib.benchmark_report.record import Rows
-from pipeline_lib.comparison import LEVEL, ExperimentRuns, read_runs
+from pipeline_lib.comparison import LEVEL, ExperimentRuns, against_baselines, read_runs
 from pipeline_lib.paired_comparison import METRICS, holm, paired_difference
 from pipeline_lib.run_directory import METRICS_FILES, write_json_file
 
@@ -61,7 +61,7 @@ def judge(
     """Tonight's entry. rows: of comparison.json, on all test images; before: the last good run, or None."""
     values = tuple(
         HistoryValue(experiment=r["experiment"], metric=r["metric"], value=r["value"], ci95=r["value_ci95"])
-        for r in rows
+        for r in against_baselines(rows)
     )
     regressions: list[Regression] = []
     note = "" if before else "no good run of this configuration before"

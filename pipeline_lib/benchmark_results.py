@@ -43,13 +43,14 @@ def gather_benchmark(config: BenchmarkConfig, results: Results, failed: Mapping[
             for name, found in directories.items()
         }
         comparisons[subset] = comparison.compare(
-            runs, baselines, groups=config.group_of(), resamples=config.resamples, seed=seed
+            runs, baselines, config.compare, groups=config.group_of(), resamples=config.resamples, seed=seed
         )
         by_subset[subset] = runs
     runs = by_subset["all"]
     clients = client_comparison.client_rows(runs, config.configs(), baseline=config.baseline)
     shown = {name: next(iter(found.values())) for name, found in results.items() if found}
-    cases, notes = _cases(comparisons["all"], config.baseline, shown)
+    against = comparison.against_baselines(comparisons["all"])
+    cases, notes = _cases(against, config.baseline, shown)
     notes = [*_too_few_resamples(comparisons["all"], config.resamples), *notes]
     return BenchmarkRecord(
         config=config,
@@ -59,7 +60,7 @@ def gather_benchmark(config: BenchmarkConfig, results: Results, failed: Mapping[
         failed=failed,
         weak_spots=benchmark_splits.weak_spots(runs, baselines, clients),
         groups=benchmark_splits.group_rows(runs, baselines),
-        curves=_curves(comparisons["all"], config.baseline, shown),
+        curves=_curves(against, config.baseline, shown),
         cases=cases,
         notes=notes,
         timings_s=comparison.total_timings(runs),
@@ -75,13 +76,13 @@ def _too_few_resamples(rows: Sequence[Mapping[str, Any]], resamples: int) -> lis
         return []
     needed = int(2 * tests / comparison.LEVEL)
     return [
-        f"{resamples} resamples are too few to show any difference among {tests} experiments after the correction: "
+        f"{resamples} resamples are too few to show any difference in {tests} comparisons after the correction: "
         f"the smallest p-value is {2 / (resamples + 1):.2g}. Give resamples: {needed} or more."
     ]
 
 
 def _curves(
-    rows: list[dict[str, Any]], baseline: str, shown: Mapping[str, ExperimentResult]
+    rows: Sequence[Mapping[str, Any]], baseline: str, shown: Mapping[str, ExperimentResult]
 ) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """Category -> experiment -> FPR and sPRO."""
     files = {name: Path(result.run_directory) / "curves.parquet" for name, result in shown.items() if result.scored}
@@ -95,7 +96,7 @@ def _curves(
 
 
 def _cases(
-    rows: list[dict[str, Any]], baseline: str, shown: Mapping[str, ExperimentResult]
+    rows: Sequence[Mapping[str, Any]], baseline: str, shown: Mapping[str, ExperimentResult]
 ) -> tuple[list[Case], list[str]]:
     """The same test images under a few experiments, one category's maps in memory at a time."""
     among = {name for name, result in shown.items() if result.scored}

@@ -1,4 +1,4 @@
-"""Experiments against a baseline: differences in points with paired intervals, bytes, bank rows, and who alone gains.
+"""Experiments against a baseline or another one: differences in points with paired intervals, bytes, bank rows.
 
 An experiment is one run a seed; values are means over seeds of the means over categories.
 """
@@ -19,7 +19,7 @@ from pipeline_lib.paired_comparison import (
     resampled_metrics,
     value_interval,
 )
-from pipeline_lib.result_tables import HEADLINE_LIMIT, per_cent
+from pipeline_lib.result_tables import HEADLINE_LIMIT
 from pipeline_lib.run_directory import METRICS_FILES
 from pipeline_lib.run_samples import read_samples
 
@@ -67,20 +67,23 @@ def read_runs(directories: Mapping[int, Path], *, subset: str, resamples: int, s
 def compare(
     runs: Mapping[str, ExperimentRuns],
     baselines: Mapping[str, str],
+    pairs: Sequence[tuple[str, str]] = (),
     *,
     groups: Mapping[str, str] | None = None,
     resamples: int = 0,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """A row an experiment and metric, with the keys of `comparison.json`.
+    """A row an experiment and metric, then one a named pair and metric, with the keys of `comparison.json`.
 
-    `delta_points` is null where the baseline has no result or a metric is undefined. `p_holm` is corrected over all
-    experiments, within a metric; the verdict needs it below 0.05.
+    pairs: further (experiment, reference); their rows have the reference as `baseline`, and `named` is true.
+    `delta_points` is null where the baseline has no result or a metric is undefined; a pair whose experiment has none
+    is left out. `p_holm` is corrected over all these comparisons, within a metric; the verdict needs it below 0.05.
     """
     rows = []
-    for name, own in runs.items():
-        baseline = baselines[name]
-        other = runs.get(baseline)
+    asked = [(name, baselines[name], False) for name in runs]
+    asked += [(name, reference, True) for name, reference in pairs if name in runs]
+    for name, baseline, named in asked:
+        own, other = runs[name], runs.get(baseline)
         seeds = sorted(set(own.documents) & set(other.documents)) if other else []
         for metric in headline_values(MetricValues()):
             paired = None
@@ -89,9 +92,19 @@ def compare(
             rows.append(
                 _row(name, baseline, metric, own, other, seeds, paired)
                 | {"value_ci95": value_interval(own.resampled, metric, seed=seed)}
-                | {"group": (groups or {}).get(name, "")}
+                | {"group": (groups or {}).get(name, ""), "named": named}
             )
     return _with_verdicts(rows)
+
+
+def against_baselines(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of each experiment against its baseline."""
+    return [row for row in rows if not row["named"]]
+
+
+def named_pairs(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of the pairs that `compare` of the benchmark names."""
+    return [row for row in rows if row["named"]]
 
 
 def _row(
@@ -125,12 +138,11 @@ def _row(
 
 def _with_verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for metric in {row["metric"] for row in rows}:
-        family = {row["experiment"]: row["p_value"] for row in rows if row["metric"] == metric}
-        adjusted = holm(family)
-        for row in rows:
-            if row["metric"] == metric:
-                row["p_holm"] = adjusted[row["experiment"]]
-                row["verdict"] = _verdict(row)
+        family = [row for row in rows if row["metric"] == metric]
+        adjusted = holm({str(number): row["p_value"] for number, row in enumerate(family)})
+        for number, row in enumerate(family):
+            row["p_holm"] = adjusted[str(number)]
+            row["verdict"] = _verdict(row)
     return rows
 
 
@@ -173,32 +185,3 @@ def total_timings(runs: Mapping[str, ExperimentRuns]) -> dict[str, float]:
             for stage, seconds in document.timings_s.items():
                 total[stage] = total.get(stage, 0.0) + seconds
     return total
-
-
-def comparison_table(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A row an experiment for people: means in per cent, points against its baseline [95 % interval], bytes, rows."""
-    table: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        line = table.setdefault(row["experiment"], {"experiment": row["experiment"], "state": "completed"})
-        line[row["metric"]] = per_cent(row["value"]) + _delta(row)
-    for row in rows:
-        share, pixels = row["upload_share_of_image_bytes"], row["upload_share_of_pixel_bytes"]
-        table[row["experiment"]] |= {
-            "against": row["baseline"],
-            "upload share": "-" if share is None else f"{100 * share:.0f} %",
-            "of pixels": "-" if pixels is None else f"{100 * pixels:.1f} %",
-            "back MB": round(row["download_bytes"] / 1e6, 1),
-            "bank rows": row["bank_rows"],
-        }
-    lines = list(table.values())
-    columns = [column for column in (lines[0] if lines else {}) if column not in ("experiment", "state")]
-    lines += [{"experiment": n, "state": f"failed: {cause}", **dict.fromkeys(columns)} for n, cause in failed.items()]
-    return lines
-
-
-def _delta(row: Mapping[str, Any]) -> str:
-    if row["delta_points"] is None or row["verdict"] == "baseline":
-        return ""
-    interval = f" [{row['ci95'][0]:+.1f}, {row['ci95'][1]:+.1f}]" if row["ci95"] else ""
-    mark = "*" if row["verdict"] in ("better", "worse") else ""
-    return f" ({row['delta_points']:+.1f}{mark}{interval})"

@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
-from pipeline_lib import benchmark_history, comparison, run_directory
+from pipeline_lib import benchmark_history, comparison_tables, run_directory
 from pipeline_lib.benchmark_report import write_benchmark
 from pipeline_lib.benchmark_report.history_page import history_rows, render_history
 from pipeline_lib.benchmark_results import gather_benchmark
@@ -34,13 +34,21 @@ def publish_comparison(
     """
     record = gather_benchmark(config, results, failed)
     write_benchmark(record, out)
+    rows = record.comparisons["all"]
     create_table_artifact(
         key="comparison",
-        table=comparison.comparison_table(record.comparisons["all"], failed),
+        table=comparison_tables.comparison_table(rows, failed),
         description=f"{config.name}: means over categories and seeds in per cent; points against the baseline with the "
         "paired 95 % interval, * where a difference is shown (Holm).",
     )
-    return [dict(row) for row in record.comparisons["all"]]
+    if pairs := comparison_tables.pair_table(rows):
+        create_table_artifact(
+            key="comparison-pairs",
+            table=pairs,
+            description=f"{config.name}: the named pairs, the experiment less the one that it is compared with, points "
+            "with the paired 95 % interval, * where a difference is shown (Holm).",
+        )
+    return [dict(row) for row in rows]
 
 
 @task(name="compare-with-last-good")

@@ -14,6 +14,7 @@ from pipeline_lib.benchmark_report.drawing import Drawing
 from pipeline_lib.benchmark_report.figures import delta_chart, value_bars
 from pipeline_lib.benchmark_report.record import BenchmarkRecord, Rows
 from pipeline_lib.benchmark_report.trends import Series, bytes_chart, curves_chart, scaling_chart
+from pipeline_lib.comparison import against_baselines, named_pairs
 
 HEADLINE = "auc_spro_0.05"
 TITLES = {"image_auroc": "image AUROC", HEADLINE: "AUC-sPRO@0.05"}
@@ -25,20 +26,25 @@ class Figure:
     """A drawing with its file name and what stands below it."""
 
     name: str
-    section: str  # differences | values | curves | scaling | bytes
+    section: str  # differences | pairs | values | curves | scaling | bytes
     caption: str
     drawing: Drawing
 
 
 def benchmark_figures(record: BenchmarkRecord) -> list[Figure]:
     """All figures that the benchmark has something for."""
-    rows = record.comparisons["all"]
+    rows = against_baselines(record.comparisons["all"])
     found = []
     for group in dict.fromkeys(row["group"] for row in rows):
         for metric, title in TITLES.items():
             caption = f"{title} against the baseline, points with 95 % interval: {group}"
             drawing = delta_chart(of(rows, metric, group), description=caption)
             found.append(Figure(f"differences-{group}-{metric}", "differences", caption, drawing))
+    for metric, title in TITLES.items():
+        caption = f"{title}, named pairs: points against the experiment in the second line, with 95 % interval"
+        pairs = of(named_pairs(record.comparisons["all"]), metric)
+        drawing = delta_chart(pairs, description=caption, name_baseline=True)
+        found.append(Figure(f"pairs-{metric}", "pairs", caption, drawing))
     for metric, title in TITLES.items():
         caption = f"{title} with 95 % interval, per cent; grey: the baseline"
         found.append(Figure(f"values-{metric}", "values", caption, value_bars(of(rows, metric), description=caption)))

@@ -10,14 +10,18 @@ from pipeline_lib.benchmark_report.pdf import text_width
 
 WIDTH = 420.0
 ROW_HEIGHT = 22.0
+PAIR_HEIGHT = 36.0
 LABEL_WIDTH = 178.0
 VALUE_WIDTH = 48.0
 TICK_WIDTH = 36.0  # a number below an axis, with air
 Rows = Sequence[Mapping[str, Any]]
 
 
-def delta_chart(rows: Rows, *, description: str) -> Drawing:
-    """A line a row of `comparison.json`: points against the baseline with the 95 % interval, 0 marked."""
+def delta_chart(rows: Rows, *, description: str, name_baseline: bool = False) -> Drawing:
+    """A line a row of `comparison.json`: points against the baseline with the 95 % interval, 0 marked.
+
+    name_baseline: say below each name what it is compared with.
+    """
     shown = [row for row in rows if row["delta_points"] is not None and row["verdict"] != "baseline"]
     if not shown:
         return Drawing(0, 0, description)
@@ -25,7 +29,8 @@ def delta_chart(rows: Rows, *, description: str) -> Drawing:
     low, high = min(edges), max(edges)
     pad = 0.05 * (high - low) or 1.0
     low, high = low - pad, high + pad
-    height = ROW_HEIGHT * len(shown) + 34
+    row_height = PAIR_HEIGHT if name_baseline else ROW_HEIGHT
+    height = row_height * len(shown) + 34
 
     def across(value: float) -> float:
         return LABEL_WIDTH + (value - low) / (high - low) * (WIDTH - LABEL_WIDTH - VALUE_WIDTH)
@@ -35,8 +40,10 @@ def delta_chart(rows: Rows, *, description: str) -> Drawing:
     for value in sorted({0.0, *ends}):
         marks.append(Text(across(value), height - 8, f"{value:+.1f}", "tick", "middle"))
     for i, row in enumerate(shown):
-        y = 14 + ROW_HEIGHT * i
+        y = 14 + row_height * i
         marks.append(Text(0, y + 4, shortened(row["experiment"])))
+        if name_baseline:
+            marks.append(Text(0, y + 18, shortened(f"against {row['baseline']}"), "tick"))
         if row["ci95"]:
             marks.append(Line([(across(edge), y) for edge in row["ci95"]], "interval"))
         marks.append(Dot(across(row["delta_points"]), y, row["verdict"].split()[0]))

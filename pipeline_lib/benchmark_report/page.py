@@ -12,7 +12,8 @@ from pipeline_lib.benchmark_report.chosen import HEADLINE, TITLES, Figure, bench
 from pipeline_lib.benchmark_report.drawing import inline_svg, style_sheet
 from pipeline_lib.benchmark_report.record import BenchmarkRecord, Rows
 from pipeline_lib.benchmark_report.side_by_side import KINDS
-from pipeline_lib.comparison import comparison_table
+from pipeline_lib.comparison import against_baselines, named_pairs
+from pipeline_lib.comparison_tables import comparison_table, pair_table
 from pipeline_lib.html_pages import page_template
 from pipeline_lib.result_tables import per_cent
 
@@ -28,13 +29,14 @@ def render_benchmark(record: BenchmarkRecord, figures: Sequence[Figure] | None =
     return page_template("pipeline_lib.benchmark_report", "benchmark.html.j2", svg=inline_svg, webp=_webp).render(
         record=record,
         sentence=headline_sentence(rows),
-        headline=_headline(rows),
+        headline=_headline(against_baselines(rows)),
         style_sheet=style_sheet(),
         figures=by_section,
         tables=[
             (SUBSETS[s], _without_states(comparison_table(found, record.failed if s == "all" else {})))
             for s, found in record.comparisons.items()
         ],
+        pairs=[(SUBSETS[s], pair_table(found)) for s, found in record.comparisons.items() if named_pairs(found)],
         clients=[_client_line(row) for row in record.clients if row["metric"] == HEADLINE],
         weak=[_weak_line(row) for row in record.weak_spots],
         groups=[_group_line(row) for row in record.groups],
@@ -57,12 +59,16 @@ def people_tables(record: BenchmarkRecord) -> dict[str, list[dict[str, Any]]]:
     }
     for subset in set(record.comparisons) - {"all"}:
         found[f"comparison_{subset}"] = comparison_table(record.comparisons[subset], {})
+    for subset, rows in record.comparisons.items():
+        if named_pairs(rows):
+            found["pairs" if subset == "all" else f"pairs_{subset}"] = pair_table(rows)
     return found
 
 
 def headline_sentence(rows: Rows) -> str:
     """How many experiments differ from their baseline, as far as shown."""
-    tested = [row for row in rows if row["metric"] == HEADLINE and row["verdict"] not in ("baseline", "not tested")]
+    own = of(against_baselines(rows), HEADLINE)
+    tested = [row for row in own if row["verdict"] not in ("baseline", "not tested")]
     if not tested:
         return "Nothing was tested against a baseline."
     counts = {v: sum(row["verdict"] == v for row in tested) for v in ("worse", "better", "no difference shown")}

@@ -54,6 +54,7 @@ def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they
             "groups": {"codec": {"axes": {"upload.codec": ["float32", "float16"]}}},
             "seeds": [1, 2],
             "resamples": 50,
+            "compare": [["codec-float16", "codec-float32"]],
             "out": tmp_path / "bench",
         }
     )
@@ -61,9 +62,20 @@ def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they
     assert state.is_completed()
     out = tmp_path / "bench"
     for name in ("comparison.json", "comparison_development.json", "comparison_report.json"):
-        rows = {(row["experiment"], row["metric"]): row for row in json.loads((out / name).read_text())}
-        assert {key[0] for key in rows} == {"centralized", "alone", "codec-float32", "codec-float16"}
-    rows = {(r["experiment"], r["metric"]): r for r in json.loads((out / "comparison.json").read_text())}
+        found = json.loads((out / name).read_text())
+        assert {r["experiment"] for r in found} == {"centralized", "alone", "codec-float32", "codec-float16"}
+        named = [r for r in found if r["named"]]
+        assert {(r["experiment"], r["baseline"]) for r in named} == {("codec-float16", "codec-float32")}
+        assert len(named) == 3
+    found = json.loads((out / "comparison.json").read_text())
+    rows = {(r["experiment"], r["metric"]): r for r in found if not r["named"]}
+    pair = next(r for r in found if r["named"] and r["metric"] == "auc_spro_0.05")
+    assert pair["delta_points"] == pytest.approx(
+        rows["codec-float16", "auc_spro_0.05"]["delta_points"] - rows["codec-float32", "auc_spro_0.05"]["delta_points"],
+        abs=2e-4,
+    )
+    assert pair["ci95"][0] <= pair["delta_points"] <= pair["ci95"][1]
+    assert pair["bank_rows"] == rows["codec-float16", "auc_spro_0.05"]["bank_rows"]
     float32, float16 = (rows[f"codec-{codec}", "auc_spro_0.05"] for codec in ("float32", "float16"))
     assert float32["seeds"] == 2
     assert float32["ci95"][0] <= float32["delta_points"] <= float32["ci95"][1]
@@ -96,7 +108,7 @@ def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they
     assert "What a client gains" in page
     assert "The same images" in page
     assert "data:image/webp" in page
-    assert "Give resamples: 120 or more" in page
+    assert "Give resamples: 160 or more" in page
     assert "http" not in page.replace("http-equiv", "")
     assert "<script" not in page
 
@@ -157,6 +169,24 @@ def test_wrong_matrices_are_refused_with_their_experiment(tmp_path: Path) -> Non
     path.write_text("baseline: b\nexperiments: {a: {}}\n")
     with pytest.raises(ConfigError, match="baseline is 'b', which is not among a"):
         load_benchmark(path)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "problem"),
+    [
+        ([["b", "z"]], r"compare: \[b, z\]: 'z' is not among a, b, c"),
+        ([["b", "b"]], "an experiment and itself"),
+        ([["b", "a"]], "compared already"),
+        ([["a", "b"]], "compared already"),
+        ([["b", "c"], ["c", "b"]], r"\[c, b\]: these two are compared already"),
+    ],
+)
+def test_pairs_that_name_nothing_or_what_is_tested_already_are_refused(pairs: list[list[str]], problem: str) -> None:
+    experiments: dict[str, Any] = {"a": {}, "b": {}, "c": {}}
+    good = BenchmarkConfig.model_validate({"experiments": experiments, "baseline": "a", "compare": [["b", "c"]]})
+    assert good.compare == (("b", "c"),)
+    with pytest.raises(ValueError, match=problem):
+        BenchmarkConfig.model_validate({"experiments": experiments, "baseline": "a", "compare": pairs})
 
 
 def test_groups_multiply_their_axes_and_have_twins() -> None:

@@ -43,7 +43,13 @@ def write_run(directory: Path, shift: float, *, n: int = 60, first: int = 0) -> 
 
 def rows(value: float) -> list[dict[str, Any]]:
     return [
-        {"experiment": "centralized", "metric": "image_auroc", "value": value, "value_ci95": [value - 0.1, value + 0.1]}
+        {
+            "experiment": "centralized",
+            "metric": "image_auroc",
+            "value": value,
+            "value_ci95": [value - 0.1, value + 0.1],
+            "named": False,
+        }
     ]
 
 

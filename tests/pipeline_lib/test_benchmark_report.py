@@ -31,7 +31,7 @@ def row(experiment: str, metric: str, delta: float | None, verdict: str) -> dict
         "experiment": experiment, "baseline": "centralized", "group": "main", "metric": metric, "value": 0.9,
         "delta_points": delta, "ci95": None if delta is None else [delta - 1, delta + 1], "p_value": 0.01,
         "p_holm": 0.02, "verdict": verdict, "seeds": 1, "upload_share_of_image_bytes": 0.5,
-        "upload_share_of_pixel_bytes": 0.1, "download_bytes": 10, "bank_rows": 7,
+        "upload_share_of_pixel_bytes": 0.1, "download_bytes": 10, "bank_rows": 7, "named": False,
     }  # fmt: skip
 
 
@@ -199,6 +199,24 @@ def test_text_of_the_data_is_escaped_and_charts_are_there() -> None:
     assert "a&lt;b&gt;" in page
     assert page.count("<svg") == 5  # differences and values of two metrics, bytes
     assert "broken failed" in page
+
+
+def test_named_pairs_have_a_table_and_a_chart_of_their_own(tmp_path: Path) -> None:
+    metrics = ("image_auroc", "auc_spro_0.05")
+    rows = [row("one", metric, -2.0, "worse") for metric in metrics]
+    plain = render_benchmark(record(rows, {}))
+    pairs = [row("two", metric, 0.4, "better") | {"baseline": "one", "named": True} for metric in metrics]
+    page = render_benchmark(record([*rows, *pairs], {}))
+    assert 'id="pairs"' not in plain
+    table = page[page.index('id="pairs"') :].split("</table>")[0]
+    assert re.findall(r"<t[hd][^>]*>([^<]+)</t[hd]>", table)[4:] == ["two", "one", *["+0.4* [-0.6, +1.4]"] * 2]
+    assert page.count("<svg") == plain.count("<svg") + 2
+    assert "against one" in page
+    assert headline_sentence([*rows, *pairs]) == headline_sentence(rows)  # of the baseline alone
+    write_benchmark(record([*rows, *pairs], {}), tmp_path)
+    assert pd.read_csv(tmp_path / "tables" / "comparison.csv").baseline.tolist() == ["centralized"] * 2 + ["one"] * 2
+    assert "two & one & " in (tmp_path / "tables" / "pairs.tex").read_text()
+    assert {p.name for p in (tmp_path / "figures").glob("pairs-*.svg")} == {f"pairs-{m}.svg" for m in metrics}
 
 
 def test_nothing_to_compare() -> None:
