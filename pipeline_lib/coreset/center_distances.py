@@ -64,8 +64,8 @@ class CenterDistances:
             self.short_margin = (size + 17) * FLOAT32_UNIT + shortening_error(points.dim, size)
         self._blocks_to_skip = 0  # the short forms rule out too little at present
 
-    def add(self, raw: np.ndarray) -> None:
-        """Append centers, raw rows (centers, dim)."""
+    def add(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Append centers, raw rows (centers, dim); returns them centered and scaled, and their squared norms."""
         part = slice(self.count, self.count + len(raw))
         centered = self.points.scaled64(raw)
         squares = squared_norms(centered)
@@ -79,6 +79,7 @@ class CenterDistances:
             self.short_columns[part, :-1] = -2.0 * shorten(centered, squares, self.points.basis)
             self.short_columns[part, -1] = squares
         self.count += len(raw)
+        return centered, squares
 
     def lower_bounds(self, block: RowBlock, start: int, stop: int) -> None:
         """Lower the block's bounds to the squared distances to centers [start, stop) where those are smaller."""

@@ -1,4 +1,4 @@
-"""A feature matrix seen block by block: exact in float64, centered for float32 products, and in a short form."""
+"""A feature matrix seen block by block: exact in float64, centered for float32 products, and in a cheaper form."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 from data_contracts.errors import FedpatchError
 from pipeline_lib.block_threads import Mapper
 from pipeline_lib.coreset.selection import refuse_non_finite
+from pipeline_lib.coreset.upper_bounds import BFloat16Rows
 from pipeline_lib.scratch import scratch_array
 from pipeline_lib.short_forms import choose_basis, shorten
 
 SAMPLED_ROWS = 1024
-ROWS_PER_BLOCK = 1024
+BLOCK_BYTES = 1 << 20  # about what stays in cache
 SAFE_NORM = 2.0**40  # scaled norms below it keep every float32 square far from overflow and underflow
 FLOAT32_SAFE = 1e37  # below it, the difference of two float32 values cannot overflow
 
@@ -24,7 +25,8 @@ class CenteredFeatures:
     `raw` gives float64 rows as they are: the difference of two is exact to a rounding, whatever the offset.
     `columns` gives (x, 1) with x the float32 row minus `center`, times `scale`: the left side of a matrix product.
     `short_columns` holds the same of all rows' short forms (see pipeline_lib.short_forms), float32 (rows, size + 2);
-    it is None where a projection would not pay. The center is about the mean, the scale a power of two.
+    it is None where a projection would not pay, and where `bfloat16_rows` are there instead: whole rows for products
+    of pipeline_lib.coreset.upper_bounds. The center is about the mean, the scale a power of two.
     `squared_norms`, float64 (rows,), and all distances of this class are those of the scaled rows.
 
     Raises FedpatchError for values that are not finite, or so large that squares overflow.
@@ -37,10 +39,11 @@ class CenteredFeatures:
         map_blocks: Mapper,
         *,
         scratch: Path | None = None,
+        bfloat16: bool = False,
     ) -> None:
         """`first_center` is a row number or a raw row (dim,); `first_squares` are the squared distances to it.
 
-        `scratch` is a directory for short forms that take more than 64 MiB; see pipeline_lib.scratch.
+        `scratch` is a directory for cheaper forms that take more than 64 MiB; see pipeline_lib.scratch.
         """
         self.features = features
         rows, self.dim = features.shape
@@ -53,7 +56,8 @@ class CenteredFeatures:
             largest = float(np.sqrt(squared_norms(sample).max()))
         if not np.isfinite(largest):
             raise FedpatchError("features are too large: the squares of their distances overflow; rescale them")
-        self.basis = choose_basis(sample / largest) if largest > 0 else None
+        self.bfloat16_rows = BFloat16Rows(rows, self.dim, scratch=scratch) if bfloat16 else None
+        self.basis = choose_basis(sample / largest) if largest > 0 and not bfloat16 else None
         self.squared_norms = np.empty(rows)
         self.first_squares = np.empty(rows)
         self.short_columns: np.ndarray | None = None
@@ -77,8 +81,10 @@ class CenteredFeatures:
         return len(self.features)
 
     def _measure(self, first_center: np.ndarray, map_blocks: Mapper) -> None:
+        step = int(np.clip(BLOCK_BYTES // (8 * self.dim), 64, 1024))
+
         def measure(start: int) -> None:
-            block = slice(start, start + ROWS_PER_BLOCK)
+            block = slice(start, start + step)
             rows = self.raw(block)
             self.first_squares[block] = squared_norms(rows - first_center) * self.scale**2
             rows -= self.center
@@ -86,9 +92,11 @@ class CenteredFeatures:
             self.squared_norms[block] = squared_norms(rows)
             if self.short_columns is not None and self.basis is not None:
                 self.short_columns[block, :-1] = shorten(rows, self.squared_norms[block], self.basis)
+            if self.bfloat16_rows is not None:
+                self.bfloat16_rows.put(block, rows, self.squared_norms[block])
 
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            map_blocks(measure, range(0, len(self), ROWS_PER_BLOCK))
+            map_blocks(measure, range(0, len(self), step))
 
     def raw(self, index: slice | np.ndarray | int) -> np.ndarray:
         """float64 rows in the coordinates that came in."""

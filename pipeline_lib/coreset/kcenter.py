@@ -9,8 +9,10 @@ with the centers chosen since their last look (a matrix product), and picks amon
 until none is left; everything outside is known to lie below.
 
 Matrix products in float32 only rule out pairs, with rigorous error margins; what they leave is computed by direct
-differences in float64. So every bound is exact to about 1e-15 and every pick is the true farthest row, for
-near-duplicates, large offsets and any number of threads alike.
+differences in float64. Where the processor multiplies bfloat16, a first product of that gives upper bounds that show
+most candidates to lie under the threshold (pipeline_lib.coreset.upper_bounds). So every distance that decides is exact
+to about 1e-15 and every pick is the true farthest row, for near-duplicates, large offsets and any number of threads
+alike.
 """
 
 from __future__ import annotations
@@ -26,11 +28,15 @@ from pipeline_lib.coreset.center_distances import CenterDistances, RowBlock
 from pipeline_lib.coreset.centered import CenteredFeatures, squared_norms
 from pipeline_lib.coreset.quotas import GroupQuotas
 from pipeline_lib.coreset.selection import CoresetSelection, Progress, check_features
+from pipeline_lib.coreset.upper_bounds import UpperBounds
+from pipeline_lib.distance_bounds import has_fast_bfloat16
 
 CANDIDATES_PER_ROUND = 8192
 ROWS_PER_PRODUCT = 1024
 CENTERS_PER_PRODUCT = 128
+CENTERS_PER_LATE_PRODUCT = 512  # with rows that few centers are likely to rule out
 POOL_BYTES = 32 << 20
+PICKS_PER_LOOK = 4  # at which rows of the pool have fallen to the threshold
 SELECTED = -1.0  # in place of a bound: the row is selected, or its group's quota is used up
 
 
@@ -55,10 +61,11 @@ def greedy_coreset_selection(
     and `covering_radius` counts them. With `groups` (integers, (rows,)) and `group_quotas` at most that many rows of
     each group are picked (a group without a quota gives none): the farthest row among the groups with quota left.
 
-    Working memory: `features` are not copied, and may be float16 or memory-mapped. Their short form takes at most half
-    of a float32 copy (see pipeline_lib.short_forms); bounds and norms take 20 bytes a row; the selected rows and
-    `initial_centers` 10 bytes a value (14 for float64); blocks about 60 MB, and 10 MB a thread. With
-    the directory `scratch` a short form of more than 64 MiB is a file there (see pipeline_lib.scratch).
+    Working memory: `features` are not copied, and may be float16 or memory-mapped. Their cheaper form takes at most
+    half of a float32 copy and 8 bytes a row (see pipeline_lib.short_forms, pipeline_lib.coreset.upper_bounds); bounds
+    and norms take 32 bytes a row; the selected rows and `initial_centers` 12 bytes a value (16 for float64); blocks
+    about 60 MB, and 10 MB a thread. With the directory `scratch` a cheaper form of more than 64 MiB is a file there
+    (see pipeline_lib.scratch).
 
     Raises FedpatchError for values that are not finite, a size out of range, or quotas that do not reach it.
     """
@@ -91,10 +98,9 @@ class _LazyFarthestFirst:
         """Bounds of all rows from the first center alone: a row drawn evenly, unless centers were given."""
         start = None if len(given) else quotas.draw(rng)
         first = given[0] if start is None else start
-        self.points = CenteredFeatures(features, first, map_blocks, scratch=scratch)
+        self.points = CenteredFeatures(features, first, map_blocks, scratch=scratch, bfloat16=has_fast_bfloat16())
         capacity = len(given) + target_size
         self.centers = CenterDistances(self.points, capacity, np.result_type(features, given))
-        self.centers.add(given)
         self.quotas = quotas
         self.map_blocks = map_blocks
         self.target_size = target_size
@@ -103,8 +109,11 @@ class _LazyFarthestFirst:
         self.picked = 0
         self.bounds = self.points.first_squares  # squared distance to the nearest of the centers before `stamps`
         self.stamps = np.ones(len(features), np.int32)  # number of centers that the row was compared with
+        rows = self.points.bfloat16_rows
+        self.upper = UpperBounds(rows, self.bounds, capacity) if rows is not None else None
         self.pool_rows = int(np.clip(POOL_BYTES // (8 * features.shape[1]), 64, 8192))
-        self.bounds[quotas.close_empty(self.bounds)] = SELECTED
+        self._add_centers(given)
+        self._close(quotas.close_empty(self.bounds))
         if start is not None:
             self._pick(start, np.inf)
             self._close_group_if_full(start)
@@ -115,17 +124,33 @@ class _LazyFarthestFirst:
         self.indices[self.picked] = row
         self.pick_squares[self.picked] = squared_distance
         self.picked += 1
-        self.bounds[row] = SELECTED
+        self._close(row)
 
     def _add_picks(self, first: int) -> None:
         """Make the picks from number `first` on centers of later comparisons."""
-        self.centers.add(self.points.features[self.indices[first : self.picked]])
+        self._add_centers(self.points.features[self.indices[first : self.picked]])
+
+    def _add_centers(self, raw: np.ndarray) -> None:
+        scaled, squares = self.centers.add(raw)
+        if self.upper is not None:
+            self.upper.add(scaled, squares)
+
+    def _close(self, rows: np.ndarray | int) -> None:
+        self.bounds[rows] = SELECTED
+        if self.upper is not None:
+            self.upper.values[rows] = SELECTED
+
+    def _store(self, rows: np.ndarray, bounds: np.ndarray, stamp: int) -> None:
+        """Squared distances of rows to the nearest of the first `stamp` centers."""
+        self.bounds[rows], self.stamps[rows] = bounds, stamp
+        if self.upper is not None:
+            self.upper.store(rows, bounds, stamp)
 
     def _close_group_if_full(self, row: int) -> bool:
         """Count a pick against its group's quota; when that is used up, the group's other rows are closed."""
         full = self.quotas.use(row)
         if full:
-            self.bounds[self.quotas.close(row, self.bounds)] = SELECTED
+            self._close(self.quotas.close(row, self.bounds))
         return full
 
     # --- rounds ------------------------------------------------------------------------------------------------
@@ -141,18 +166,23 @@ class _LazyFarthestFirst:
 
     def _farthest(self) -> tuple[np.ndarray, float]:
         """Refreshed rows, ascending, and a threshold that they exceed and no other row does; none if all are 0."""
-        while (largest := float(self.bounds.max())) > 0:
-            threshold = self._threshold(largest)
-            pool = self._refresh(np.flatnonzero(self.bounds > threshold), threshold)
+        bounds = self.bounds if self.upper is None else self.upper.values
+        while (largest := float(bounds.max())) > 0:
+            threshold = self._threshold(bounds, largest)
+            if self.upper is None:
+                candidates = np.flatnonzero(bounds > threshold)
+            else:
+                candidates = self.upper.above(threshold, self.map_blocks)
+            pool = self._refresh(candidates, threshold)
             if len(pool):
                 return pool, threshold
         return np.empty(0, np.int64), 0.0
 
-    def _threshold(self, largest: float) -> float:
+    def _threshold(self, bounds: np.ndarray, largest: float) -> float:
         """A value below `largest` that about CANDIDATES_PER_ROUND bounds exceed, from an evenly spaced sample."""
-        rows = len(self.bounds)
+        rows = len(bounds)
         step = max(1, rows // 16384)
-        sample = self.bounds[self.picked % step :: step]
+        sample = bounds[self.picked % step :: step]
         rank = max(0, len(sample) - 1 - len(sample) * CANDIDATES_PER_ROUND // rows)
         return max(0.0, min(float(np.partition(sample, rank)[rank]), largest * (1 - 1e-9)))
 
@@ -162,24 +192,24 @@ class _LazyFarthestFirst:
         A row is left as soon as its bound falls to the threshold: its stamp says how far it got.
         """
         candidates = candidates[np.argsort(self.stamps[candidates], kind="stable")]
-        starts = range(0, len(candidates), ROWS_PER_PRODUCT)
-        alive = self.map_blocks(
-            lambda start: self._refresh_block(candidates[start : start + ROWS_PER_PRODUCT], threshold), starts
-        )
+        rows = min(ROWS_PER_PRODUCT, max(64, -(-len(candidates) // 8)))
+        blocks = [candidates[start : start + rows] for start in range(0, len(candidates), rows)]
+        alive = self.map_blocks(lambda block: self._refresh_block(block, threshold), blocks)
         return np.sort(np.concatenate(alive)) if alive else candidates
 
     def _refresh_block(self, rows: np.ndarray, threshold: float) -> np.ndarray:
         block, count = RowBlock(self.points, rows, self.bounds[rows]), self.centers.count
         start = int(self.stamps[rows[0]])  # candidates come with their stamps ascending
+        step = CENTERS_PER_PRODUCT if self.upper is None else CENTERS_PER_LATE_PRODUCT
         while start < count and len(block.rows):
-            stop = min(count, start + CENTERS_PER_PRODUCT)
+            stop = min(count, start + step)
             self.centers.lower_bounds(block, start, stop)
             alive = block.bounds > threshold
             if stop < count and np.count_nonzero(alive) < 0.75 * len(alive):
-                self.bounds[block.rows], self.stamps[block.rows] = block.bounds, stop
+                self._store(block.rows, block.bounds, stop)
                 block.keep(alive)
             start = stop
-        self.bounds[block.rows], self.stamps[block.rows] = block.bounds, count
+        self._store(block.rows, block.bounds, count)
         result: np.ndarray = block.rows[block.bounds > threshold]
         return result
 
@@ -193,6 +223,7 @@ class _LazyFarthestFirst:
             first_outside = int(outside[0])
             pool = np.sort(pool[order[: self.pool_rows]])
         points, bounds = self.points.raw(pool), self.bounds[pool]
+        differences = np.empty_like(points)
         square_of_scale = self.points.scale**2
         seen = self.centers.count  # centers that the pool was compared with
         while self.picked < self.target_size:
@@ -202,23 +233,23 @@ class _LazyFarthestFirst:
                 break
             self._pick(row, value)
             seen += 1
-            fresh = squared_norms(points - points[farthest])
+            fresh = squared_norms(np.subtract(points, points[farthest], out=differences[: len(points)]))
             fresh *= square_of_scale
             np.minimum(bounds, fresh, out=bounds)
             bounds[farthest] = SELECTED
-            keep = bounds >= threshold
             if self.quotas.limited:
-                self.bounds[pool], self.stamps[pool] = bounds, seen
+                self._store(pool, bounds, seen)
                 if self._close_group_if_full(row):
                     bounds = self.bounds[pool]
-                    keep = bounds >= threshold
-                    pool, points, bounds = pool[keep], points[keep], bounds[keep]
-            elif np.count_nonzero(keep) < 0.75 * len(pool):
-                self.bounds[pool], self.stamps[pool] = bounds, seen
+            elif seen % PICKS_PER_LOOK:
+                continue
+            keep = bounds >= threshold
+            if np.count_nonzero(keep) < 0.75 * len(pool):
+                self._store(pool, bounds, seen)
                 pool, points, bounds = pool[keep], points[keep], bounds[keep]
-            if not len(pool):
-                return
-        self.bounds[pool], self.stamps[pool] = bounds, seen
+                if not len(pool):
+                    return
+        self._store(pool, bounds, seen)
 
     def pick_duplicates(self) -> None:
         """Every row left lies on a center: take the lowest indices, as far as quotas allow."""
@@ -235,7 +266,9 @@ class _LazyFarthestFirst:
 
     def result(self) -> CoresetSelection:
         """The selection with its covering radius: the distance of the row that would come next."""
-        self.quotas.reopen(self.bounds)
+        reopened = self.quotas.reopen(self.bounds)
+        if self.upper is not None:
+            self.upper.store(reopened, self.bounds[reopened], self.stamps[reopened])
         pool, _ = self._farthest()
         radius = float(np.sqrt(self.bounds[pool].max(initial=0.0)))
         scale = self.points.scale

@@ -67,8 +67,11 @@ class GroupQuotas:
         self.aside.append((rows, bounds[rows]))
         return rows
 
-    def reopen(self, bounds: np.ndarray) -> None:
-        """Put all bounds back."""
+    def reopen(self, bounds: np.ndarray) -> np.ndarray:
+        """Put all bounds back; the rows that had been put aside."""
+        reopened = [np.empty(0, np.int64)]
         for rows, kept in self.aside:
             bounds[rows] = kept
+            reopened.append(rows)
         self.aside.clear()
+        return np.concatenate(reopened)
