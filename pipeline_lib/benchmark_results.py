@@ -12,7 +12,7 @@ import pandas as pd
 
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
-from data_contracts.errors import ArtifactError
+from data_contracts.errors import ArtifactError, ConfigError
 from data_contracts.manifests import ExperimentResult
 from pipeline_lib import benchmark_splits, client_comparison, comparison, hardware, ranking
 from pipeline_lib.artifact_store import ArtifactStore
@@ -20,7 +20,7 @@ from pipeline_lib.benchmark_report.chosen import exemplary
 from pipeline_lib.benchmark_report.record import BenchmarkRecord
 from pipeline_lib.benchmark_report.side_by_side import Case, ScoredMaps, category_cases
 from pipeline_lib.config_files import load_config
-from pipeline_lib.run_directory import METRICS_FILES
+from pipeline_lib.run_directory import METRICS_FILES, RESULT_FILE
 
 RANKED_METRIC = "auc_spro_0.05"
 Results = Mapping[str, Mapping[int, ExperimentResult]]  # experiment -> seed -> result
@@ -67,6 +67,34 @@ def gather_benchmark(config: BenchmarkConfig, results: Results, failed: Mapping[
         environment=hardware.describe_environment(),
         finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def finished_results(
+    config: BenchmarkConfig, out: Path
+) -> tuple[dict[str, dict[int, ExperimentResult]], dict[str, str]]:
+    """What the run directories below `out` hold, experiment -> seed -> result, and why the other cells do not count.
+
+    A cell counts where its run finished with the configuration that the benchmark gives it now.
+    """
+    results: dict[str, dict[int, ExperimentResult]] = {}
+    missing: dict[str, str] = {}
+    for cell in config.cells():
+        directory, name = out / config.directory(cell), config.directory(cell).as_posix()
+        try:
+            result = ExperimentResult.model_validate_json((directory / RESULT_FILE).read_bytes())
+            own = load_config(directory / "config.yaml")
+        except OSError:
+            missing[name] = f"there is no finished run in {directory}"
+            continue
+        except (ValueError, ConfigError) as error:
+            missing[name] = f"{directory} cannot be read: {str(error).splitlines()[0]}"
+            continue
+        if own.config_hash() != cell.config.config_hash():
+            missing[name] = f"the run in {directory} has another configuration"
+            continue
+        here = result.model_copy(update={"run_directory": str(directory)})
+        results.setdefault(cell.experiment, {})[cell.seed] = here
+    return results, missing
 
 
 def _too_few_resamples(rows: Sequence[Mapping[str, Any]], resamples: int) -> list[str]:

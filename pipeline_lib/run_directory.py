@@ -45,6 +45,7 @@ from pipeline_lib.metrics import metrics_table
 from pipeline_lib.validation import render_validation_text
 
 CALIBRATION_FILE = "calibration.parquet"
+RESULT_FILE = "result.json"
 METRICS_FILES = {"all": "metrics.json", "development": "metrics_development.json", "report": "metrics_report.json"}
 
 

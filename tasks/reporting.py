@@ -149,7 +149,7 @@ def finish_run(
         failed_clients=failed,
         scored=tuple(scored),
     )
-    run_directory.write_json_file(out / "result.json", result.model_dump(mode="json"))
+    run_directory.write_json_file(out / run_directory.RESULT_FILE, result.model_dump(mode="json"))
     parts = (indexed, validation, partition, *uploads, *banks, *scored, *measured, *(rounds or []), *(local or []))
     used = list(manifests_in([part.model_dump() for part in parts]))
     store_retention.register_run(

@@ -68,11 +68,27 @@ def demo(*, out: Out = None, json_: Json = False) -> None:
 
 
 @app.command
-def benchmark(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = False, force: Force = False) -> None:
+def benchmark(
+    config: Path,
+    /,
+    *,
+    set_: Set = None,
+    out: Out = None,
+    compare_only: Annotated[
+        bool, Parameter(help="Run nothing: compare anew the runs that --out holds, and write its page.", negative="")
+    ] = False,
+    json_: Json = False,
+    force: Force = False,
+) -> None:
     """Run a matrix of experiments and compare them with the baseline. --set addresses the base experiment.
 
     Example: fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=/data
     """
+    if compare_only:
+        from flows.cli.comparing import compare_finished
+
+        compare_finished(config, set_ or [], out, as_json=json_)
+        return
     from flows.cli.temporary_server import temporary_server
 
     with temporary_server() as server:

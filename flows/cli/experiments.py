@@ -16,10 +16,10 @@ from data_contracts.errors import FedpatchError, QuorumError
 from data_contracts.manifests import ExperimentResult
 from data_contracts.results import MetricsDocument
 from flows.benchmark import full_benchmark
-from flows.cli.printing import print_json, print_metrics, print_table, print_where
+from flows.cli.comparing import print_comparison
+from flows.cli.printing import print_json, print_metrics, print_where
 from flows.cli.progress import show_progress
 from flows.experiment import centralized_experiment, federated_experiment
-from pipeline_lib.comparison_tables import comparison_table, pair_table
 from pipeline_lib.config_files import load_benchmark, load_config
 from pipeline_lib.synthetic import synthesize_dataset
 
@@ -107,14 +107,4 @@ def run_benchmark(path: Path, overrides: list[str], out: Path | None, *, as_json
         if isinstance(cause, FedpatchError):
             raise cause
         raise QuorumError(state.message or str(cause))
-    directory = Path(str(state.result()))
-    if as_json:
-        print_json(json.loads((directory / "comparison.json").read_text(encoding="utf-8")))
-        return
-    rows = json.loads((directory / "comparison.json").read_text(encoding="utf-8"))
-    print_table(comparison_table(rows, {}), f"{config.name}: means over categories and seeds, all test images")
-    if pairs := pair_table(rows):
-        print_table(pairs, "named pairs: the experiment less the one that it is compared with, points")
-    print("(points against the baseline [paired 95 % interval]; * where a difference is shown, Holm-corrected)")
-    print(f"comparison: {directory / 'comparison.json'}")
-    print(f"report:     {directory / 'benchmark.html'}")
+    print_comparison(config.name, Path(str(state.result())), as_json=as_json)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
 from data_contracts.benchmark import BenchmarkConfig
-from data_contracts.errors import ConfigError
+from data_contracts.errors import ConfigError, QuorumError
 from flows.benchmark import full_benchmark
+from flows.cli.comparing import compare_finished
 from pipeline_lib.config_files import load_benchmark
 from tests.conftest import ROOT, experiment_values
 
@@ -41,7 +44,7 @@ def test_every_experiment_is_compared_with_the_baseline(tiny_root: Path, tmp_pat
 
 @pytest.mark.usefixtures("prefect_server")
 def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they_have_alone(
-    tiny_root: Path, tmp_path: Path
+    tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = experiment_values(tiny_root, tmp_path / "store", tmp_path / "unused", federated={"num_clients": 2})
     config = BenchmarkConfig.model_validate(
@@ -111,6 +114,33 @@ def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they
     assert "Give resamples: 160 or more" in page
     assert "http" not in page.replace("http-equiv", "")
     assert "<script" not in page
+    _compared_anew_without_running(config, tmp_path / "again.yaml", capsys)
+
+
+def _compared_anew_without_running(config: BenchmarkConfig, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = config.out or Path()
+    then = {row_key(row): row for row in json.loads((out / "comparison.json").read_text())}
+    (out / "benchmark.html").unlink()
+    values = config.model_dump(mode="json") | {"compare": [["codec-float16", "codec-float32"], ["alone", "codec-pq"]]}
+    values["groups"]["codec"]["axes"]["upload.codec"].append("pq")  # has not run
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(QuorumError, match="without 2 of 10 experiments: codec-pq/seed_1: there is no finished run"):
+        compare_finished(path, [], None, as_json=True)
+    now = {row_key(row): row for row in json.loads(capsys.readouterr().out)}
+    assert set(now) - set(then) == {("alone", "codec-pq", m) for m in ("image_auroc", "image_ap", "auc_spro_0.05")}
+    same = ("value", "delta_points", "ci95", "p_value", "bank_rows")
+    assert all(now[key][name] == row[name] for key, row in then.items() for name in same)
+    assert "codec-pq/seed_2 failed" in (out / "benchmark.html").read_text()
+    shutil.rmtree(out / "alone" / "seed_2")
+    with pytest.raises(QuorumError, match="alone/seed_2"):
+        compare_finished(path, [], None, as_json=True)
+    with pytest.raises(SystemExit):
+        compare_finished(path, ["model.coreset_percentage=0.7"], None, as_json=True)
+    assert "has another configuration" in capsys.readouterr().err
+
+
+def row_key(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["experiment"], row["baseline"], row["metric"]
 
 
 @pytest.mark.usefixtures("prefect_server")
