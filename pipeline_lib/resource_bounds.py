@@ -58,7 +58,7 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
 
     def selection(patches: int, rows: int) -> int:
         arrays = 2 * min(patches * (dim + 4) * 2, IN_MEMORY_BYTES)
-        return patches * 32 + arrays + (rows + 256) * dim * 14 + (70 + 10 * config.runtime.threads) * MIB
+        return patches * 32 + arrays + (rows + 512) * dim * 14 + (70 + 10 * config.runtime.threads) * MIB
 
     clients = sorted((selection(c.patches, sum(c.coreset_rows.values())) for c in plan.clients), reverse=True)
     sent = sum(sum(client.coreset_rows.values()) for client in plan.clients)

@@ -18,8 +18,8 @@ from pipeline_lib.short_forms import FLOAT32_UNIT
 BFLOAT16_UNIT = 2.0**-9  # largest relative rounding error
 TINY = 1e-36  # over all that underflows
 FAR = 1e37  # squared norm of a center that is not there
-ROWS_PER_PRODUCT = 1024
-CENTERS_PER_PRODUCT = 256
+ROWS_PER_PRODUCT = 2048
+CENTERS_PER_PRODUCT = 512
 RUN = (
     256  # rows come in whole runs: torch prepares a product once for every shape, which takes longer than to compute it
 )
