@@ -133,6 +133,8 @@ ELSEWHERE = {
     ),
     "FEDPATCH_SCREENSHOTS=docs/images pytest -m e2e tests/e2e/test_in_the_ui.py tests/e2e/test_three_uses.py": CI,
     "pytest -m slow tests/pipeline_lib/test_spro.py": CI,
+    "python -m benchmarks.overhead": BENCHMARKS,
+    "python -m benchmarks.profiles": BENCHMARKS,
     "python -m benchmarks.recovery": BENCHMARKS,
     "python -m benchmarks.gpu_check": BENCHMARKS,
     "python -m benchmarks.scale": BENCHMARKS,

@@ -155,7 +155,15 @@ def test_variables_of_the_environment_are_read_somewhere(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", ["benchmarks", "benchmarks.recovery", "benchmarks.gpu_check", "benchmarks.scale", "benchmarks.engines"]
+    "module",
+    [
+        "benchmarks",
+        "benchmarks.recovery",
+        "benchmarks.gpu_check",
+        "benchmarks.scale",
+        "benchmarks.engines",
+        "benchmarks.overhead",
+    ],
 )
 def test_what_measures_takes_the_arguments_of_the_docs(module: str) -> None:
     """They measure for minutes, on machines of their own; that they start is what can be held here."""

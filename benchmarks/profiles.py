@@ -1,0 +1,80 @@
+"""Where the time of a selection and of a search goes: `python -m benchmarks.profiles`.
+
+Own functions' shares of the processor time under cProfile, one thread, on the rows' real features. What a function calls
+in NumPy and torch counts as its own.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.real_features import bank, features
+from pipeline_lib.coreset import greedy_coreset_selection
+from pipeline_lib.nearest_neighbors import ExactSearch
+
+SHOWN = 7
+OWN = str(Path(__file__).parents[1] / "pipeline_lib")
+
+
+def main() -> None:
+    """Profile each case once, print the largest shares."""
+    torch.set_num_threads(1)
+    narrow = features("narrow", "magnetic_tile", "train", rows=200_000)
+    few = features("narrow", "magnetic_tile", "train", rows=100_000)
+    wide = features("wide", "magnetic_tile", "train", rows=50_000)
+    queries = features("wide", "magnetic_tile", "test", rows=8192)
+    rows = bank("wide", "magnetic_tile", rows=20_000, out_of=100_000)
+    cases: dict[str, Callable[[], object]] = {
+        "coreset_1pct": lambda: select(narrow, 2000),
+        "coreset_10pct": lambda: select(few, 10_000),
+        "coreset_wide": lambda: select(wide, 500),
+        "search_wide, with its preparation": lambda: ExactSearch(rows, threads=1).search(queries),
+    }
+    for name, work in cases.items():
+        work()
+        print(name)
+        for function, share in shares(work).most_common(SHOWN):
+            print(f"  {share:6.1%}  {function}")
+
+
+def select(matrix: np.ndarray, size: int) -> object:
+    """One selection on one thread."""
+    return greedy_coreset_selection(matrix, size, rng=np.random.default_rng(0), threads=1)
+
+
+def shares(work: Callable[[], object]) -> Counter[str]:
+    """Function of the library -> share of the time, with the time of what it calls elsewhere."""
+    profile = cProfile.Profile(time.process_time)
+    profile.runcall(work)
+    found: Counter[str] = Counter()
+    entries = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    total = sum(own for _, _, own, _, _ in entries.values())
+    for (file, _, function), (_, _, own, _, callers) in entries.items():
+        if file.startswith(OWN):
+            found[f"{Path(file).stem}.{function}"] += own / total
+        else:
+            _attribute(found, callers, own, total, entries)
+    return found
+
+
+def _attribute(found: Counter[str], callers: dict, own: float, total: float, entries: dict, depth: int = 0) -> None:
+    """Give a foreign function's time to the functions of the library that called it, directly or not."""
+    whole = sum(times[2] for times in callers.values()) or 1.0
+    for (file, line, function), times in callers.items():
+        part = own * times[2] / whole
+        if file.startswith(OWN):
+            found[f"{Path(file).stem}.{function}"] += part / total
+        elif depth < 8:
+            _attribute(found, entries[file, line, function][4], part, total, entries, depth + 1)
+
+
+if __name__ == "__main__":
+    main()
