@@ -269,6 +269,11 @@ class EvaluationConfig(Section):
         {}, description="weight of each defect's channels, or the key of defects_config.json that holds it"
     )
 
+    coverage: bool = Field(
+        False,
+        description="also measure how far each client's own patches lie from the final bank; takes as long as scoring "
+        "the training images",
+    )
     save_maps: Literal["none", "png", "tiff", "npy"] = Field(
         "none", description="also write the anomaly maps as files, maps/ in the run directory; png has 16 bit"
     )
@@ -356,8 +361,8 @@ class ExperimentConfig(Section):
         return self
 
     def config_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 over the canonical JSON, without what changes no figure."""
-        unimportant: Any = {"name": True, "runtime": True, "dataset": {"root"}, "evaluation": {"save_maps"}}
+        """First 16 hex digits of the SHA-256 over the canonical JSON, without what changes no other figure."""
+        unimportant: Any = {"name": True, "runtime": True, "dataset": {"root"}, "evaluation": {"save_maps", "coverage"}}
         values = self.model_dump(mode="json", exclude=unimportant)
         return canonical_hash(values)[:16]
 

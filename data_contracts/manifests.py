@@ -18,6 +18,7 @@ ArtifactKind = Literal[
     "client_upload",
     "client_provenance",
     "coverage_curve",
+    "bank_coverage",
     "station_figures",
     "station_calibration",
     "memory_bank",

@@ -71,6 +71,22 @@ class CategoryMetrics(MetricValues):
     bad_saturation_channels: int = Field(0, description="channels whose saturation area came out as 0 and counts as 1")
 
 
+class Coverage(BaseModel):
+    """Distances of one client's training patches of a category to the nearest row of the final bank.
+
+    In feature units, over all of its patches, its own rows in the bank included.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    patches: int
+    mean: float
+    q50: float
+    q90: float
+    q99: float
+    covering_radius: float = Field(description="the largest")
+
+
 class ClientSummary(BaseModel):
     """What one client had and sent."""
 
@@ -83,6 +99,7 @@ class ClientSummary(BaseModel):
     raw_image_bytes: int
     covering_radius: float | None = None
     raw_pixel_bytes: int = Field(0, description="of its own images, decoded: width x height x 3")
+    coverage: dict[str, Coverage] = Field({}, description="by category, with evaluation.coverage")
     download_bytes: int = Field(0, description="the banks that came back, float32, over all rounds")
 
 

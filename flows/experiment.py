@@ -12,6 +12,7 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import IndexedDataset, MeasuredCategory
 from data_contracts.stages import BackboneSettings, EvaluationSettings
 from flows.calibration import calibrate
+from flows.coverage import measure_coverage
 from flows.federation import Federation
 from flows.local import measure_alone, without_upload
 from flows.rounds import train
@@ -83,6 +84,7 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
             run.features,
             run.clock.timings_s,
             place,
+            coverage=measure_coverage(run, partition, federation, local),
             rounds=federation.rounds,
             measured_rounds=_test_earlier_rounds(run, indexed, federation, backbone),
             refused=federation.refused,

@@ -14,7 +14,7 @@ from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ArtifactError, ConfigError
 from data_contracts.manifests import ExperimentResult
-from pipeline_lib import benchmark_splits, client_comparison, comparison, hardware, ranking
+from pipeline_lib import benchmark_coverage, benchmark_splits, client_comparison, comparison, hardware, ranking
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.benchmark_report.chosen import exemplary
 from pipeline_lib.benchmark_report.record import BenchmarkRecord
@@ -60,6 +60,7 @@ def gather_benchmark(config: BenchmarkConfig, results: Results, failed: Mapping[
         failed=failed,
         weak_spots=benchmark_splits.weak_spots(runs, baselines, clients),
         groups=benchmark_splits.group_rows(runs, baselines),
+        coverage=benchmark_coverage.coverage_rows(runs),
         curves=_curves(against, config.baseline, shown),
         cases=cases,
         notes=notes,

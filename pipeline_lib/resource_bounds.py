@@ -68,13 +68,19 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
     measuring = max(
         (_measuring_bytes(part.images, part.defective, part.native_px) for part in plan.test.values()), default=0
     )
-    return {
+    found = {
         "extract": PROCESS_BYTES + workers * extraction,
         "select coresets": PROCESS_BYTES + sum(clients[:workers]),
         "aggregate": PROCESS_BYTES + min(workers, len(plan.bank_rows)) * aggregation,
         "score": PROCESS_BYTES + min(workers, max(1, len(plan.test))) * scoring,
         "measure": PROCESS_BYTES + min(workers, max(1, len(plan.test))) * measuring,
     }
+    if config.evaluation.coverage:
+        at_once = min(workers, len(plan.clients))
+        banks = 1 if config.aggregation.bank_scope == "global" else len(plan.bank_rows)  # a client opens all of its own
+        largest = max((client.patches for client in plan.clients), default=0)
+        found["coverage"] = PROCESS_BYTES + at_once * (scoring + (banks - 1) * bank + largest * 4)
+    return found
 
 
 def tasks_at_a_time(plan: ExperimentPlan) -> int:

@@ -50,6 +50,8 @@ def stage_seconds(plan: ExperimentPlan) -> dict[str, float]:
     }
     if plan.config.decision.blocks:
         seconds["calibrate"] = SEARCH_PRODUCTS * _searched(plan, plan.train) / rate[clients_at_once]
+    if plan.config.evaluation.coverage:
+        seconds["coverage"] = SEARCH_PRODUCTS * _searched(plan, plan.train) / rate[clients_at_once]
     return seconds | {
         "test features": _extraction_seconds(plan, plan.test, tests_at_once),
         "score": SEARCH_PRODUCTS * _searched(plan, plan.test) / rate[tests_at_once],

@@ -30,6 +30,7 @@ from data_contracts.stages import BackboneSettings, Place
 from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
 from data_contracts.validation import ValidationReport
 from pipeline_lib import (
+    bank_coverage,
     bank_provenance,
     decisions,
     local_results,
@@ -70,6 +71,7 @@ def finish_run(
     timings_s: dict[str, float],
     place: Place,
     *,
+    coverage: dict[str, Manifest] | None = None,
     rounds: list[FederationRound] | None = None,
     measured_rounds: list[list[MeasuredCategory]] | None = None,
     refused: dict[str, str] | None = None,
@@ -78,8 +80,9 @@ def finish_run(
 ) -> ExperimentResult:
     """Write the run directory, with the report.
 
-    `measured_rounds`: what the banks of all rounds but the last scored; `incidents`: what is missing of clients that
-    are in the banks; `local`: clients that train alone, in place of `banks`, `scored` and `measured`.
+    `coverage`: client -> its patches' distances to the final bank; `measured_rounds`: what the banks of all rounds but
+    the last scored; `incidents`: what is missing of clients that are in the banks; `local`: clients that train alone,
+    in place of `banks`, `scored` and `measured`.
     """
     store = open_store(place)
     out = (config.runtime.out or run_directory.default_run_directory(config.name)).expanduser().absolute()
@@ -93,6 +96,8 @@ def finish_run(
         rounds=rounds or [],
         pixel_bytes=run_directory.pixel_bytes_by_client(partition, store),
     )
+    covered = {client: store.read_json(manifest) for client, manifest in (coverage or {}).items()}
+    federation = bank_coverage.with_coverage(federation, covered)
     warnings = result_tables.run_warnings(
         indexed,
         backbone,
@@ -153,7 +158,10 @@ def finish_run(
     parts = (indexed, validation, partition, *uploads, *banks, *scored, *measured, *(rounds or []), *(local or []))
     used = list(manifests_in([part.model_dump() for part in parts]))
     store_retention.register_run(
-        store, uuid.uuid4().hex, [*used, metrics, *calibration, *features, *drawn], run_directory=str(out)
+        store,
+        uuid.uuid4().hex,
+        [*used, metrics, *calibration, *(coverage or {}).values(), *features, *drawn],
+        run_directory=str(out),
     )
     return result
 

@@ -11,7 +11,7 @@ from typing import Any
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import canonical_json
 from pipeline_lib.benchmark_report.drawing import Drawing
-from pipeline_lib.benchmark_report.figures import delta_chart, value_bars
+from pipeline_lib.benchmark_report.figures import coverage_chart, delta_chart, value_bars
 from pipeline_lib.benchmark_report.record import BenchmarkRecord, Rows
 from pipeline_lib.benchmark_report.trends import Series, bytes_chart, curves_chart, scaling_chart
 from pipeline_lib.comparison import against_baselines, named_pairs
@@ -26,7 +26,7 @@ class Figure:
     """A drawing with its file name and what stands below it."""
 
     name: str
-    section: str  # differences | pairs | values | curves | scaling | bytes
+    section: str  # differences | pairs | values | curves | scaling | coverage | bytes
     caption: str
     drawing: Drawing
 
@@ -55,6 +55,10 @@ def benchmark_figures(record: BenchmarkRecord) -> list[Figure]:
         caption = f"{title} over the number of clients, points against the baseline with 95 % interval"
         drawing = scaling_chart(scaling_series(of(rows, metric), record.config), description=caption)
         found.append(Figure(f"scaling-{metric}", "scaling", caption, drawing))
+    for category in dict.fromkeys(row["category"] for row in record.coverage):
+        caption = f"{category}: distance of training patches to the nearest row of the final bank; see below"
+        drawing = coverage_chart([r for r in record.coverage if r["category"] == category], description=caption)
+        found.append(Figure(f"coverage-{category}", "coverage", caption, drawing))
     caption = "AUC-sPRO@0.05 against the baseline over the bytes that clients upload in all rounds"
     found.append(Figure("bytes", "bytes", caption, bytes_chart(of(rows, HEADLINE), description=caption)))
     return [figure for figure in found if figure.drawing]

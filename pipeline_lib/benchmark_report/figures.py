@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline_lib.benchmark_report.axes import round_ticks
 from pipeline_lib.benchmark_report.drawing import Box, Dot, Drawing, Line, Mark, Text
 from pipeline_lib.benchmark_report.pdf import text_width
 
@@ -73,6 +74,32 @@ def value_bars(rows: Rows, *, description: str) -> Drawing:
         if row.get("value_ci95"):
             marks.append(Line([(across(edge), y) for edge in row["value_ci95"]], "interval"))
         marks.append(Text(WIDTH, y + 4, f"{100 * row['value']:.1f}", "label", "end"))
+    return Drawing(WIDTH, height, description, marks)
+
+
+def coverage_chart(rows: Rows, *, description: str) -> Drawing:
+    """A line a row of `coverage.json` from 0 on: from the median to the largest distance, with 90 and 99 % as dots."""
+    if not rows:
+        return Drawing(0, 0, description)
+    high = 1.05 * max(row["covering_radius"] for row in rows) or 1.0
+    height = ROW_HEIGHT * len(rows) + 30
+
+    def across(value: float) -> float:
+        return LABEL_WIDTH + value / high * (WIDTH - LABEL_WIDTH - VALUE_WIDTH)
+
+    marks: list[Mark] = []
+    ticks = round_ticks(0.0, high)
+    for tick in ticks[:: 1 if len(ticks) <= 5 else 2]:
+        marks.append(Line([(across(tick), 4), (across(tick), height - 24)], "grid"))
+        marks.append(Text(across(tick), height - 8, f"{tick:g}", "tick", "middle"))
+    for i, row in enumerate(rows):
+        y = 14 + ROW_HEIGHT * i
+        start, end = across(row["q50"]), across(row["covering_radius"])
+        marks.append(Text(0, y + 4, shortened(row["experiment"])))
+        marks.append(Line([(start, y), (end, y)], "interval"))
+        marks += [Line([(x, y - 5), (x, y + 5)], "interval") for x in (start, end)]
+        marks += [Dot(across(row["q90"]), y, "baseline", 3.0, "90 %"), Dot(across(row["q99"]), y, "no", title="99 %")]
+        marks.append(Text(WIDTH, y + 4, f"{row['covering_radius']:.3g}", "label", "end"))
     return Drawing(WIDTH, height, description, marks)
 
 

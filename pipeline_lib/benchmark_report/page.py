@@ -40,6 +40,7 @@ def render_benchmark(record: BenchmarkRecord, figures: Sequence[Figure] | None =
         clients=[_client_line(row) for row in record.clients if row["metric"] == HEADLINE],
         weak=[_weak_line(row) for row in record.weak_spots],
         groups=[_group_line(row) for row in record.groups],
+        coverage=[_coverage_line(row) for row in record.coverage],
         ranking=[_rank_line(row) for row in record.ranking],
         kinds=KINDS,
         timings=sorted(record.timings_s.items(), key=lambda item: -item[1]),
@@ -57,6 +58,8 @@ def people_tables(record: BenchmarkRecord) -> dict[str, list[dict[str, Any]]]:
         "groups": [_group_line(row) for row in record.groups],
         "ranking": [_rank_line(row) for row in record.ranking],
     }
+    if record.coverage:
+        found["coverage"] = [_coverage_line(row) for row in record.coverage]
     for subset in set(record.comparisons) - {"all"}:
         found[f"comparison_{subset}"] = comparison_table(record.comparisons[subset], {})
     for subset, rows in record.comparisons.items():
@@ -137,6 +140,13 @@ def _group_line(row: Mapping[str, Any]) -> dict[str, str]:
         "points": _points(row["delta_points"]),
         "defective images": str(row["n_defective"]),
     }
+
+
+def _coverage_line(row: Mapping[str, Any]) -> dict[str, str]:
+    shares = {"mean": "mean", "50 %": "q50", "90 %": "q90", "99 %": "q99", "largest": "covering_radius"}
+    counts = {"clients": str(row["clients"]), "patches": f"{row['patches']:,}".replace(",", " ")}
+    names = {"experiment": row["experiment"], "category": row["category"]}
+    return names | counts | {title: f"{row[key]:#.3g}".rstrip(".") for title, key in shares.items()}
 
 
 def _rank_line(row: Mapping[str, Any]) -> dict[str, str]:

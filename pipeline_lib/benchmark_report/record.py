@@ -26,6 +26,7 @@ class BenchmarkRecord:
     failed: Mapping[str, str]
     weak_spots: Rows = ()  # weak_spots.json
     groups: Rows = ()  # groups.json
+    coverage: Rows = ()  # coverage.json; empty unless evaluation.coverage
     curves: Curves = field(default_factory=dict)
     cases: Sequence[Case] = ()
     notes: Sequence[str] = ()  # what the page lacks and why

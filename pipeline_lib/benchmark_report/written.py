@@ -25,6 +25,8 @@ def write_benchmark(record: BenchmarkRecord, out: Path) -> None:
     tables: dict[str, Rows] = {FILES[subset]: rows for subset, rows in record.comparisons.items()}
     tables |= {"clients": record.clients, "ranking": record.ranking}
     tables |= {"weak_spots": record.weak_spots, "groups": record.groups}
+    if record.coverage:
+        tables["coverage"] = record.coverage
     for name, rows in tables.items():
         write_json_file(out / f"{name}.json", list(rows))
         write_file(out / "tables" / f"{name}.csv", pd.DataFrame(_plain(rows)).to_csv(index=False).encode())

@@ -76,6 +76,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         target_rate=f"{100 * record.config.decision.target_false_alarm_rate:g}",
         sections=sections,
         clients=tables.clients(document.federation),
+        coverage=tables.coverage(document.federation),
         local_clients=tables.local_clients(document),
         rounds=tables.rounds(document.federation),
         client_categories=tables.client_categories(record.partition_stats),

@@ -172,6 +172,23 @@ def clients(federation: FederationSummary) -> Table:
     return Table("Clients: what each had and sent", columns, tuple(rows), text_columns=2)
 
 
+def coverage(federation: FederationSummary) -> Table | None:
+    """A row a client and category: how far its patches lie from the final bank; None where it was not measured."""
+    rows = tuple(
+        (
+            Cell(name),
+            Cell(category),
+            count(found.patches),
+            *(Cell(f"{v:.3g}") for v in (found.q50, found.q90, found.q99, found.mean, found.covering_radius)),
+        )
+        for name, client in federation.clients.items()
+        for category, found in client.coverage.items()
+    )
+    columns = ("client", "category", "patches", "50 %", "90 %", "99 %", "mean", "largest")
+    caption = "Coverage: distances of each client's training patches to the nearest row of the final bank"
+    return Table(caption, columns, rows, text_columns=2) if rows else None
+
+
 def local_clients(document: MetricsDocument) -> Table | None:
     """A row a client and category: what each scores with its own images alone; None for other modes."""
     rows = tuple(

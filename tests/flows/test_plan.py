@@ -54,6 +54,20 @@ def tree_bytes(*directories: Path) -> int:
     return sum(sizes.values())
 
 
+def test_coverage_counts_where_it_is_asked_for(
+    tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, experiment_values(tiny_root, tmp_path / "store", tmp_path / "out"))
+    found = {}
+    for asked in ("true", "false"):
+        assert call("plan", config, "--json", "--set", f"evaluation.coverage={asked}") == 0
+        found[asked] = json.loads(capsys.readouterr().out)
+    assert found["true"]["seconds"]["coverage"] >= 0
+    assert found["true"]["memory_bytes"]["coverage"] > 0
+    assert set(found["true"]["seconds"]) - set(found["false"]["seconds"]) == {"coverage"}
+    assert set(found["true"]["memory_bytes"]) - set(found["false"]["memory_bytes"]) == {"coverage"}
+
+
 @pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("sections", SETTINGS)
 def test_counts_are_those_of_the_run_and_the_bounds_hold(

@@ -17,7 +17,7 @@ from pipeline_lib.benchmark_report import BenchmarkRecord, render_benchmark, wri
 from pipeline_lib.benchmark_report.axes import round_ticks
 from pipeline_lib.benchmark_report.chosen import exemplary, scaling_series
 from pipeline_lib.benchmark_report.drawing import Box, Dot, Drawing, Line, Text, svg_file
-from pipeline_lib.benchmark_report.figures import delta_chart
+from pipeline_lib.benchmark_report.figures import coverage_chart, delta_chart
 from pipeline_lib.benchmark_report.latex import latex_table
 from pipeline_lib.benchmark_report.page import headline_sentence
 from pipeline_lib.benchmark_report.pdf import pdf_file, text_width
@@ -217,6 +217,30 @@ def test_named_pairs_have_a_table_and_a_chart_of_their_own(tmp_path: Path) -> No
     assert pd.read_csv(tmp_path / "tables" / "comparison.csv").baseline.tolist() == ["centralized"] * 2 + ["one"] * 2
     assert "two & one & " in (tmp_path / "tables" / "pairs.tex").read_text()
     assert {p.name for p in (tmp_path / "figures").glob("pairs-*.svg")} == {f"pairs-{m}.svg" for m in metrics}
+
+
+def test_coverage_has_a_chart_a_category_and_a_table_where_it_was_measured(tmp_path: Path) -> None:
+    rows = [row("one", "image_auroc", -2.0, "worse")]
+    covered = [
+        {"experiment": name, "category": category, "clients": 3, "patches": 12345, "mean": 2.0, "q50": 1.5, "q90": 4.0,
+         "q99": 5.25, "covering_radius": radius}
+        for category in ("tiles", "screws") for name, radius in (("one", 6.0), ("two", 12.0))
+    ]  # fmt: skip
+    plain = render_benchmark(record(rows, {}))
+    page = render_benchmark(replace(record(rows, {}), coverage=covered))
+    assert 'id="coverage"' not in plain
+    assert page.count("<svg") == plain.count("<svg") + 2
+    table = page[page.index('id="coverage"') :].split("<tbody>")[1]
+    assert re.findall(r"<t[hd][^>]*>([^<]+)</t[hd]>", table)[:9] == [
+        "one", "tiles", "3", "12 345", "2.00", "1.50", "4.00", "5.25", "6.00",
+    ]  # fmt: skip
+    chart = coverage_chart(covered[:2], description="")
+    ends = [max(x for x, _ in mark.points) for mark in chart.marks if isinstance(mark, Line) and len(mark.points) == 2
+            and mark.style == "interval" and mark.points[0][1] == mark.points[1][1]]  # fmt: skip
+    assert (ends[1] - 178) == pytest.approx(2 * (ends[0] - 178))  # twice as far from the axis
+    write_benchmark(replace(record(rows, {}), coverage=covered), tmp_path)
+    assert len(pd.read_csv(tmp_path / "tables" / "coverage.csv")) == 4
+    assert (tmp_path / "figures" / "coverage-screws.pdf").is_file()
 
 
 def test_nothing_to_compare() -> None:
