@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline_lib.comparison import against_baselines, named_pairs
-from pipeline_lib.result_tables import per_cent
+from pipeline_lib.result_tables import HEADLINE_LIMIT, per_cent
+
+METRIC_TITLES = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    f"auc_spro_{HEADLINE_LIMIT}": f"AUC-sPRO@{HEADLINE_LIMIT}",
+}
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -18,7 +24,7 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str
     compared = against_baselines(rows)
     for row in compared:
         line = table.setdefault(row["experiment"], {"experiment": row["experiment"], "state": "completed"})
-        line[row["metric"]] = per_cent(row["value"]) + _delta(row)
+        line[METRIC_TITLES[row["metric"]]] = per_cent(row["value"]) + _delta(row)
     for row in compared:
         share, pixels = row["upload_share_of_image_bytes"], row["upload_share_of_pixel_bytes"]
         table[row["experiment"]] |= {
@@ -40,7 +46,7 @@ def pair_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for row in named_pairs(rows):
         pair = row["experiment"], row["baseline"]
         line = table.setdefault(pair, {"experiment": pair[0], "against": pair[1]})
-        line[row["metric"]] = None if row["delta_points"] is None else _points(row)
+        line[METRIC_TITLES[row["metric"]]] = None if row["delta_points"] is None else _points(row)
     return list(table.values())
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
-from pipeline_lib.benchmark_report.chosen import HEADLINE, TITLES, Figure, benchmark_figures, of
+from pipeline_lib.benchmark_report.chosen import HEADLINE, TITLES, Figure, benchmark_figures
 from pipeline_lib.benchmark_report.drawing import inline_svg, style_sheet
-from pipeline_lib.benchmark_report.record import BenchmarkRecord, Rows
+from pipeline_lib.benchmark_report.headline import headline_figures, headline_sentence
+from pipeline_lib.benchmark_report.record import BenchmarkRecord
 from pipeline_lib.benchmark_report.side_by_side import KINDS
 from pipeline_lib.comparison import against_baselines, named_pairs
 from pipeline_lib.comparison_tables import comparison_table, pair_table
@@ -29,7 +30,7 @@ def render_benchmark(record: BenchmarkRecord, figures: Sequence[Figure] | None =
     return page_template("pipeline_lib.benchmark_report", "benchmark.html.j2", svg=inline_svg, webp=_webp).render(
         record=record,
         sentence=headline_sentence(rows),
-        headline=_headline(against_baselines(rows)),
+        headline=headline_figures(against_baselines(rows)),
         style_sheet=style_sheet(),
         figures=by_section,
         tables=[
@@ -68,42 +69,11 @@ def people_tables(record: BenchmarkRecord) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def headline_sentence(rows: Rows) -> str:
-    """How many experiments differ from their baseline, as far as shown."""
-    own = of(against_baselines(rows), HEADLINE)
-    tested = [row for row in own if row["verdict"] not in ("baseline", "not tested")]
-    if not tested:
-        return "Nothing was tested against a baseline."
-    counts = {v: sum(row["verdict"] == v for row in tested) for v in ("worse", "better", "no difference shown")}
-    return (
-        f"Of {len(tested)} experiments compared with their baseline in AUC-sPRO@0.05, {counts['worse']} are shown to "
-        f"be worse, {counts['better']} better, and for {counts['no difference shown']} no difference is shown "
-        "(paired bootstrap, Holm-corrected). No difference shown is not the same as none."
-    )
-
-
 def _without_states(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The table without its column of states where all are completed."""
     if any(row["state"] != "completed" for row in rows):
         return rows
     return [{key: value for key, value in row.items() if key != "state"} for row in rows]
-
-
-def _headline(rows: Rows) -> list[tuple[str, str, str]]:
-    """(what, value, of which experiment): the baselines' own values, and the ends of what was compared with them."""
-    found = []
-    first = next((row["baseline"] for row in rows), "")
-    for metric, title in TITLES.items():
-        own = [row for row in of(rows, metric) if row["experiment"] == first and row["value"] is not None]
-        found += [(f"{title}, baseline", f"{100 * row['value']:.1f} %", row["experiment"]) for row in own]
-    compared = [r for r in of(rows, HEADLINE) if r["delta_points"] is not None and r["verdict"] != "baseline"]
-    if compared:
-        for what, row in (
-            ("highest against its baseline", max(compared, key=lambda r: r["delta_points"])),
-            ("lowest against its baseline", min(compared, key=lambda r: r["delta_points"])),
-        ):
-            found.append((what, f"{row['delta_points']:+.1f} points", row["experiment"]))
-    return found
 
 
 def _client_line(row: Mapping[str, Any]) -> dict[str, str]:

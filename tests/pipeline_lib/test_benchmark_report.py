@@ -18,8 +18,8 @@ from pipeline_lib.benchmark_report.axes import round_ticks
 from pipeline_lib.benchmark_report.chosen import exemplary, scaling_series
 from pipeline_lib.benchmark_report.drawing import Box, Dot, Drawing, Line, Text, svg_file
 from pipeline_lib.benchmark_report.figures import coverage_chart, delta_chart
+from pipeline_lib.benchmark_report.headline import headline_figures, headline_sentence
 from pipeline_lib.benchmark_report.latex import latex_table
-from pipeline_lib.benchmark_report.page import headline_sentence
 from pipeline_lib.benchmark_report.pdf import pdf_file, text_width
 from pipeline_lib.benchmark_report.side_by_side import ScoredMaps, category_cases, choose_cases, good_deviations
 from pipeline_lib.benchmark_report.trends import bytes_chart, curves_chart
@@ -212,7 +212,7 @@ def test_named_pairs_have_a_table_and_a_chart_of_their_own(tmp_path: Path) -> No
     assert re.findall(r"<t[hd][^>]*>([^<]+)</t[hd]>", table)[4:] == ["two", "one", *["+0.4* [-0.6, +1.4]"] * 2]
     assert page.count("<svg") == plain.count("<svg") + 2
     assert "against one" in page
-    assert headline_sentence([*rows, *pairs]) == headline_sentence(rows)  # of the baseline alone
+    assert headline_sentence([*rows, *pairs]).startswith(headline_sentence(rows))  # counted apart
     write_benchmark(record([*rows, *pairs], {}), tmp_path)
     assert pd.read_csv(tmp_path / "tables" / "comparison.csv").baseline.tolist() == ["centralized"] * 2 + ["one"] * 2
     assert "two & one & " in (tmp_path / "tables" / "pairs.tex").read_text()
@@ -245,7 +245,7 @@ def test_coverage_has_a_chart_a_category_and_a_table_where_it_was_measured(tmp_p
 
 def test_nothing_to_compare() -> None:
     page = render_benchmark(record([row("centralized", "auc_spro_0.05", None, "baseline")], {}))
-    assert "Nothing was tested" in page
+    assert "No experiment was tested" in page
     assert page.count("<svg") == 1  # its own value
     assert 'id="values"' in page
 
@@ -253,13 +253,54 @@ def test_nothing_to_compare() -> None:
 def test_a_benchmark_in_which_everything_failed_still_has_a_page() -> None:
     page = render_benchmark(record([], {"centralized": "no such data set"}))
     assert "centralized failed: no such data set" in page
-    assert "Nothing was tested" in page
+    assert "No experiment was tested" in page
 
 
-def test_the_headline_counts_what_is_shown() -> None:
-    rows = [row("a", "auc_spro_0.05", -1.0, "worse"), row("b", "auc_spro_0.05", 0.1, "no difference shown")]
-    assert "Of 2 experiments" in headline_sentence(rows)
-    assert "1 are shown to be worse, 0 better, and for 1 no difference" in headline_sentence(rows)
+def verdicts(*found: str, named: bool = False) -> list[dict[str, Any]]:
+    return [row(f"e{i}", "auc_spro_0.05", 1.0 + i, verdict) | {"named": named} for i, verdict in enumerate(found)]
+
+
+NO = "no difference shown"
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ((NO, NO, NO), "None of the 3 experiments is shown to differ from its baseline in AUC-sPRO@0.05 ("),
+        ((NO,), "The one experiment tested is not shown to differ from its baseline in AUC-sPRO@0.05 ("),
+        (("worse",), "The one experiment tested is shown to be worse than its baseline in AUC-sPRO@0.05 ("),
+        (("better", "better"), "Both experiments are shown to be better than their baseline in AUC-sPRO@0.05 ("),
+        (("worse", NO, NO, "worse"), "2 are shown to be worse and 2 are not shown to differ ("),
+        (("better", "worse", NO), "1 is shown to be worse, 1 is shown to be better and 1 is not shown to differ ("),
+        (("better", "worse"), "1 is shown to be worse and 1 is shown to be better ("),
+    ],
+)
+def test_the_headline_says_what_is_shown(found: tuple[str, ...], says: str) -> None:
+    sentence = headline_sentence(verdicts(*found, "baseline", "not tested"))
+    assert says in sentence
+    assert ("Not shown does not mean equal" in sentence) == (NO in found)
+    assert not re.search(r"\b0\b(?!\.)", sentence)
+
+
+def test_the_headline_counts_named_pairs_apart() -> None:
+    rows = verdicts(NO, NO)
+    assert "Neither of the 2 named pairs is shown to differ." in headline_sentence(rows + verdicts(NO, NO, named=True))
+    assert "1 of the 2 named pairs is shown" in headline_sentence(rows + verdicts(NO, "worse", named=True))
+    assert "The named pair is shown to differ." in headline_sentence(rows + verdicts("worse", named=True))
+    assert headline_sentence(verdicts("worse", named=True)).startswith(
+        "No experiment was tested against a baseline. The"
+    )
+
+
+def test_the_ends_are_given_with_their_verdict() -> None:
+    rows = [row("centralized", "auc_spro_0.05", 0.0, "baseline"), *verdicts("worse", NO, NO)]
+    assert headline_figures(rows)[-2:] == [
+        ("AUC-sPRO@0.05, highest against its baseline", "+3.0 points", "e2, no difference shown"),
+        ("AUC-sPRO@0.05, lowest against its baseline", "+1.0 points", "e0, shown to be worse"),
+    ]
+    assert headline_figures(rows[:2])[1:] == [
+        ("AUC-sPRO@0.05, against its baseline", "+1.0 points", "e0, shown to be worse")
+    ]
 
 
 @pytest.mark.parametrize(("highest", "ticks"), [(0.6, ["-4.7", "+0.0"]), (4.0, ["-4.7", "+0.0", "+4.0"])])

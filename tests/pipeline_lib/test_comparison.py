@@ -78,6 +78,6 @@ def test_tables_hold_pairs_apart(finished: dict[str, ExperimentRuns]) -> None:
     rows = compare(finished, BASELINES, [("b", "a")], resamples=200, seed=5)
     assert [(line["experiment"], line["against"]) for line in comparison_table(rows, {})] == [*BASELINES.items()]
     (line,) = pair_table(rows)
-    assert (line["experiment"], line["against"], line["auc_spro_0.05"]) == ("b", "a", None)
-    assert line["image_auroc"].startswith("-")
+    assert (line["experiment"], line["against"], line["AUC-sPRO@0.05"]) == ("b", "a", None)
+    assert line["image AUROC"].startswith("-")
     assert pair_table(against_baselines(rows)) == []
