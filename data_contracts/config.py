@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from data_contracts.defects import AUTOVI_DEFECT_GROUPS, AUTOVI_LARGE_CATEGORIES
 Size = tuple[int, int]  # width, height in pixels
 EXTENSION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 Extension = Annotated[str, Field(pattern=EXTENSION_PATTERN, description="module:function of your own")]
+Clients = Annotated[tuple[str, ...], Field(min_length=1)]
 FPR_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
 
 
@@ -253,6 +255,26 @@ class AggregationConfig(Section):
     budget: Literal["images", "coverage"] = Field(
         "images", description="rows that a client sends: in proportion to its images, or as its coverage curve needs"
     )
+    regions: Annotated[int, Field(ge=1)] | Annotated[dict[str, Clients], Field(min_length=1)] | None = Field(
+        None,
+        description="merge in two levels, a region's uploads at a time: clients a region, in order of their names, or "
+        "region -> its clients; all at once unless given (docs/performance.md)",
+    )
+
+    @model_validator(mode="after")
+    def _regions_can_be_reduced(self) -> AggregationConfig:
+        if self.regions is None:
+            return self
+        if self.strategy not in ("federated_coreset", "diversity_preserving"):
+            raise ValueError(
+                f"regions are reduced by k-center, which strategy: {self.strategy} is not; set it to "
+                "federated_coreset or diversity_preserving, or leave regions out"
+            )
+        if isinstance(self.regions, dict):
+            counts = Counter(client for clients in self.regions.values() for client in clients)
+            if twice := sorted(client for client, count in counts.items() if count > 1):
+                raise ValueError(f"regions names {', '.join(twice)} more than once; a client is in one region")
+        return self
 
 
 class EvaluationConfig(Section):
@@ -364,6 +386,8 @@ class ExperimentConfig(Section):
         """First 16 hex digits of the SHA-256 over the canonical JSON, without what changes no other figure."""
         unimportant: Any = {"name": True, "runtime": True, "dataset": {"root"}, "evaluation": {"save_maps", "coverage"}}
         values = self.model_dump(mode="json", exclude=unimportant)
+        if self.aggregation.regions is None:
+            del values["aggregation"]["regions"]  # runs from before there were regions keep their hash
         return canonical_hash(values)[:16]
 
 

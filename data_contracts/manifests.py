@@ -117,11 +117,27 @@ class ClientUploads(BaseModel):
     provenance: tuple[Manifest, ...]
 
 
+class RegionalMerge(BaseModel):
+    """How a bank was merged in two levels, and how far a client's patch may lie from it; distances, not squared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    regions: int = Field(ge=1)
+    rows_sent: int = Field(ge=0)
+    rows_of_regions: int = Field(ge=0, description="what was left of them for the server to merge")
+    peak_rows: int = Field(ge=0, description="most rows held at a time")
+    client_radius: float = Field(ge=0, description="largest of any client, over its own patches")
+    region_radius: float = Field(ge=0, description="largest of any region, over the rows that its clients sent")
+    server_radius: float = Field(ge=0, description="over the regions' rows")
+    radius_bound: float = Field(ge=0, description="their sum: no patch of any client lies further from the bank")
+
+
 class BankManifest(Manifest):
     """A memory bank of one category, or of all (`bank` is then "all")."""
 
     bank: str
     dim: int = Field(ge=1)
+    regional: RegionalMerge | None = Field(None, description="with aggregation.regions")
 
 
 class ScoredCategory(BaseModel):

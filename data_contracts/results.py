@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_contracts.manifests import RegionalMerge
+
 
 class MetricValues(BaseModel):
     """The metrics of one set of test images; all in [0, 1]."""
@@ -134,6 +136,7 @@ class FederationSummary(BaseModel):
     skipped_clients: list[str] = []
     bank_rows: int = Field(0, description="of all banks; local_only: of each category's bank, mean over clients")
     bank_rows_by_category: dict[str, int] = {}
+    regional: dict[str, RegionalMerge] = Field({}, description="bank -> its merge in two levels; aggregation.regions")
     rounds: list[RoundSummary] = Field([], description="empty for one round")
 
 

@@ -96,15 +96,18 @@ class AggregationSettings(Settings):
     target_rows: int | None  # None: as many as the centralized baseline keeps
     coreset_percentage: float
     weight_by_samples: bool
+    regions: int | dict[str, tuple[str, ...]] | None = None  # clients a region, or region -> its clients
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> AggregationSettings:
         """A centralized run keeps its one coreset as it is."""
         size = config.aggregation.global_bank_size
+        is_merged = config.federated.mode == "federated"
         return cls(
             seed=config.seed,
-            strategy=config.aggregation.strategy if config.federated.mode == "federated" else "simple_concatenate",
-            target_rows=None if size == "match_centralized" or config.federated.mode != "federated" else size,
+            strategy=config.aggregation.strategy if is_merged else "simple_concatenate",
+            target_rows=None if size == "match_centralized" or not is_merged else size,
+            regions=config.aggregation.regions if is_merged else None,
             coreset_percentage=config.model.coreset_percentage,
             weight_by_samples=config.aggregation.weight_by_samples,
         )

@@ -39,10 +39,21 @@ def refuse_rounds_without_cover(config: ExperimentConfig) -> None:
         )
 
 
+def refuse_clients_without_region(config: ExperimentConfig, clients: Sequence[str]) -> None:
+    """Raise ConfigError where `aggregation.regions` names regions, but none for some of the clients."""
+    regions = config.aggregation.regions
+    if config.federated.mode != "federated" or not isinstance(regions, dict):
+        return
+    named = {client for own in regions.values() for client in own}
+    if missing := [client for client in clients if client not in named]:
+        raise ConfigError(f"aggregation.regions gives no region to {', '.join(missing)}; every client needs one")
+
+
 def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federation:
     """All rounds; for clients that train alone one, without banks. Ends early, with `problem`, without a quorum."""
-    refuse_rounds_without_cover(run.config)
     config = run.config
+    refuse_rounds_without_cover(config)
+    refuse_clients_without_region(config, [client.client_id for client in partition.clients])
     num_rounds = config.federated.num_rounds if config.federated.mode == "federated" else 1
     federation = Federation()
     with run.clock.stage("clients"):

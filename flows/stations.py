@@ -17,7 +17,7 @@ from data_contracts.errors import ConfigError
 from data_contracts.manifests import Manifest
 from data_contracts.quorum import listed
 from data_contracts.stages import client_config_hash
-from flows.rounds import refuse_rounds_without_cover
+from flows.rounds import refuse_clients_without_region, refuse_rounds_without_cover
 from flows.running import task_runner
 from flows.station_places import coordinator_place, own_config
 from flows.station_rounds import Coordination, collect_figures, federate
@@ -58,6 +58,7 @@ def station_coordinator(config: ExperimentConfig, stations: list[str], deadline_
         raise ConfigError(f"stations: expected different names, at least one, got {stations}")
     own = own_config(config)
     refuse_rounds_without_cover(own)
+    refuse_clients_without_region(own, stations)
     place = coordinator_place(own)
     backbone = resolve_backbone(model=own.model, preprocessing=own.preprocessing, seed=own.seed)
     with task_runner(own.runtime) as runner:

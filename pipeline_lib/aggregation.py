@@ -15,7 +15,7 @@ import numpy as np
 from data_contracts.errors import UploadError
 from data_contracts.manifests import UploadManifest
 from data_contracts.stages import AggregationSettings
-from pipeline_lib.coreset import greedy_coreset_selection
+from pipeline_lib.coreset import covering_radius, greedy_coreset_selection
 from pipeline_lib.extensions import checked_indices, load_extension
 from pipeline_lib.seeding import stage_rng
 from pipeline_lib.upload_codec import decode_rows, encoded_rows
@@ -32,6 +32,13 @@ class Upload:
     rows: np.ndarray  # float32 (row, dim)
     n_images: int
     n_patches: int
+    covering_radius: float = 0.0  # as the client says: the largest distance of a patch of its own to these rows
+    reconstruction_error: float = 0.0  # and the largest of a row to the one that it stands for
+
+    @property
+    def radius(self) -> float:
+        """No patch of the client lies further than this from the rows as they came."""
+        return self.covering_radius + self.reconstruction_error
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class MergedBank:
     rows: np.ndarray  # float32 (row, dim)
     client_ids: list[str]
     row_client: np.ndarray  # int32 (row,)
+    covering_radius: float | None = None  # largest distance of an uploaded row; None where no k-center selected
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """As a bank is stored (DESIGN artifact 5)."""
@@ -84,7 +92,14 @@ def check_upload(
         raise refuse(f"its rows have {rows.shape[1]} dimensions, expected {dim or manifest.dim}")
     if not np.isfinite(rows).all():
         raise refuse("it contains values that are not finite (NaN or infinity)")
-    return Upload(manifest.client_id, rows, manifest.n_images, manifest.n_patches)
+    return Upload(
+        manifest.client_id,
+        rows,
+        manifest.n_images,
+        manifest.n_patches,
+        manifest.covering_radius,
+        manifest.reconstruction_error,
+    )
 
 
 def accept_uploads(
@@ -100,9 +115,8 @@ def accept_uploads(
     a single wrong upload cannot shut out the rest.
     """
     received = list(received)
-    if dim is None and received:
-        counts = Counter(manifest.dim for manifest, _ in received)
-        dim = min(counts, key=lambda value: (-counts[value], value))
+    if dim is None:
+        dim = common_dim(manifest for manifest, _ in received)
     accepted: list[Upload] = []
     refused: dict[str, str] = {}
     for manifest, arrays in received:
@@ -114,23 +128,33 @@ def accept_uploads(
     return accepted, refused
 
 
+def common_dim(manifests: Iterable[UploadManifest]) -> int | None:
+    """The dimensions that most clients name, the smaller of equals; None without any client."""
+    counts = Counter(manifest.dim for manifest in manifests)
+    return min(counts, key=lambda value: (-counts[value], value), default=None)
+
+
 def join_rounds(uploads: Sequence[Upload]) -> Upload:
     """What one client sent over several rounds, as one upload with its rows in the order of sending."""
-    return replace(uploads[-1], rows=np.concatenate([upload.rows for upload in uploads]))
+    return replace(
+        uploads[-1],
+        rows=np.concatenate([upload.rows for upload in uploads]),
+        reconstruction_error=max(upload.reconstruction_error for upload in uploads),
+    )
 
 
-def client_quotas(uploads: Sequence[Upload], target: int, *, weight_by_samples: bool) -> np.ndarray:
-    """Rows of the bank for each client, (client,), summing to `target` where the uploads have that many.
+def client_quotas(sent: Sequence[int], weights: Sequence[float], target: int) -> np.ndarray:
+    """Rows of the bank for each client, int64 (client,), summing to `target` where they `sent` that many.
 
-    In proportion to the clients' images, or equal. A client that sent fewer rows than its share gives all of them and
-    leaves the rest to the others, in their proportions. Rounded once, by largest remainder.
+    In proportion to their weights, such as their images. A client that sent fewer rows than its share gives all of
+    them and leaves the rest to the others, in their proportions. Rounded once, by largest remainder.
     """
-    available = np.array([len(upload.rows) for upload in uploads])
-    weights = np.array([upload.n_images if weight_by_samples else 1 for upload in uploads], dtype=np.float64)
-    quotas = np.zeros(len(uploads), dtype=np.int64)
+    available = np.array(sent)
+    wanted = np.array(weights, dtype=np.float64)
+    quotas = np.zeros(len(available), dtype=np.int64)
     is_open = available > 0
     while (left := target - int(quotas.sum())) > 0 and is_open.any():
-        open_weights = np.where(is_open, weights, 0.0)
+        open_weights = np.where(is_open, wanted, 0.0)
         if open_weights.sum() == 0:
             open_weights = is_open.astype(np.float64)
         share = open_weights / open_weights.sum() * left
@@ -159,45 +183,67 @@ def aggregate_uploads(uploads: Sequence[Upload], settings: AggregationSettings, 
     federated_coreset: farthest-first over all uploaded rows, at most its quota from each client;
     diversity_preserving: farthest-first without quotas; simple_concatenate: all rows, a uniform draw where that is
     more than the bank may hold; `module:function`: the rows that it names (`pipeline_lib.extensions`).
-    Where there are no more rows than wanted, all are kept.
+    Where there are no more rows than wanted, all are kept. All are merged at once, whatever `settings.regions` says.
     Raises UploadError when there is no upload, a client has two (see `join_rounds`), or dimensions differ.
     """
-    if not uploads:
-        raise UploadError(f"there is no upload for the bank {bank}")
     uploads = sorted(uploads, key=lambda upload: upload.client_id)
-    counts = Counter(upload.client_id for upload in uploads)
-    if twice := sorted(client for client, count in counts.items() if count > 1):
-        raise UploadError(f"the bank {bank} got more than one upload of {', '.join(twice)}; join or drop them first")
-    if len({upload.rows.shape[1] for upload in uploads}) > 1:
-        dims = ", ".join(f"{upload.client_id}: {upload.rows.shape[1]}" for upload in uploads)
-        raise UploadError(f"the uploads for the bank {bank} have different dimensions ({dims})")
+    names = [upload.client_id for upload in uploads]
+    refuse_what_cannot_be_merged([(upload.client_id, upload.rows.shape[1]) for upload in uploads], bank=bank)
     rows = np.concatenate([upload.rows for upload in uploads])
     row_client = np.repeat(np.arange(len(uploads), dtype=np.int32), [len(upload.rows) for upload in uploads])
     target = settings.target_rows
     if settings.strategy != "simple_concatenate":
         target = bank_size(settings, sum(upload.n_patches for upload in uploads))
-    if target is not None and len(rows) > target:
-        rng = stage_rng(settings.seed, "aggregate", bank)
-        match settings.strategy:
-            case "simple_concatenate":
-                kept = np.sort(rng.choice(len(rows), target, replace=False))
-            case "diversity_preserving":
-                kept = greedy_coreset_selection(rows, target, rng=rng).indices
-            case "federated_coreset" if len(rows) - target <= len(uploads):  # rounding: the last picks matter least
-                quotas = client_quotas(uploads, target, weight_by_samples=settings.weight_by_samples)
-                starts = np.cumsum([0] + [len(upload.rows) for upload in uploads[:-1]])
-                kept = np.concatenate([start + np.arange(q) for start, q in zip(starts, quotas, strict=True)])
-            case "federated_coreset":
-                quotas = client_quotas(uploads, target, weight_by_samples=settings.weight_by_samples)
-                kept = greedy_coreset_selection(
-                    rows,
-                    target,
-                    rng=rng,
-                    groups=row_client,
-                    group_quotas={client: int(quota) for client, quota in enumerate(quotas)},
-                ).indices
-            case name:
-                select = load_extension(name, "aggregation_strategy", key="aggregation.strategy")
-                kept = checked_indices(name, select(rows, row_client, target, rng=rng), len(rows), target)
-        rows, row_client = rows[kept], row_client[kept]
-    return MergedBank(rows, [upload.client_id for upload in uploads], row_client)
+    if target is None:
+        return MergedBank(rows, names, row_client)
+    rng = stage_rng(settings.seed, "aggregate", bank)
+    kept, radius = select_rows(rows, row_client, [upload.n_images for upload in uploads], target, settings, rng=rng)
+    return MergedBank(rows[kept], names, row_client[kept], radius)
+
+
+def refuse_what_cannot_be_merged(dims: Sequence[tuple[str, int]], *, bank: str) -> None:
+    """Raise UploadError unless there is one upload a client, all of one dimension; `dims`: (client id, dimensions)."""
+    if not dims:
+        raise UploadError(f"there is no upload for the bank {bank}")
+    counts = Counter(client for client, _ in dims)
+    if twice := sorted(client for client, count in counts.items() if count > 1):
+        raise UploadError(f"the bank {bank} got more than one upload of {', '.join(twice)}; join or drop them first")
+    if len({dim for _, dim in dims}) > 1:
+        listed = ", ".join(f"{client}: {dim}" for client, dim in dims)
+        raise UploadError(f"the uploads for the bank {bank} have different dimensions ({listed})")
+
+
+def select_rows(
+    rows: np.ndarray,
+    row_client: np.ndarray,
+    n_images: Sequence[int],
+    target: int,
+    settings: AggregationSettings,
+    *,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray | slice, float | None]:
+    """(which of the rows (row, dim) are kept, largest distance of a row to those): `target`, or all that there are.
+
+    Rows are in order of their client, a number for each row (row,), and each client's in the order of selection;
+    `n_images`: of each client. The distance is None where no k-center selected.
+    """
+    if len(rows) <= target:
+        return slice(None), 0.0
+    sent = np.bincount(row_client, minlength=len(n_images))
+    weights = [n if settings.weight_by_samples else 1 for n in n_images]
+    match settings.strategy:
+        case "simple_concatenate":
+            return np.sort(rng.choice(len(rows), target, replace=False)), None
+        case "diversity_preserving":
+            selection = greedy_coreset_selection(rows, target, rng=rng)
+        case "federated_coreset" if len(rows) - target <= len(sent):  # rounding: the last picks matter least
+            quotas = client_quotas(sent.tolist(), weights, target)
+            is_kept = np.arange(len(rows)) - (np.cumsum(sent) - sent)[row_client] < quotas[row_client]
+            return np.flatnonzero(is_kept), covering_radius(rows[~is_kept], rows[is_kept])
+        case "federated_coreset":
+            shares = dict(enumerate(client_quotas(sent.tolist(), weights, target).tolist()))
+            selection = greedy_coreset_selection(rows, target, rng=rng, groups=row_client, group_quotas=shares)
+        case name:
+            select = load_extension(name, "aggregation_strategy", key="aggregation.strategy")
+            return checked_indices(name, select(rows, row_client, target, rng=rng), len(rows), target), None
+    return selection.indices, selection.covering_radius

@@ -16,10 +16,11 @@ import numpy as np
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import UploadError
-from data_contracts.manifests import UploadManifest
+from data_contracts.manifests import RegionalMerge, UploadManifest
 from data_contracts.stages import AggregationSettings, BackboneSettings, client_config_hash
-from pipeline_lib.aggregation import MergedBank, Upload, accept_uploads, aggregate_uploads, join_rounds
+from pipeline_lib.aggregation import MergedBank, Upload, accept_uploads, join_rounds
 from pipeline_lib.federated_client import ClientUpload
+from pipeline_lib.regional_aggregation import PendingUpload, aggregate_pending
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ class FederatedServer:
     """Collects the uploads of all rounds and merges them into one memory bank a category, or one for all.
 
     `dim` are the dimensions that rows must have; what most uploads of a bank name unless given. `banks` holds the
-    merged banks after `aggregate`, `refused` the reasons of all refusals so far, by (round, client, bank).
+    merged banks after `aggregate`, `regional` what their merge in regions came to where there are any, `refused` the
+    reasons of all refusals so far, by (round, client, bank).
     """
 
     def __init__(self, config: ExperimentConfig, backbone: BackboneSettings, *, dim: int | None = None) -> None:
@@ -36,6 +38,7 @@ class FederatedServer:
         self.config_hash = client_config_hash(config, backbone)
         self.dim = dim
         self.banks: dict[str, MergedBank] = {}
+        self.regional: dict[str, RegionalMerge] = {}
         self.refused: dict[tuple[int, str, str], str] = {}
         self._uploads: dict[str, dict[str, dict[int, Upload]]] = {}  # bank -> client -> round
 
@@ -79,14 +82,12 @@ class FederatedServer:
         """
         if not self._uploads:
             raise UploadError("the server has no upload to merge: every client failed or was refused")
-        self.banks = {
-            bank: aggregate_uploads(
-                [join_rounds([by_round[number] for number in sorted(by_round)]) for by_round in by_client.values()],
-                self.settings,
-                bank=bank,
-            )
+        found = {
+            bank: aggregate_pending([_all_rounds(sent) for sent in by_client.values()], self.settings, bank=bank)
             for bank, by_client in sorted(self._uploads.items())
         }
+        self.banks = {bank: merged for bank, (merged, _) in found.items()}
+        self.regional = {bank: regional for bank, (_, regional) in found.items() if regional is not None}
         return self.banks
 
     def broadcast(self, banks: Iterable[str] | None = None) -> dict[str, np.ndarray]:
@@ -97,6 +98,10 @@ class FederatedServer:
     def _refuse(self, refused: dict[str, str], round_number: int, client_id: str, bank: str, reason: str) -> None:
         self.refused[round_number, client_id, bank] = reason
         refused[client_id] = f"{refused[client_id]}; {reason}" if client_id in refused else reason
+
+
+def _all_rounds(by_round: dict[int, Upload]) -> PendingUpload:
+    return PendingUpload.of(join_rounds([by_round[number] for number in sorted(by_round)]))
 
 
 def open_upload(upload: ClientUpload) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ regions x region_rows rows, however many stations there are.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,13 @@ from data_contracts.errors import FedpatchError
 from pipeline_lib.coreset import greedy_coreset_selection
 from pipeline_lib.seeding import stage_rng
 
+Kept = np.ndarray | slice  # indices of rows; slice(None): all
+Reduce = Callable[[int, np.ndarray, np.ndarray], tuple[Kept, float]]
+"""(number of the region, its rows (row, dim), the station of each row (row,)) -> (rows to keep, covering radius).
+
+The rows are in order of their stations, which are counted over all regions.
+"""
+
 
 @dataclass(frozen=True)
 class StationRows:
@@ -33,6 +40,20 @@ class StationRows:
 
     rows: np.ndarray
     covering_radius: float = 0.0
+
+
+@dataclass(frozen=True)
+class ReducedRegions:
+    """What the regions keep of their stations' rows; distances, not squared."""
+
+    rows: np.ndarray  # (row, dim), region after region, each in its reduction's order
+    row_station: np.ndarray  # int32 (row,): number of the station, counted over all regions
+    station_radius: float  # largest of any station
+    region_radius: float  # largest of any region, over its stations' rows
+    stations: int
+    regions: int
+    rows_sent: int
+    peak_rows: int  # most rows held at a time
 
 
 @dataclass(frozen=True)
@@ -69,48 +90,81 @@ def merge_in_regions(
     """
     if min(stations_per_region, region_rows, bank_rows) < 1:
         raise FedpatchError("stations_per_region, region_rows and bank_rows must be at least 1")
-    kept: list[np.ndarray] = []
-    n_stations = held = peak = 0
-    station_radius = region_radius = 0.0
-    source = iter(stations)
-    for region in itertools.count():
-        members = list(itertools.islice(source, stations_per_region))
-        if not members:
-            break
-        n_stations += len(members)
-        station_radius = max(station_radius, *(member.covering_radius for member in members))
-        joined = _joined(members)
-        del members
-        peak = max(peak, held + len(joined))
-        chosen, radius = _reduced(joined, region_rows, stage_rng(seed, "region", region))
-        del joined  # before the next region is gathered
-        kept.append(chosen)
-        held += len(chosen)
-        region_radius = max(region_radius, radius)
-        if progress:
-            progress(region + 1)
-    if not kept:
-        raise FedpatchError("there are no stations to merge")
-    rows, server_radius = _reduced(np.concatenate(kept), bank_rows, stage_rng(seed, "server"))
+
+    def reduce(region: int, rows: np.ndarray, _: np.ndarray) -> tuple[Kept, float]:
+        return _reduced(rows, region_rows, stage_rng(seed, "region", region))
+
+    reduced = reduce_regions(_batches(stations, stations_per_region), reduce, progress=progress)
+    kept, server_radius = _reduced(reduced.rows, bank_rows, stage_rng(seed, "server"))
+    rows = reduced.rows[kept]
     return RegionalBank(
-        rows, station_radius, region_radius, server_radius, n_stations, len(kept), max(peak, held + len(rows))
+        rows,
+        reduced.station_radius,
+        reduced.region_radius,
+        server_radius,
+        reduced.stations,
+        reduced.regions,
+        max(reduced.peak_rows, len(reduced.rows) + len(rows)),
     )
 
 
-def _joined(members: list[StationRows]) -> np.ndarray:
-    """The rows of a region in one array; each station's own array is let go once it is copied."""
-    rows = np.empty((sum(len(m.rows) for m in members), members[0].rows.shape[1]), members[0].rows.dtype)
+def reduce_regions(
+    regions: Iterable[Iterable[StationRows]], reduce: Reduce, *, progress: Callable[[int], None] | None = None
+) -> ReducedRegions:
+    """Reduce region after region; a region's stations are read when it is its turn, and let go before the next.
+
+    `progress` gets the number of regions done. Raises FedpatchError without stations.
+    """
+    kept: list[np.ndarray] = []
+    kept_station: list[np.ndarray] = []
+    stations = sent = held = peak = 0
+    station_radius = region_radius = 0.0
+    for number, region in enumerate(regions):
+        members = list(region)
+        station_radius = max([station_radius, *(member.covering_radius for member in members)])
+        numbers = np.arange(stations, stations + len(members), dtype=np.int32)
+        row_station = np.repeat(numbers, [len(member.rows) for member in members])
+        stations += len(members)
+        parts = [member.rows for member in members]
+        del members
+        rows = _joined(parts)
+        sent += len(rows)
+        peak = max(peak, held + len(rows))
+        chosen, radius = reduce(number, rows, row_station)
+        kept.append(rows[chosen])
+        kept_station.append(row_station[chosen])
+        del rows  # before the next region is gathered
+        held += len(kept[-1])
+        region_radius = max(region_radius, radius)
+        if progress:
+            progress(number + 1)
+    if not kept:
+        raise FedpatchError("there are no stations to merge")
+    n_regions = len(kept)
+    row_station = np.concatenate(kept_station)
+    return ReducedRegions(_joined(kept), row_station, station_radius, region_radius, stations, n_regions, sent, peak)
+
+
+def _batches(stations: Iterable[StationRows], size: int) -> Iterator[Iterable[StationRows]]:
+    source = iter(stations)
+    for first in source:
+        yield itertools.chain([first], itertools.islice(source, size - 1))
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """All rows in one array; empties the list, so that each part is let go once it is copied."""
+    rows = np.empty((sum(len(part) for part in parts), parts[0].shape[1]), parts[0].dtype)
     start = 0
-    while members:
-        own = members.pop(0).rows
-        rows[start : start + len(own)] = own
-        start += len(own)
+    while parts:
+        part = parts.pop(0)
+        rows[start : start + len(part)] = part
+        start += len(part)
     return rows
 
 
-def _reduced(rows: np.ndarray, target: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """(chosen rows, covering radius over all of them)."""
+def _reduced(rows: np.ndarray, target: int, rng: np.random.Generator) -> tuple[Kept, float]:
+    """(the chosen rows, covering radius over all of them)."""
     if len(rows) <= target:
-        return rows, 0.0
+        return slice(None), 0.0
     selection = greedy_coreset_selection(rows, target, rng=rng)
-    return rows[selection.indices], selection.covering_radius
+    return selection.indices, selection.covering_radius

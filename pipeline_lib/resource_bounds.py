@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from pipeline_lib.plan import ExperimentPlan
+from pipeline_lib.regional_aggregation import REGION_OVERSAMPLING, region_members
 
 MIB = 2**20
 PROCESS_BYTES = 1300 * MIB  # Python, Prefect's server, torch and their allocators
@@ -61,8 +62,8 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
         return patches * 32 + arrays + (rows + 512) * dim * 14 + (70 + 10 * config.runtime.threads) * MIB
 
     clients = sorted((selection(c.patches, sum(c.coreset_rows.values())) for c in plan.clients), reverse=True)
-    sent = sum(sum(client.coreset_rows.values()) for client in plan.clients)
-    aggregation = sent * dim * 4 * 4 + sent * (20 + dim * 8) + 70 * MIB
+    merged = rows_merged_at_a_time(plan)
+    aggregation = merged * dim * 4 * 4 + merged * (20 + dim * 8) + 70 * MIB
     bank = max(plan.bank_rows.values(), default=0) * (dim * 4 * 2 + 260 * 4 + (321 * 4 if dim >= 512 else 0) + 16)
     scoring = bank + 32_768 * dim * 4 * 4 + 20 * MIB * config.runtime.threads
     measuring = max(
@@ -81,6 +82,18 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
         largest = max((client.patches for client in plan.clients), default=0)
         found["coverage"] = PROCESS_BYTES + at_once * (scoring + (banks - 1) * bank + largest * 4)
     return found
+
+
+def rows_merged_at_a_time(plan: ExperimentPlan) -> int:
+    """All that is sent; with regions those of the largest region, and what all regions keep for the largest bank."""
+    aggregation = plan.config.aggregation
+    sent = {client.client_id: sum(client.coreset_rows.values()) for client in plan.clients}
+    if aggregation.regions is None or plan.config.federated.mode != "federated":
+        return sum(sent.values())
+    regions = region_members(sent, aggregation.regions)
+    largest = max(sum(sent[client] for client in region) for region in regions)
+    kept = REGION_OVERSAMPLING * max(plan.bank_rows.values(), default=0)
+    return min(sum(sent.values()), largest + kept)
 
 
 def tasks_at_a_time(plan: ExperimentPlan) -> int:

@@ -106,6 +106,7 @@ def federation_summary(
         skipped_clients=[] if partition is None else list(partition.skipped_clients),
         bank_rows=sum(by_bank.values()),
         bank_rows_by_category=by_bank,
+        regional={bank.bank: bank.regional for bank in banks if bank.regional is not None},
         rounds=[round_summary(one) for one in rounds] if len(rounds) > 1 else [],
     )
 

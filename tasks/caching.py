@@ -143,7 +143,7 @@ def _extension_code(name: str) -> dict[str, str]:
 
 def _upload_identity(manifest: Manifest) -> dict[str, Any]:
     extra = set(type(manifest).model_fields) - set(Manifest.model_fields)
-    return {name: getattr(manifest, name) for name in sorted(extra)}
+    return {name: canonical_value(getattr(manifest, name)) for name in sorted(extra)}
 
 
 def record_problem(record: Path, store: ArtifactStore) -> str | None:

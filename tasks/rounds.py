@@ -8,7 +8,15 @@ from prefect import task
 from data_contracts.manifests import BankManifest, ClientUploads, CurveManifest, Manifest, UploadManifest
 from data_contracts.rounds import RowGrant
 from data_contracts.stages import AggregationSettings, CoresetSettings, Place
-from pipeline_lib import aggregation, client_coreset, client_rounds, provenance, row_budget, upload_codec
+from pipeline_lib import (
+    aggregation,
+    client_coreset,
+    client_rounds,
+    provenance,
+    regional_aggregation,
+    row_budget,
+    upload_codec,
+)
 from tasks.stage import open_store, progress_bar, stage
 
 
@@ -123,13 +131,7 @@ def aggregate_round(
 ) -> BankManifest:
     """Merge what the clients sent for one bank in all rounds so far."""
     store = open_store(place)
-    by_client: dict[str, list[aggregation.Upload]] = {}
-    for upload in sorted(uploads, key=lambda one: (one.client_id, one.round)):
-        checked = aggregation.check_upload(
-            upload, store.read_arrays(upload), dim=uploads[0].dim, config_hash=config_hash, round_number=upload.round
-        )
-        by_client.setdefault(upload.client_id, []).append(checked)
-    joined = [aggregation.join_rounds(sent) for sent in by_client.values()]
-    merged = aggregation.aggregate_uploads(joined, settings, bank=bank)
+    pending = regional_aggregation.pending_uploads(uploads, store.read_arrays, config_hash=config_hash)
+    merged, regional = regional_aggregation.aggregate_pending(pending, settings, bank=bank)
     written = store.write_arrays("memory_bank", merged.to_arrays(), rows=len(merged.rows))
-    return BankManifest(**written.model_dump(), bank=bank, dim=merged.rows.shape[1])
+    return BankManifest(**written.model_dump(), bank=bank, dim=merged.rows.shape[1], regional=regional)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from prefect import get_run_logger, task
 
-from data_contracts.errors import ArtifactError
+from data_contracts.errors import ArtifactError, UploadError
 from data_contracts.manifests import BankManifest, UploadManifest
 from data_contracts.rounds import CheckedUploads
 from data_contracts.stages import AggregationSettings, Place
-from pipeline_lib import aggregation
+from pipeline_lib import aggregation, regional_aggregation
 from tasks.stage import open_store, stage
 
 
@@ -21,20 +21,20 @@ def check_uploads(
     It runs every time: a refusal is not remembered, so that what was mended is taken at the next try.
     """
     store = open_store(place)
-    received, refused = [], {}
-    for upload in uploads:
+    dim = aggregation.common_dim(upload for upload in uploads if store.is_intact(upload))
+    refused: dict[str, str] = {}
+    for upload in uploads:  # one at a time in memory
         try:
-            received.append((upload, store.read_arrays(upload)))
+            aggregation.check_upload(
+                upload, store.read_arrays(upload), dim=dim, config_hash=config_hash, round_number=round_number
+            )
+        except UploadError as error:
+            refused[upload.client_id] = str(error)
         except ArtifactError as error:
             refused[upload.client_id] = f"upload of client {upload.client_id} for {bank} refused: {error}"
-    accepted, reasons = aggregation.accept_uploads(
-        received, dim=None, config_hash=config_hash, round_number=round_number
-    )
-    refused |= reasons
     for reason in refused.values():
         get_run_logger().warning("%s; going on with the others", reason)
-    names = {upload.client_id for upload in accepted}
-    return CheckedUploads(accepted=tuple(u for u in uploads if u.client_id in names), refused=refused)
+    return CheckedUploads(accepted=tuple(u for u in uploads if u.client_id not in refused), refused=refused)
 
 
 @stage("aggregate-memory-bank", run_name="aggregate-{bank}")
@@ -48,13 +48,9 @@ def aggregate_memory_bank(
 ) -> BankManifest:
     """Merge the clients' uploads for one bank (DESIGN artifact 5)."""
     store = open_store(place)
-    dim = uploads[0].dim if uploads else None
-    checked = [
-        aggregation.check_upload(
-            upload, store.read_arrays(upload), dim=dim, config_hash=config_hash, round_number=round_number
-        )
-        for upload in uploads
-    ]
-    merged = aggregation.aggregate_uploads(checked, settings, bank=bank)
+    pending = regional_aggregation.pending_uploads(
+        uploads, store.read_arrays, config_hash=config_hash, round_number=round_number
+    )
+    merged, regional = regional_aggregation.aggregate_pending(pending, settings, bank=bank)
     written = store.write_arrays("memory_bank", merged.to_arrays(), rows=len(merged.rows))
-    return BankManifest(**written.model_dump(), bank=bank, dim=merged.rows.shape[1])
+    return BankManifest(**written.model_dump(), bank=bank, dim=merged.rows.shape[1], regional=regional)

@@ -98,7 +98,7 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         "normalization": f"mean {_numbers(backbone.mean)}, standard deviation {_numbers(backbone.std)}",
         "coreset": f"{config.model.subsampling}, {100 * config.model.coreset_percentage:g} % of the patches",
         "upload": encoding if federated.mode == "federated" else "nothing is uploaded",
-        "aggregation": f"{config.aggregation.strategy}, bank {config.aggregation.bank_scope}",
+        "aggregation": f"{config.aggregation.strategy}, bank {config.aggregation.bank_scope}{_in_regions(record)}",
         "search": f"{config.inference.search}, image score {config.inference.image_score}",
         "Python": str(environment.get("python") or "unknown"),
         "system": str(environment.get("system") or "unknown"),
@@ -109,6 +109,20 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
     if record.finished:
         facts["finished"] = record.finished
     return list(facts.items())
+
+
+def _in_regions(record: RunRecord) -> str:
+    """How far a client's patch may lie from the bank, where it was merged in two levels; the loosest bank's."""
+    regional = record.document.federation.regional
+    if not regional:
+        return ""
+    bank, loosest = max(regional.items(), key=lambda item: item[1].radius_bound)
+    of_bank = f" ({bank})" if len(regional) > 1 else ""
+    return (
+        f", merged in {loosest.regions} regions: no patch of any client lies further than {loosest.radius_bound:.3g} "
+        f"from the bank{of_bank}: {loosest.client_radius:.3g} client + {loosest.region_radius:.3g} region + "
+        f"{loosest.server_radius:.3g} server"
+    )
 
 
 def _processor(environment: Mapping[str, object]) -> str:

@@ -76,6 +76,12 @@ def test_every_shipped_configuration_is_valid_yaml_for_its_model(path: object) -
         ({"inference": {"image_score": "reweighted"}}, "num_neighbors"),
         ({"aggregation": {"global_bank_size": "most"}}, "global_bank_size"),
         ({"evaluation": {"fpr_limits": [0.05, 1.5]}}, "fpr_limits"),
+        ({"aggregation": {"regions": 0}}, "regions"),
+        ({"aggregation": {"regions": {}}}, "regions"),
+        ({"aggregation": {"regions": {"north": []}}}, "regions"),
+        ({"aggregation": {"regions": {"north": ["a", "b"], "south": ["b"]}}}, "names b more than once"),
+        ({"aggregation": {"regions": 5, "strategy": "simple_concatenate"}}, "reduced by k-center"),
+        ({"aggregation": {"regions": 5, "strategy": "mine:select"}}, "which strategy: mine:select is not"),
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, object], part: str) -> None:
@@ -88,7 +94,9 @@ def test_hash_covers_what_changes_results_and_nothing_else() -> None:
     same = ExperimentConfig.model_validate({"name": "other", "dataset": {"root": "/x"}, "runtime": {"workers": 3}})
     other = ExperimentConfig.model_validate({"seed": 43})
     assert base.config_hash() == same.config_hash() != other.config_hash()
-    assert len(base.config_hash()) == 16
+    assert base.config_hash() == "e417b30b9a8e857e"  # a new key that is off leaves the hash of earlier runs alone
+    regions = ExperimentConfig.model_validate({"aggregation": {"regions": {"north": ["a"]}}})
+    assert regions.config_hash() != base.config_hash()
 
 
 def test_a_client_sends_oversample_factor_times_its_quota_at_most_everything() -> None:

@@ -17,13 +17,14 @@ from flows import running
 from flows.cli import main
 from flows.experiment import centralized_experiment, federated_experiment
 from pipeline_lib import resource_bounds
+from pipeline_lib.plan import ExperimentPlan, PlannedClient
 from tests.conftest import ROOT, experiment_values
 
 SETTINGS: list[dict[str, Any]] = [
     {"federated": {"mode": "centralized"}},
     {"federated": {"num_clients": 3}},
     {"aggregation": {"bank_scope": "global", "oversample_factor": 2.0}, "upload": {"codec": "float16"}},
-    {"aggregation": {"global_bank_size": 7}},
+    {"aggregation": {"global_bank_size": 7, "regions": 2}},
     {"federated": {"num_clients": 2, "coreset_percentage_by_client": {"client_1": 0.02}}},
 ]
 
@@ -66,6 +67,18 @@ def test_coverage_counts_where_it_is_asked_for(
     assert found["true"]["memory_bytes"]["coverage"] > 0
     assert set(found["true"]["seconds"]) - set(found["false"]["seconds"]) == {"coverage"}
     assert set(found["true"]["memory_bytes"]) - set(found["false"]["memory_bytes"]) == {"coverage"}
+
+
+@pytest.mark.parametrize(
+    ("regions", "rows"), [(None, 60), (1, 30 + 10), (2, 50 + 10), ({"x": ("b",), "y": ("a", "c")}, 40 + 10)]
+)
+def test_with_regions_a_merge_needs_memory_for_the_largest_and_for_what_all_keep(regions: Any, rows: int) -> None:
+    sent = {"a": {"clip": 15, "bolt": 15}, "b": {"clip": 20}, "c": {"clip": 10}}
+    clients = [PlannedClient(client, 1, 1, own, 1) for client, own in sent.items()]
+    config = ExperimentConfig.model_validate({"federated": {"num_clients": 3}, "aggregation": {"regions": regions}})
+    backbone: Any = None
+    plan = ExperimentPlan(config, 4, {}, {}, clients, {"clip": 5, "bolt": 3}, backbone)
+    assert resource_bounds.rows_merged_at_a_time(plan) == rows
 
 
 @pytest.mark.usefixtures("prefect_server")

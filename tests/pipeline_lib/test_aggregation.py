@@ -78,6 +78,11 @@ def uploads() -> list[Upload]:
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
+def quotas_of(uploads: list[Upload], target: int, *, weight_by_samples: bool) -> np.ndarray:
+    weights = [one.n_images if weight_by_samples else 1 for one in uploads]
+    return client_quotas([len(one.rows) for one in uploads], weights, target)
+
+
 def check(arrays: Mapping[str, np.ndarray], *, dim: int | None = 3, **values: Any) -> Upload:
     return check_upload(manifest(**values), arrays, dim=dim, config_hash=HASH, round_number=1)
 
@@ -156,7 +161,7 @@ def test_quotas_add_up_and_never_exceed_what_was_sent(
     clients: list[tuple[int, int]], target: int, weighted: bool
 ) -> None:
     sent = [upload(f"c{i}", np.zeros((rows, 1)), n_images=images) for i, (rows, images) in enumerate(clients)]
-    quotas = client_quotas(sent, target, weight_by_samples=weighted)
+    quotas = quotas_of(sent, target, weight_by_samples=weighted)
     available = np.array([rows for rows, _ in clients])
     assert quotas.sum() == min(target, available.sum())
     assert (quotas >= 0).all()
@@ -170,20 +175,20 @@ def test_quotas_add_up_and_never_exceed_what_was_sent(
 
 def test_quotas_follow_the_images() -> None:
     sent = [upload("a", np.zeros((500, 1)), n_images=1000), upload("b", np.zeros((500, 1)), n_images=500)]
-    assert client_quotas(sent, 300, weight_by_samples=True).tolist() == [200, 100]
-    assert client_quotas(sent, 300, weight_by_samples=False).tolist() == [150, 150]
+    assert quotas_of(sent, 300, weight_by_samples=True).tolist() == [200, 100]
+    assert quotas_of(sent, 300, weight_by_samples=False).tolist() == [150, 150]
 
 
 def test_what_a_client_cannot_fill_goes_to_the_others() -> None:
     sent = [upload(name, np.zeros((rows, 1)), n_images=10) for name, rows in (("a", 5), ("b", 100), ("c", 100))]
-    assert client_quotas(sent, 65, weight_by_samples=True).tolist() == [5, 30, 30]
+    assert quotas_of(sent, 65, weight_by_samples=True).tolist() == [5, 30, 30]
     empty = [upload("a", np.zeros((5, 1)), n_images=0), upload("b", np.zeros((5, 1)), n_images=1)]
-    assert client_quotas(empty, 8, weight_by_samples=True).tolist() == [3, 5]  # only once b has given all
+    assert quotas_of(empty, 8, weight_by_samples=True).tolist() == [3, 5]  # only once b has given all
 
 
 def test_largest_remainders_get_the_rows_left_over() -> None:
     sent = [upload(name, np.zeros((99, 1)), n_images=images) for name, images in (("a", 1), ("b", 3), ("c", 3))]
-    assert client_quotas(sent, 10, weight_by_samples=True).tolist() == [2, 4, 4]  # 1.43, 4.29, 4.29
+    assert quotas_of(sent, 10, weight_by_samples=True).tolist() == [2, 4, 4]  # 1.43, 4.29, 4.29
 
 
 # --- merging ---------------------------------------------------------------------------------------------------------

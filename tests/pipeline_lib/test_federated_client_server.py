@@ -306,6 +306,7 @@ def test_clients_get_the_banks_that_they_have_a_part_in(
         ({"global_bank_size": 12}, 12),
         ({"global_bank_size": 12, "strategy": "simple_concatenate"}, 12),
         ({"global_bank_size": 500}, 60),
+        ({"global_bank_size": 12, "regions": 2}, 12),
     ],
 )
 def test_bank_sizes(
@@ -314,3 +315,6 @@ def test_bank_sizes(
     central = server(extractor, aggregation=aggregation)
     central.receive_client_coresets(uploads)
     assert len(central.aggregate()["pipe_clip"].rows) == rows
+    assert {bank: merge.regions for bank, merge in central.regional.items()} == (
+        {"pipe_clip": 2} if "regions" in aggregation else {}
+    )
