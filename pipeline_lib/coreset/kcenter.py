@@ -31,7 +31,7 @@ from pipeline_lib.coreset.selection import CoresetSelection, Progress, check_fea
 from pipeline_lib.coreset.upper_bounds import UpperBounds
 from pipeline_lib.distance_bounds import has_fast_bfloat16
 
-CANDIDATES_PER_ROUND = 8192
+CANDIDATES_PER_ROUND = 8192  # at most; fewer of few rows
 ROWS_PER_PRODUCT = 1024
 CENTERS_PER_PRODUCT = 128
 CENTERS_PER_LATE_PRODUCT = 512  # with rows that few centers are likely to rule out
@@ -179,11 +179,12 @@ class _LazyFarthestFirst:
         return np.empty(0, np.int64), 0.0
 
     def _threshold(self, bounds: np.ndarray, largest: float) -> float:
-        """A value below `largest` that about CANDIDATES_PER_ROUND bounds exceed, from an evenly spaced sample."""
+        """A value below `largest` that about as many bounds exceed as a round takes, from an evenly spaced sample."""
         rows = len(bounds)
         step = max(1, rows // 16384)
         sample = bounds[self.picked % step :: step]
-        rank = max(0, len(sample) - 1 - len(sample) * CANDIDATES_PER_ROUND // rows)
+        candidates = min(CANDIDATES_PER_ROUND, max(1024, rows // 24))
+        rank = max(0, len(sample) - 1 - len(sample) * candidates // rows)
         return max(0.0, min(float(np.partition(sample, rank)[rank]), largest * (1 - 1e-9)))
 
     def _refresh(self, candidates: np.ndarray, threshold: float) -> np.ndarray:
