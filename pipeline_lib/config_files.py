@@ -39,6 +39,11 @@ def load_benchmark(path: Path | str, overrides: Sequence[str] = (), out: Path | 
         raise ConfigError(describe_validation_error(error)) from None
 
 
+def is_benchmark(path: Path | str) -> bool:
+    """Whether a YAML file holds a benchmark: keys that no experiment has. Raises ConfigError of one line."""
+    return bool({"base", "experiments", "groups"} & set(read_yaml(Path(path))))
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds. Raises ConfigError of one line."""
     try:

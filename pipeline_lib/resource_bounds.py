@@ -13,6 +13,7 @@ import psutil
 
 from pipeline_lib.plan import ExperimentPlan
 from pipeline_lib.regional_aggregation import REGION_OVERSAMPLING, region_members
+from pipeline_lib.shared_steps import Steps, bank_key, coreset_key, feature_key, score_key
 
 MIB = 2**20
 PROCESS_BYTES = 1300 * MIB  # Python, Prefect's server, torch and their allocators
@@ -24,8 +25,9 @@ MARKED_SHARE = 0.1  # of the pixels of defective images; data sets mark less
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def disk_bytes(plan: ExperimentPlan) -> dict[str, int]:
-    """What the artifact store and the run directory take at most, by kind."""
+def disk_bytes(plan: ExperimentPlan, steps: Steps | None = None) -> dict[str, int]:
+    """What the artifact store and the run directory take at most, by kind, beside what `steps` has seen already."""
+    steps = steps or Steps()
     images = sum(part.images for part in [*plan.train.values(), *plan.test.values()])
     rows = sum(sum(client.coreset_rows.values()) for client in plan.clients)
     largest = max((client.patches for client in plan.clients), default=0)
@@ -35,11 +37,20 @@ def disk_bytes(plan: ExperimentPlan) -> dict[str, int]:
     saved = 0
     if plan.config.evaluation.save_maps != "none":
         saved = sum(part.images * (part.native_px[0] * part.native_px[1] * 4 + 4096) for part in plan.test.values())
+    splits = {"train": plan.train, "test": plan.test}
+    extracted = [
+        part
+        for split, parts in splits.items()
+        for category, part in parts.items()
+        if steps.is_new("features", feature_key(plan, split, category))
+    ]
+    uploads = sum(client.upload_bytes for client in plan.clients) + rows * 8 + images * 400
+    copies = 2 if steps.is_new("banks", bank_key(plan)) else 1  # in the store, and in the run directory
     return {
-        "patch features": plan.patches * plan.dim * 2 + images * FILE_BYTES,
-        "uploads": sum(client.upload_bytes for client in plan.clients) + rows * 8 + images * 400,
-        "memory banks": sum(plan.bank_rows.values()) * (plan.dim * 4 + 4) * 2 + 4096 * len(plan.bank_rows),
-        "anomaly maps": maps,
+        "patch features": sum(part.patches * plan.dim * 2 + part.images * FILE_BYTES for part in extracted),
+        "uploads": uploads if steps.is_new("coresets", coreset_key(plan)) else 0,
+        "memory banks": sum(plan.bank_rows.values()) * (plan.dim * 4 + 4) * copies + 4096 * len(plan.bank_rows),
+        "anomaly maps": maps if steps.is_new("score", score_key(plan)) else 0,
         "saved maps": saved,
         "report and tables": REPORT_BYTES * max(1, len(plan.test)) + images * 2000,
         "working arrays": at_a_time * plan.dim * 4,

@@ -25,6 +25,16 @@ from pipeline_lib.hardware import limit_threads, pick_device
 from pipeline_lib.images import load_image
 from pipeline_lib.plan import ExperimentPlan, PlannedClient, PlannedImages
 from pipeline_lib.resource_bounds import tasks_at_a_time
+from pipeline_lib.shared_steps import (
+    Steps,
+    bank_key,
+    calibration_key,
+    coreset_key,
+    feature_key,
+    index_key,
+    measure_key,
+    score_key,
+)
 
 INDEX_S_PER_MPX = 0.02  # reading, hashing and decoding
 SELECTION_PRODUCTS = 2.5  # a selection takes as long as so many products of all patches with all its rows
@@ -35,30 +45,68 @@ START_S = 12.0  # of Prefect's server, and the report
 PRODUCT_ROWS = (1024, 2048)
 
 
-def stage_seconds(plan: ExperimentPlan) -> dict[str, float]:
-    """Seconds of each stage, nothing cached."""
+class Probe:
+    """What a few seconds on this machine say about its speed; each thing is measured once."""
+
+    def __init__(self) -> None:
+        self._images: dict[tuple[str, int], float] = {}
+        self._products: dict[tuple[int, int, int], float] = {}
+
+    def seconds_per_image(self, plan: ExperimentPlan, split: str, category: str, at_once: int) -> float:
+        """Of an image read, extracted and stored by so many tasks at a time."""
+        key = feature_key(plan, split, category), at_once
+        if key not in self._images:
+            part = (plan.train if split == "train" else plan.test)[category]
+            self._images[key] = _seconds_per_image(plan, category, part, at_once)
+        return self._images[key]
+
+    def multiplications_per_second(self, plan: ExperimentPlan, at_once: int) -> float:
+        """Of so many tasks at a time together."""
+        key = plan.dim, at_once, plan.config.runtime.threads
+        if key not in self._products:
+            self._products[key] = _multiplications_per_second(plan.dim, at_once)
+        return self._products[key]
+
+
+def stage_seconds(plan: ExperimentPlan, probe: Probe | None = None, steps: Steps | None = None) -> dict[str, float]:
+    """Seconds of each stage, nothing cached but the steps that `steps` has seen already."""
+    probe, steps = probe or Probe(), steps or Steps()
     limit_threads(plan.config.runtime.threads)
     workers = tasks_at_a_time(plan)
     clients_at_once = max(1, min(workers, len(plan.clients)))
     tests_at_once = max(1, min(workers, len(plan.test)))
     native = sum(_megapixels(part) for part in [*plan.train.values(), *plan.test.values()])
     tested = sum(_megapixels(part) for part in plan.test.values())
-    rate = {n: _multiplications_per_second(plan.dim, n) for n in {clients_at_once, tests_at_once}}
-    selection = FAST_SELECTION_PRODUCTS if has_fast_bfloat16() else SELECTION_PRODUCTS
-    seconds = {
+    rate = {n: probe.multiplications_per_second(plan, n) for n in {clients_at_once, tests_at_once}}
+    products = FAST_SELECTION_PRODUCTS if has_fast_bfloat16() else SELECTION_PRODUCTS
+    selected = products * plan.dim * sum(map(_selected, plan.clients)) / rate[clients_at_once]
+    searched = SEARCH_PRODUCTS * _searched(plan, plan.train) / rate[clients_at_once]
+    scored = SEARCH_PRODUCTS * _searched(plan, plan.test) / rate[tests_at_once]
+
+    def once(step: str, key: str, seconds: float) -> float:
+        return seconds if steps.is_new(step, key) else 0.0
+
+    def extracted(split: str, parts: Mapping[str, PlannedImages], at_once: int) -> float:
+        return sum(
+            part.images * probe.seconds_per_image(plan, split, category, at_once)
+            for category, part in parts.items()
+            if steps.is_new("features", feature_key(plan, split, category))
+        )
+
+    found = {
         "start and report": START_S,
-        "index and validate": native * INDEX_S_PER_MPX / workers,
-        "client features": _extraction_seconds(plan, plan.train, clients_at_once),
-        "coresets": selection * plan.dim * sum(map(_selected, plan.clients)) / rate[clients_at_once],
+        "index and validate": once("index", index_key(plan), native * INDEX_S_PER_MPX / workers),
+        "client features": extracted("train", plan.train, clients_at_once),
+        "coresets": once("coresets", coreset_key(plan), selected),
     }
     if plan.config.decision.blocks:
-        seconds["calibrate"] = SEARCH_PRODUCTS * _searched(plan, plan.train) / rate[clients_at_once]
+        found["calibrate"] = once("calibrate", calibration_key(plan), searched)
     if plan.config.evaluation.coverage:
-        seconds["coverage"] = SEARCH_PRODUCTS * _searched(plan, plan.train) / rate[clients_at_once]
-    return seconds | {
-        "test features": _extraction_seconds(plan, plan.test, tests_at_once),
-        "score": SEARCH_PRODUCTS * _searched(plan, plan.test) / rate[tests_at_once],
-        "measure": tested * MEASURE_S_PER_MPX / tests_at_once,
+        found["coverage"] = once("coverage", bank_key(plan), searched)
+    return found | {
+        "test features": extracted("test", plan.test, tests_at_once),
+        "score": once("score", score_key(plan), scored),
+        "measure": once("measure", measure_key(plan), tested * MEASURE_S_PER_MPX / tests_at_once),
     }
 
 
@@ -76,11 +124,6 @@ def _searched(plan: ExperimentPlan, parts: Mapping[str, PlannedImages]) -> float
     """Multiplications of a brute-force search of all patches in their banks."""
     rows = {category: plan.bank_rows.get(GLOBAL_BANK, plan.bank_rows.get(category, 0)) for category in parts}
     return float(plan.dim * sum(part.patches * rows[category] for category, part in parts.items()))
-
-
-def _extraction_seconds(plan: ExperimentPlan, parts: Mapping[str, PlannedImages], at_once: int) -> float:
-    """Seconds for all images of `parts`, read, extracted and stored by so many tasks at a time."""
-    return sum(part.images * _seconds_per_image(plan, name, part, at_once) for name, part in parts.items())
 
 
 def _seconds_per_image(plan: ExperimentPlan, category: str, part: PlannedImages, at_once: int) -> float:

@@ -44,12 +44,18 @@ def run(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = Fal
 def plan(config: Path, /, *, set_: Set = None, json_: Json = False) -> None:
     """Say what an experiment will make and need, before anything runs: patches, rows, uploads, disk, memory, time.
 
-    Example: fedpatch plan configs/autovi_iid.yaml --set dataset.root=/data
-    """
-    from flows.cli.planning import print_plan
-    from pipeline_lib.config_files import load_config
+    Of a benchmark's file: time, disk and memory of all its runs, what they share counted once.
 
-    print_plan(load_config(config, set_ or []), as_json=json_)
+    Examples: fedpatch plan configs/autovi_iid.yaml --set dataset.root=/data;
+    fedpatch plan configs/benchmark_full.yaml --set dataset.root=/data
+    """
+    from flows.cli.planning import print_benchmark_plan, print_plan
+    from pipeline_lib.config_files import is_benchmark, load_benchmark, load_config
+
+    if is_benchmark(config):
+        print_benchmark_plan(load_benchmark(config, set_ or []), as_json=json_)
+    else:
+        print_plan(load_config(config, set_ or []), as_json=json_)
 
 
 @app.command

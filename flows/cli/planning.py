@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
 from flows.cli.printing import print_json, print_table
 from flows.running import place_of
@@ -34,6 +35,55 @@ def print_plan(config: ExperimentConfig, *, as_json: bool) -> None:
     needed = max(value["memory_bytes"].values())
     print(f"memory: at most {needed / 1e9:.2f} GB, {available_memory_bytes() / 1e9:.1f} GB are available")
     for problem in value["does_not_fit"]:
+        print(f"does not fit: {problem}")
+
+
+def print_benchmark_plan(config: BenchmarkConfig, *, as_json: bool) -> None:
+    """Print what all runs of a benchmark together will make and need."""
+    from pipeline_lib.benchmark_plan import ASSUMED, plan_benchmark
+
+    runs = [(cell, plan_experiment(cell.config, place_of(cell.config).data_root)) for cell in config.cells()]
+    plan = plan_benchmark(runs)
+    places = list(dict.fromkeys(path for cell, _ in runs for path in _places(cell.config)))
+    problems = [f"{cell.name}: {text}" for cell, own in runs for text in shortages(own, _places(cell.config))]
+    needed = sum(plan.disk_bytes.values())
+    problems += [
+        f"all runs together may write {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free in {path}"
+        for path in places
+        if needed > (free := free_disk_bytes(path))
+    ]
+    value = {
+        "benchmark": config.name,
+        "experiments": len(config.configs()),
+        "runs": len(runs),
+        "seconds": {stage: round(s, 1) for stage, s in plan.seconds.items()},
+        "seconds_without_sharing": {stage: round(s, 1) for stage, s in plan.seconds_alone.items()},
+        "runs_computing": plan.computing,
+        "disk_bytes": plan.disk_bytes,
+        "memory_bytes": plan.memory_bytes,
+        "does_not_fit": problems,
+        "assumed": list(ASSUMED),
+    }
+    if as_json:
+        print_json(value)
+        return
+    table = [
+        {"stage": stage, "runs computing": plan.computing[stage], "seconds": round(s, 1),
+         "each by itself": round(plan.seconds_alone[stage], 1)}
+        for stage, s in plan.seconds.items()
+    ]  # fmt: skip
+    print_table(table, f"{config.name}: {len(runs)} runs of {value['experiments']} experiments, rough time")
+    sizes = {"disk": plan.disk_bytes, "memory, peak of the stage in the largest run": plan.memory_bytes}
+    for title, parts in sizes.items():
+        print_table([{"part": name, "MB at most": round(n / 1e6, 1)} for name, n in parts.items()], title)
+    total, alone = sum(plan.seconds.values()), sum(plan.seconds_alone.values())
+    print(f"time:   about {total / 60:.0f} min; {alone / 60:.0f} min if nothing were shared")
+    print(f"disk:   at most {needed / 1e9:.2f} GB, {free_disk_bytes(places[0]) / 1e9:.1f} GB are free")
+    peak = max(plan.memory_bytes.values())
+    print(f"memory: at most {peak / 1e9:.2f} GB, {available_memory_bytes() / 1e9:.1f} GB are available")
+    for text in ASSUMED:
+        print(f"assumed: {text}")
+    for problem in problems:
         print(f"does not fit: {problem}")
 
 
