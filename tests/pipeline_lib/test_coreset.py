@@ -107,6 +107,20 @@ def test_block_sizes_change_nothing(candidates: int, centers: int, monkeypatch: 
     )
 
 
+def test_a_round_takes_a_part_of_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pick costs a direct difference with each row of its round: half of them a pick was the time of a selection."""
+    pools: list[int] = []
+    pick = kcenter._LazyFarthestFirst._pick_in_pool
+
+    def counted(self: kcenter._LazyFarthestFirst, pool: np.ndarray, threshold: float) -> None:
+        pools.append(len(pool))
+        pick(self, pool, threshold)
+
+    monkeypatch.setattr(kcenter._LazyFarthestFirst, "_pick_in_pool", counted)
+    greedy_coreset_selection(clustered(8000, 16), 4000, rng=rng(), threads=1)
+    assert max(pools) <= 8000 / 4
+
+
 def test_threads_and_repetition_change_nothing() -> None:
     features = clustered(12_000, 32)
     one, two, again = (greedy_coreset_selection(features, 600, rng=rng(5), threads=t) for t in (1, 2, 2))
