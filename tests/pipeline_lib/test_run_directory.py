@@ -100,6 +100,7 @@ def test_the_summary_adds_up_what_each_client_sent() -> None:
         "covering_radius": 2.5,
         "raw_pixel_bytes": 0,
         "download_bytes": 0,
+        "coverage": {},
     }
     assert summary.bank_rows == 17
     assert summary.bank_rows_by_category == {"x": 12, "y": 5}
