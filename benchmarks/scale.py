@@ -6,6 +6,8 @@ the making of the rows.
 
 Prediction from the smallest count, of R regions: time grows with R, memory is
 (stations of a region x rows + R x region_rows) x dim x 4 bytes, and what one region's selection needs beside that.
+
+`--coordinator`: what the coordinator does with uploads in its store, all at once and with `aggregation.regions`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--per-region", type=int, default=25)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--coordinator", action="store_true", help="400 stations of 2,000 rows, a bank of 5,000")
     arguments = parser.parse_args()
+    if arguments.coordinator:
+        compare_at_the_coordinator(arguments.per_region)
+        return
     found: list[dict[str, Any]] = []
     for count in arguments.stations:
         options = ["--rows", str(arguments.rows), "--per-region", str(arguments.per_region)]
@@ -44,6 +50,20 @@ def main() -> None:
         )
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def compare_at_the_coordinator(per_region: int, stations: int = 400) -> None:
+    """All uploads at once against regions: memory, time, how far an uploaded row lies from the bank, and may lie."""
+    print("| merge | received, MB | held rows, MB | peak memory, MB | time | radius | its bound |")
+    print("|---|---|---|---|---|---|---|")
+    found = {}
+    for name, size in (("all at once", 0), (f"regions of {per_region} stations", per_region)):
+        found[name] = run_module("coordinator_child", str(stations), "--per-region", str(size))
+        row, first = found[name].answer, found["all at once"].answer
+        print(
+            f"| {name} | {row['received_mb']:.0f} | {row['held_mb']:.0f} | {found[name].peak_anonymous_mb:.0f} | "
+            f"{row['merge_s'] / first['merge_s']:.2f}x | {row['radius']:.2f} | {row['radius_bound']:.2f} |"
+        )
 
 
 if __name__ == "__main__":

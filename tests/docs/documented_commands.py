@@ -138,6 +138,7 @@ ELSEWHERE = {
     "python -m benchmarks.recovery": BENCHMARKS,
     "python -m benchmarks.gpu_check": BENCHMARKS,
     "python -m benchmarks.scale": BENCHMARKS,
+    "python -m benchmarks.scale --coordinator": BENCHMARKS,
     "python -m benchmarks.engines": BENCHMARKS,
     **{
         f"python -m benchmarks --only {row}": BENCHMARKS
