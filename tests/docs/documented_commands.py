@@ -140,11 +140,6 @@ ELSEWHERE = {
     "python -m benchmarks.scale": BENCHMARKS,
     "python -m benchmarks.scale --coordinator": BENCHMARKS,
     "python -m benchmarks.engines": BENCHMARKS,
-    **{
-        f"python -m benchmarks --only {row}": BENCHMARKS
-        for row in (
-            "coreset_1pct", "coreset_10pct", "coreset_wide", "search_wide", "search_152", "spro", "extract",
-            "end_to_end", "memory", "warm",
-        )
-    },
+    "python -m benchmarks --only coreset_1pct": BENCHMARKS,
+    "python -m benchmarks --only warm": BENCHMARKS,
 }  # fmt: skip

@@ -46,7 +46,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     count(tasks.data.partition, "partition_images", "partition")
     count(tasks.clients.features, "extract_features", "extract")
     count(tasks.clients.client_coreset, "select_client_coreset", "coreset")
-    count(tasks.server.aggregation, "aggregate_uploads", "aggregate")
+    count(tasks.server.regional_aggregation, "aggregate_pending", "aggregate")
     count(tasks.evaluation.scoring, "score_images", "score")
     count(tasks.evaluation.evaluation, "evaluate_category", "measure")
     return counted
