@@ -1,7 +1,7 @@
 """Where the time of a selection and of a search goes: `python -m benchmarks.profiles`.
 
-Own functions' shares of the processor time under cProfile, one thread, on the rows' real features. What a function calls
-in NumPy and torch counts as its own.
+Own functions' shares of the processor time under cProfile, one thread, on the rows' real features. What a function
+calls in NumPy and torch counts as its own.
 """
 
 from __future__ import annotations
