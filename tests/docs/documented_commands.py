@@ -135,6 +135,9 @@ ELSEWHERE = {
     ),
     "FEDPATCH_SCREENSHOTS=docs/images pytest -m e2e tests/e2e/test_in_the_ui.py tests/e2e/test_three_uses.py": CI,
     "pytest -m slow tests/pipeline_lib/test_spro.py": CI,
+    "fedpatch benchmark configs/benchmark_seeds.yaml --set dataset.root=DIR --out runs/seeds": (
+        "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares"
+    ),
     "python -m benchmarks.overhead": BENCHMARKS,
     "python -m benchmarks.profiles": BENCHMARKS,
     "python -m benchmarks.recovery": BENCHMARKS,

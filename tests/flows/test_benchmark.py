@@ -267,3 +267,13 @@ def test_the_full_matrix_names_at_least_forty_experiments_and_every_mode() -> No
     assert {c.federated.mode for c in configs.values()} == {"centralized", "federated", "local_only"}
     assert len(config.cells()) == 3 * len(configs)
     assert all(baseline in configs for baseline in config.baselines().values())
+
+
+def test_the_benchmark_of_three_seeds_names_what_it_compares() -> None:
+    config = load_benchmark(ROOT / "configs" / "benchmark_seeds.yaml", ["dataset.root=/data"])
+    configs = config.configs()
+    assert len(config.cells()) == 3 * len(configs) == 51
+    sent_4 = [c for name, c in configs.items() if name.endswith("sent_4")]
+    assert {(c.aggregation.oversample_factor, c.upload.codec) for c in sent_4} == {(4.0, "pq")}
+    assert {c.federated.partitioning for c in sent_4} == {"iid", "time", "dirichlet"}
+    assert config.baselines()["one_bank-category"] == "one_bank-category-centralized"
