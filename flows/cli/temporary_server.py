@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 
 import httpx
 import prefect
+from prefect.context import refresh_global_settings_context
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
@@ -54,6 +55,7 @@ class TemporaryServer:
                 try:
                     if client.get(f"{self.url}/health").status_code == httpx.codes.OK:
                         self._settings.enter_context(temporary_settings({PREFECT_API_URL: self.url}))
+                        self._settings.enter_context(_for_threads_and_children(self.url))
                         return
                 except httpx.TransportError:
                     pass
@@ -89,6 +91,25 @@ class TemporaryServer:
         ephemeral = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
         self.process = subprocess.Popen(command, env={**os.environ, **ephemeral, **settings})
+
+
+@contextmanager
+def _for_threads_and_children(api_url: str) -> Iterator[None]:
+    """The server for threads and processes that do not take this thread's settings over.
+
+    The thread that forwards the logs and events of a pool's processes would start a server of its own, and leave it
+    behind.
+    """
+    before = os.environ.get("PREFECT_API_URL")
+    os.environ["PREFECT_API_URL"] = api_url
+    refresh_global_settings_context()
+    try:
+        yield
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        if before is not None:
+            os.environ["PREFECT_API_URL"] = before
+        refresh_global_settings_context()
 
 
 @contextmanager

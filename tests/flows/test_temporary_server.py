@@ -14,15 +14,22 @@ from flows.cli.temporary_server import temporary_server
 from tests.conftest import ROOT
 
 SCRIPT = """
+import os, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
+SHOW = "from prefect.settings import PREFECT_API_URL; print(PREFECT_API_URL.value())"
 from flows.cli.temporary_server import temporary_server
 with temporary_server() as server:
     from prefect import flow, get_run_logger
     from prefect.settings import PREFECT_API_URL
     server.wait()
     assert PREFECT_API_URL.value() == server.url
+    in_a_pool = subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True).stdout.strip()
+    assert in_a_pool == server.url, in_a_pool
+    with ThreadPoolExecutor(1) as threads:  # as the one that forwards a pool's logs: it does not take settings over
+        assert threads.submit(PREFECT_API_URL.value).result() == server.url
     flow(lambda: get_run_logger().warning("said at the end"), name="short")()
     child = server.process
-assert child.poll() is not None and not PREFECT_API_URL.value()
+assert child.poll() is not None and not PREFECT_API_URL.value() and "PREFECT_API_URL" not in os.environ
 """
 
 
