@@ -1,4 +1,4 @@
-"""Where the time of a selection and of a search goes: `python -m benchmarks.profiles`.
+"""Where the time of a selection and of a search goes, and what extraction computes: `python -m benchmarks.profiles`.
 
 Own functions' shares of the processor time under cProfile, one thread, on the rows' real features. What a function
 calls in NumPy and torch counts as its own.
@@ -7,6 +7,7 @@ calls in NumPy and torch counts as its own.
 from __future__ import annotations
 
 import cProfile
+import os
 import pstats
 import time
 from collections import Counter
@@ -15,8 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torchvision
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.real_features import bank, features
+from benchmarks.rows import seconds
 from pipeline_lib.coreset import greedy_coreset_selection
 from pipeline_lib.nearest_neighbors import ExactSearch
 
@@ -43,6 +47,21 @@ def main() -> None:
         print(name)
         for function, share in shares(work).most_common(SHOWN):
             print(f"  {share:6.1%}  {function}")
+    print_limits()
+
+
+def print_limits() -> None:
+    """WideResNet-50-2 at 400x400, batch 4: operations before layer 4 and in all, and this machine's float32 products."""
+    network = torchvision.models.wide_resnet50_2(weights=None).eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(4, 3, 400, 400))
+    parts = {name: sum(own.values()) for name, own in counter.get_flop_counts().items()}
+    late = sum(n for name, n in parts.items() if name in ("ResNet.layer4", "ResNet.fc"))
+    print(f"extract: {(parts['ResNet'] - late) / 1e9:.0f} of {parts['ResNet'] / 1e9:.0f} billion operations are needed")
+    torch.set_num_threads(os.cpu_count() or 1)
+    left, right = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    best = min(seconds(lambda: torch.mm(left, right)) for _ in range(20))
+    print(f"  float32 product of 2048 x 2048 on all cores: {2 * 2048**3 / best / 1e9:.0f} billion operations a second")
 
 
 def select(matrix: np.ndarray, size: int) -> object:
