@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def print_limits() -> None:
-    """WideResNet-50-2 at 400x400, batch 4: operations before layer 4 and in all, and this machine's float32 products."""
+    """WideResNet-50-2, 400x400, batch 4: operations before layer 4 and in all; this machine's float32 products."""
     network = torchvision.models.wide_resnet50_2(weights=None).eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(4, 3, 400, 400))
