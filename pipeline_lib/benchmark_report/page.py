@@ -33,10 +33,7 @@ def render_benchmark(record: BenchmarkRecord, figures: Sequence[Figure] | None =
         headline=headline_figures(against_baselines(rows)),
         style_sheet=style_sheet(),
         figures=by_section,
-        tables=[
-            (SUBSETS[s], _without_states(comparison_table(found, record.failed if s == "all" else {})))
-            for s, found in record.comparisons.items()
-        ],
+        tables=[(SUBSETS[s], _without_states(comparison_table(found, {}))) for s, found in record.comparisons.items()],
         pairs=[(SUBSETS[s], pair_table(found)) for s, found in record.comparisons.items() if named_pairs(found)],
         clients=[_client_line(row) for row in record.clients if row["metric"] == HEADLINE],
         weak=[_weak_line(row) for row in record.weak_spots],
@@ -70,9 +67,7 @@ def people_tables(record: BenchmarkRecord) -> dict[str, list[dict[str, Any]]]:
 
 
 def _without_states(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The table without its column of states where all are completed."""
-    if any(row["state"] != "completed" for row in rows):
-        return rows
+    """The table without its column of states: what is in it is completed, what is not stands above it."""
     return [{key: value for key, value in row.items() if key != "state"} for row in rows]
 
 

@@ -256,6 +256,12 @@ def test_a_benchmark_in_which_everything_failed_still_has_a_page() -> None:
     assert "No experiment was tested" in page
 
 
+def test_many_missing_runs_are_counted_and_folded() -> None:
+    page = render_benchmark(record([], {f"iid_{n}": "no finished run" for n in range(6)}))
+    assert "6 runs of this benchmark are missing here." in page
+    assert page.index("<summary>Which, and why") < page.index("iid_0 failed: no finished run")
+
+
 def verdicts(*found: str, named: bool = False) -> list[dict[str, Any]]:
     return [row(f"e{i}", "auc_spro_0.05", 1.0 + i, verdict) | {"named": named} for i, verdict in enumerate(found)]
 
