@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prefect import get_run_logger
@@ -31,6 +32,7 @@ class Coordination:
     config_hash: str
     is_retry: bool
     deadline_s: float
+    ratios: Mapping[str, float]  # station -> coreset_percentage of its own
 
     @property
     def num_rounds(self) -> int:
@@ -51,6 +53,7 @@ class Coordination:
                 "run_id": self.run_id,
                 "phase": phase,
                 "round_number": number,
+                "coreset_percentage_by_station": dict(self.ratios),
             },
             key=f"{self.run_id}:{key}",
             is_retry=self.is_retry,

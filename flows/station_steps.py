@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from data_contracts.config import ExperimentConfig
@@ -54,9 +55,12 @@ class StationRun:
         return [self.slot("uploads", one) for one in range(1, number)]
 
 
-def open_station(config: ExperimentConfig, run_id: str) -> StationRun:
-    """The station of this machine, its images indexed."""
+def open_station(config: ExperimentConfig, run_id: str, ratios: Mapping[str, float]) -> StationRun:
+    """The station of this machine, its images indexed; `ratios`: station -> coreset_percentage of its own."""
     station, config = station_name(), own_config(config)
+    # set past the validation, which knows the clients of one machine alone
+    federated = config.federated.model_copy(update={"coreset_percentage_by_client": dict(ratios)})
+    config = config.model_copy(update={"federated": federated})
     place = place_of(config)
     backbone = resolve_backbone(model=config.model, preprocessing=config.preprocessing, seed=config.seed)
     fingerprint = fingerprint_dataset(dataset=config.dataset, place=place)

@@ -6,11 +6,12 @@ told nothing but the configuration; where data lie is never the coordinator's to
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from pydantic import Field
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
@@ -29,12 +30,19 @@ from tasks.station_results import finish_stations, show_stations
 from tasks.stations import register_part
 
 Phase = Literal["coreset", "figures"]
+Ratios = dict[str, Annotated[float, Field(gt=0, le=1)]]
 
 
 @flow(name="station-client")
-def station_client(config: ExperimentConfig, run_id: str, phase: Phase = "coreset", round_number: int = 1) -> None:
+def station_client(
+    config: ExperimentConfig,
+    run_id: str,
+    phase: Phase = "coreset",
+    round_number: int = 1,
+    coreset_percentage_by_station: Ratios | None = None,
+) -> None:
     """At a station: publish the coreset of its own images; later fetch the banks and publish its counts of test."""
-    run = open_station(config, run_id)
+    run = open_station(config, run_id, coreset_percentage_by_station or {})
     if phase == "coreset":
         send_coreset(run, round_number)
     else:
@@ -43,11 +51,17 @@ def station_client(config: ExperimentConfig, run_id: str, phase: Phase = "corese
 
 
 @flow(name="station-coordinator")
-def station_coordinator(config: ExperimentConfig, stations: list[str], deadline_s: float = 3600.0) -> Any:
+def station_coordinator(
+    config: ExperimentConfig,
+    stations: list[str],
+    deadline_s: float = 3600.0,
+    coreset_percentage_by_station: Ratios | None = None,
+) -> Any:
     """Call the stations, check and merge what they publish, publish the banks, pool what the stations count.
 
     In every round `federated.min_clients` stations must deliver within `deadline_s` seconds; the figures have as long
-    again. A retry takes up what was published and runs failed stations again. Returns the result as JSON.
+    again. A retry takes up what was published and runs failed stations again. `coreset_percentage_by_station` takes
+    the place of `model.coreset_percentage` at the stations that it names. Returns the result as JSON.
     """
     if config.federated.turns == "relay" or config.aggregation.budget == "coverage":
         raise ConfigError(
@@ -56,6 +70,11 @@ def station_coordinator(config: ExperimentConfig, stations: list[str], deadline_
         )
     if not stations or len(set(stations)) != len(stations):
         raise ConfigError(f"stations: expected different names, at least one, got {stations}")
+    ratios = coreset_percentage_by_station or {}
+    if unknown := sorted(set(ratios) - set(stations)):
+        raise ConfigError(
+            f"coreset_percentage_by_station names {', '.join(unknown)}, but the stations are {', '.join(stations)}"
+        )
     own = own_config(config)
     refuse_rounds_without_cover(own)
     refuse_clients_without_region(own, stations)
@@ -70,6 +89,7 @@ def station_coordinator(config: ExperimentConfig, stations: list[str], deadline_
             config_hash=client_config_hash(own, backbone),
             is_retry=int(flow_run.run_count or 1) > 1,
             deadline_s=deadline_s,
+            ratios=ratios,
         )
         federation = federate(coordination)
         if federation.problem:

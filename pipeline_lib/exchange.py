@@ -29,6 +29,7 @@ from pipeline_lib.artifact_store import ArtifactStore, write_file
 
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_ARTIFACT_BYTES = 4 * 2**30
+ROUND_PREFIX = "round_"
 
 
 class Exchange:
@@ -117,7 +118,7 @@ class Exchange:
     # --- paths and bytes ---------------------------------------------------------------------------------------
 
     def _round(self, run_id: str, round_number: int) -> str:
-        return f"{self.root}/{run_id}/round_{round_number:03d}"
+        return f"{self.root}/{run_id}/{ROUND_PREFIX}{round_number:03d}"
 
     def _manifest(self, slot: Slot) -> str:
         return f"{self._round(slot.run_id, slot.round)}/{slot.kind}/{slot.sender}/manifest.json"

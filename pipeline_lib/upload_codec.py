@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import faiss
 import numpy as np
 
 from data_contracts.errors import UploadError
 from data_contracts.stages import Codec
+from pipeline_lib import product_quantization
 
 PCA_KEPT_VARIANCE = 0.99
-PQ_DIMENSIONS_PER_CODE = 4
-PQ_CENTROIDS = 256
 
 
 def clip_rows(rows: np.ndarray, clip_norm: float) -> np.ndarray:
@@ -34,9 +32,9 @@ def add_noise(rows: np.ndarray, noise_sigma: float, *, rng: np.random.Generator)
 def encode_rows(rows: np.ndarray, codec: Codec) -> dict[str, np.ndarray]:
     """Rows float32 (row, dim) -> the arrays of an upload.
 
-    `pca_float16` keeps the principal components that hold 99 % of the rows' variance; `pq` is product quantization
-    (Jegou et al. 2011) with one byte for every 4 dimensions. Where rows are too few to be worth a codebook both fall
-    back to float16, and the arrays say so. Raises UploadError for values that the codec cannot hold.
+    `pca_float16` keeps the principal components that hold 99 % of the rows' variance; `pq` is one byte for every 4
+    dimensions (`pipeline_lib.product_quantization`). Where rows are too few to be worth a codebook both fall back to
+    float16, and the arrays say so. Raises UploadError for values that float16 cannot hold, where it is used.
     """
     match codec:
         case "float32":
@@ -46,7 +44,8 @@ def encode_rows(rows: np.ndarray, codec: Codec) -> dict[str, np.ndarray]:
         case "pca_float16":
             return _encode_pca(rows)
         case "pq":
-            return _encode_pq(rows)
+            quantized = product_quantization.quantize_rows(rows)
+            return encode_rows(rows, "float16") if quantized is None else quantized
 
 
 def decode_rows(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -62,16 +61,8 @@ def decode_rows(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         decoded: np.ndarray = coefficients @ components
         decoded += mean
         return decoded
-    if names == {"codes", "codebooks", "dim"}:
-        codes, codebooks = arrays["codes"], _floats(arrays, "codebooks", ndim=3)  # (code, centroid, width)
-        if codes.dtype != np.uint8 or codes.ndim != 2 or arrays["dim"].shape != () or arrays["dim"].dtype.kind != "i":
-            raise UploadError(f"its arrays have wrong shapes or types: {_shapes(arrays)}")
-        dim, n_codes = int(arrays["dim"]), codes.shape[1]
-        fits = codebooks.shape[0] == n_codes > 0 and 0 < dim <= n_codes * codebooks.shape[2]
-        if not fits or codes.max(initial=0) >= codebooks.shape[1]:
-            raise UploadError(f"its arrays do not fit one another: {_shapes(arrays)}, dim {dim}")
-        parts = [codebooks[m][codes[:, m]] for m in range(n_codes)]
-        return np.ascontiguousarray(np.concatenate(parts, axis=1)[:, :dim])
+    if names == product_quantization.ARRAYS:
+        return product_quantization.restore_rows(arrays)
     raise UploadError(f"an upload with arrays {sorted(names)} is in no known encoding")
 
 
@@ -122,23 +113,4 @@ def _encode_pca(rows: np.ndarray) -> dict[str, np.ndarray]:
         "coefficients": _to_float16(centered @ components.T),
         "components": _to_float16(components),
         "mean": mean.astype(np.float32),
-    }
-
-
-def _encode_pq(rows: np.ndarray) -> dict[str, np.ndarray]:
-    n_rows, dim = rows.shape
-    codes_per_row = -(-dim // PQ_DIMENSIONS_PER_CODE)
-    codebook_bytes = PQ_CENTROIDS * codes_per_row * PQ_DIMENSIONS_PER_CODE * 2
-    if n_rows < PQ_CENTROIDS or codebook_bytes + n_rows * codes_per_row >= rows.size * 2:
-        return encode_rows(rows, "float16")
-    padded = np.zeros((n_rows, codes_per_row * PQ_DIMENSIONS_PER_CODE), dtype=np.float32)
-    padded[:, :dim] = rows
-    quantizer = faiss.ProductQuantizer(padded.shape[1], codes_per_row, 8)
-    quantizer.cp.min_points_per_centroid = 1
-    quantizer.train(padded)
-    codebooks = faiss.vector_to_array(quantizer.centroids).reshape(codes_per_row, PQ_CENTROIDS, PQ_DIMENSIONS_PER_CODE)
-    return {
-        "codes": quantizer.compute_codes(padded),
-        "codebooks": _to_float16(codebooks),
-        "dim": np.array(dim, dtype=np.int64),
     }

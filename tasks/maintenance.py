@@ -1,4 +1,4 @@
-"""Tasks that keep the artifact store small."""
+"""Tasks that keep the artifact store and the place that stations share small."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from pipeline_lib.artifact_store import ArtifactStore
+from pipeline_lib.exchange_retention import prune_exchange
 from pipeline_lib.store_retention import prune_store
+from tasks.stations import open_exchange
 
 
 @task(name="prune-store")
@@ -25,4 +27,13 @@ def prune_artifacts(store: Path, keep_days: float, unfinished_days: float, max_g
         f"{report.removed_runs} registered runs, kept {report.kept_bytes / 1e6:.1f} MB"
     )
     create_markdown_artifact(key="store-prune", markdown=text)
+    return text
+
+
+@task(name="prune-shared-place")
+def prune_shared_place(keep_days: float) -> str:
+    """Remove the runs of stations to which nobody wrote for `keep_days` from $FEDPATCH_EXCHANGE, and say which."""
+    report = prune_exchange(open_exchange(), keep_days=keep_days)
+    text = report.describe()
+    create_markdown_artifact(key="shared-place-prune", markdown=text)
     return text

@@ -19,6 +19,8 @@ model_app = App(name="model", help="Models in use: a directory and a pointer.")
 app.command(model_app)
 store_app = App(name="store", help="What the artifact store holds, and what may go.")
 app.command(store_app)
+exchange_app = App(name="exchange", help="The place that stations share: what it holds, and what may go.")
+app.command(exchange_app)
 
 app.register_install_completion_command(name="--install-completion", add_to_startup=False)
 

@@ -1,10 +1,11 @@
-"""Progress in the terminal: one line that moves, nothing where the output is not a terminal."""
+"""Progress: bars that move in a terminal; elsewhere, as in a nightly run's log, a line for each finished experiment."""
 
 from __future__ import annotations
 
 import logging
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,8 @@ from rich.progress import (
 from rich.text import Text
 
 STEP = re.compile(r"^(?P<what>.+): (?P<done>\d+) of (?P<total>\d+)$")
+EXPERIMENT = re.compile(r"^\d+ of \d+ experiments\b")
+LOGGERS = ("prefect.task_runs", "prefect.flow_runs")
 
 
 class RateColumn(ProgressColumn):
@@ -55,12 +58,43 @@ class _ProgressHandler(logging.Handler):
         self.progress.update(self.bars[what], completed=done, total=total, visible=done < total)
 
 
+class _LineHandler(logging.Handler):
+    """Prints how far a benchmark is, with the time, for a log that someone reads in the morning."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if EXPERIMENT.match(message):
+            print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _listening(handler: logging.Handler) -> Iterator[None]:
+    """What runs log goes to `handler` as well while the block runs."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
 @contextmanager
 def show_progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Show the progress that tasks log while the block runs; yields a callback for progress of the caller's own."""
-    console = Console(stderr=True)
-    if quiet or not sys.stderr.isatty():
+    if quiet:
         yield lambda done, total: None
+        return
+    if not sys.stderr.isatty():
+        with _listening(_LineHandler()):
+            yield lambda done, total: None
         return
     columns = (
         TextColumn("{task.description}"),
@@ -70,16 +104,7 @@ def show_progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int,
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         handler = _ProgressHandler(progress)
-        loggers = [logging.getLogger(name) for name in ("prefect.task_runs", "prefect.flow_runs")]
-        levels = [logger.level for logger in loggers]
-        for logger in loggers:
-            logger.setLevel(logging.INFO)
-            logger.addHandler(handler)
-        try:
+        with _listening(handler):
             yield lambda done, total: handler.update(title, done, total)
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.removeHandler(handler)
-                logger.setLevel(level)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.options import Json, app, model_app, store_app
+from flows.cli.options import Json, app, exchange_app, model_app, store_app
 
 Models = Annotated[
     Path | None, Parameter(name="--models", help="Directory of the models; $FEDPATCH_MODELS or ./models.")
@@ -115,3 +115,21 @@ def prune(
     from flows.cli import store as commands
 
     commands.prune(store, keep_days, unfinished_days, max_gb, dry_run=dry_run, as_json=json_)
+
+
+@exchange_app.command(name="prune")
+def prune_exchange(
+    url: Annotated[str | None, Parameter(help="Directory or s3://bucket/prefix; $FEDPATCH_EXCHANGE.")] = None,
+    /,
+    *,
+    keep_days: Annotated[float, Parameter(help="Keep runs that someone wrote to in the last days.")] = 30,
+    dry_run: Annotated[bool, Parameter(help="Only say what would go.", negative="")] = False,
+    json_: Json = False,
+) -> None:
+    """Remove runs of stations that are over; what belongs to no run is named and stays.
+
+    Example: fedpatch exchange prune /mnt/fedpatch --keep-days 30 --dry-run
+    """
+    from flows.cli import store as commands
+
+    commands.prune_shared(url, keep_days, dry_run=dry_run, as_json=json_)

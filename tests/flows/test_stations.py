@@ -102,6 +102,19 @@ def check_run_directory(out: Path, plants: Path) -> None:
     assert model.threshold("pipe_clip") == document_of(out).categories["pipe_clip"].decision.threshold  # type: ignore[union-attr]
 
 
+def test_a_station_may_send_a_share_of_its_own(calls: list[str], tmp_path: Path) -> None:
+    """Through the call's parameters: the configuration names no stations. The bank keeps its size."""
+    config = ExperimentConfig.model_validate(values(tmp_path))
+    state = station_coordinator(config, STATIONS, coreset_percentage_by_station={"station-b": 1.0}, return_state=True)
+    assert state.is_completed()
+    found = document_of(tmp_path / "run").federation
+    assert found is not None
+    sent = found.clients
+    assert sent["station-b"].coreset_rows == sent["station-b"].patches
+    assert all(sent[name].coreset_rows < sent[name].patches / 2 for name in ("station-a", "station-c"))
+    assert found.bank_rows == round(config.model.coreset_percentage * sum(one.patches for one in sent.values()))
+
+
 # --- what is shared --------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +139,8 @@ def test_doubled_stations_and_rounds_without_cover_are_refused(calls: list[str],
     assert "num_rounds is 2, but model.subsampling random" in state.message
     config = ExperimentConfig.model_validate(values(tmp_path))
     assert "different names" in station_coordinator(config, ["a", "a"], return_state=True).message
+    state = station_coordinator(config, STATIONS, coreset_percentage_by_station={"d": 0.5}, return_state=True)
+    assert "names d, but the stations are station-a, station-b, station-c" in state.message
 
 
 def test_a_station_without_a_name_is_a_clear_error(

