@@ -14,6 +14,7 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.results import MetricValues
 from flows.cli.runs import show_runs
 from flows.experiment import federated_experiment
+from flows.maintenance import store_prune
 from flows.stations import station_client, station_coordinator
 from pipeline_lib.run_model import open_run_model
 from pipeline_lib.saved_partition import save_partition
@@ -127,6 +128,9 @@ def test_only_uploads_banks_and_figures_are_shared(calls: list[str], tmp_path: P
     assert kinds == {"uploads", "banks", "figures", "closed.json"}
     assert all(parts[-1].endswith(".npz") or parts[-1] in ("manifest.json", "closed.json") for parts in shared)
     words = "".join(p.read_text() for p in (tmp_path / "shared").rglob("manifest.json"))
+    said = store_prune(store=tmp_path / "coordinator", shared_days=0).splitlines()
+    assert "removed 1 runs" in said[1]
+    assert not list((tmp_path / "shared").iterdir())
     assert "client_provenance" not in words
     assert str(tmp_path) not in words
 

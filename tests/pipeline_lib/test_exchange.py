@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import time
 import uuid
@@ -16,6 +17,7 @@ import pytest
 from data_contracts.errors import ConfigError, UploadError
 from data_contracts.exchange import Publication, Slot
 from data_contracts.manifests import UploadManifest
+from flows.cli import main
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.exchange import Exchange
 from pipeline_lib.exchange_retention import prune_exchange
@@ -234,3 +236,33 @@ def test_a_run_that_cannot_be_removed_is_named_and_the_others_go(
     assert "run-1 stays: not yours" in report.describe()
     with pytest.raises(ValueError, match="keep_days"):
         prune_exchange(exchange, keep_days=-1)
+
+
+def not_allowed(*arguments: Any, **keywords: Any) -> None:
+    raise PermissionError("not yours")
+
+
+def exit_status(*arguments: str) -> Any:
+    with pytest.raises(SystemExit) as stop:
+        main(["exchange", "prune", *arguments])
+    return stop.value.code
+
+
+def test_the_command_names_what_goes_and_says_when_something_stays(
+    tmp_path: Path, station: ArtifactStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exchange = Exchange(str(tmp_path / "shared"))
+    exchange.publish(publication(station), station)
+    (tmp_path / "shared" / "notes.txt").write_text("not a run")
+    monkeypatch.setenv("FEDPATCH_EXCHANGE", exchange.url)
+    assert exit_status("--keep-days", "0", "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "run-1" in shown
+    assert "would remove 1 runs" in shown
+    assert "not of a run, not touched: notes.txt" in shown
+    assert exit_status(exchange.url, "--keep-days", "0", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["removed"][0]["run_id"] == RUN
+    exchange.publish(publication(station), station)
+    monkeypatch.setattr(type(exchange.fs), "rm", not_allowed)
+    assert exit_status(exchange.url, "--keep-days", "0") == 1
+    assert "run-1 could not be removed: not yours" in capsys.readouterr().err
