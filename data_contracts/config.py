@@ -111,7 +111,7 @@ class ModelConfig(Section):
     extraction: Literal["plain", "fused", "bfloat16"] = Field(
         "plain",
         description="how the backbone computes on the CPU: layer by layer; fused, faster and equal but for rounding; "
-        "in bfloat16, faster still where the processor has it, features rounded",
+        "in bfloat16, faster still, features rounded; refused on processors without AVX-512",
     )
     coreset_percentage: float = Field(0.1, gt=0, le=1, description="share of the patches that is kept, 0.1 is 10 %")
     subsampling: Literal["kcenter", "random", "density"] = Field(

@@ -27,7 +27,7 @@ from data_contracts.config import ModelConfig, PreprocessingConfig
 from data_contracts.errors import ConfigError, WeightsError
 from data_contracts.stages import BackboneSettings
 from pipeline_lib.extensions import extension_digest, is_extension, load_extension
-from pipeline_lib.fused_convolutions import fuse_convolutions
+from pipeline_lib.fused_convolutions import convolves_in_bfloat16, fuse_convolutions
 from pipeline_lib.hardware import keep_freed_memory
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -309,6 +309,11 @@ class FeatureExtractor(nn.Module):
                 )
             modules[layer].register_forward_hook(self._hook(layer))
         if self.device.type == "cpu":
+            if settings.extraction == "bfloat16" and not convolves_in_bfloat16():
+                raise ConfigError(
+                    "model.extraction: bfloat16 needs a processor with AVX-512 (or AVX-NE-CONVERT), which this one has "
+                    "not; set it to fused, or to plain"
+                )
             keep_freed_memory()
             if settings.extraction != "plain":
                 fuse_convolutions(self.network, self, keep=frozenset(settings.layers))

@@ -93,6 +93,11 @@ def fuse_convolutions(
     return 0
 
 
+def convolves_in_bfloat16() -> bool:
+    """Whether convolutions of this processor take bfloat16: oneDNN's refuse it without AVX-512 or AVX-NE-CONVERT."""
+    return not _has_onednn() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def _has_onednn() -> bool:
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return available and hasattr(torch.ops.mkldnn, "_convolution_pointwise")

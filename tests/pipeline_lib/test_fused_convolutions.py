@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from data_contracts.errors import ConfigError
 from pipeline_lib import fused_convolutions
 from pipeline_lib.backbone import FeatureExtractor
-from pipeline_lib.fused_convolutions import FusedConvolution, fuse_convolutions
+from pipeline_lib.fused_convolutions import FusedConvolution, convolves_in_bfloat16, fuse_convolutions
 
 PIXELS = torch.randint(0, 256, (2, 96, 130, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -40,11 +41,18 @@ def test_features_equal_the_plain_networks(backbone: str, layers: tuple[str, ...
     assert torch.equal(found, fused.extract(PIXELS)[0])
 
 
+@pytest.mark.skipif(not convolves_in_bfloat16(), reason="this processor does not convolve in bfloat16")
 def test_bfloat16_is_close_and_comes_as_float32() -> None:
     expected, _ = FeatureExtractor("efficientnet_lite0").extract(PIXELS)
     found, _ = FeatureExtractor("efficientnet_lite0", extraction="bfloat16").extract(PIXELS)
     assert found.dtype == torch.float32
     assert 1e-4 < float((found - expected).norm() / expected.norm()) < 5e-2
+
+
+def test_bfloat16_is_refused_where_the_processor_has_it_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline_lib.backbone.convolves_in_bfloat16", lambda: False)
+    with pytest.raises(ConfigError, match=r"model\.extraction: bfloat16 needs .* set it to fused"):
+        FeatureExtractor("efficientnet_lite0", extraction="bfloat16")
 
 
 def test_a_layer_whose_own_output_is_wanted_stays() -> None:
