@@ -89,7 +89,7 @@ def _shared_runs(exchange: Exchange) -> tuple[list[SharedRun], list[str]]:
 
 def _written(info: dict[str, Any]) -> float:
     """When a file was last written, in seconds since 1970; a file system that does not say: now, so that it stays."""
-    stamp = info.get("LastModified", info.get("mtime", info.get("updated")))
+    stamp = info.get("LastModified", info.get("mtime"))
     if isinstance(stamp, datetime):
         return stamp.timestamp()
     return float(stamp) if isinstance(stamp, int | float) else time.time()
