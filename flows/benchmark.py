@@ -93,7 +93,10 @@ class _Progress:
         text = f"{self.done} of {self.total} experiments, about {left_s / 60:.0f} min left; last: {name}"
         get_run_logger().info("experiments: %d of %d", self.done, self.total)
         get_run_logger().info(text)
-        update_progress_artifact(self.bar, 100.0 * self.done / self.total, description=text)  # type: ignore[arg-type]
+        try:
+            update_progress_artifact(self.bar, 100.0 * self.done / self.total, description=text)  # type: ignore[arg-type]
+        except Exception as error:  # whatever it is, progress is not worth the other experiments
+            get_run_logger().debug("no progress bar: %s", error)
 
 
 def _run_one(config: ExperimentConfig) -> ExperimentResult | str:

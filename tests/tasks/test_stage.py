@@ -49,6 +49,23 @@ def test_a_count_that_starts_again_moves_the_bar_again(prefect_server: None) -> 
     assert [bar.data for bar in artifacts_named("starts-again")] == [25.0]
 
 
+def test_a_bar_whose_answer_was_lost_ends_too(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = stage.create_progress_artifact
+    asked = []
+
+    def lose_the_first_answer(*args: Any, **options: Any) -> Any:
+        made = create(*args, **options)
+        asked.append(made)
+        if len(asked) == 1:
+            raise TimeoutError("the server made it, and its answer came too late")
+        return made
+
+    monkeypatch.setattr(stage, "create_progress_artifact", lose_the_first_answer)
+    work([(1, 200), (100, 200), (200, 200)], key="lost-answer")
+    assert len(asked) == 2
+    assert [bar.data for bar in artifacts_named("lost-answer")] == [100.0, 100.0]
+
+
 def test_without_a_server_for_artifacts_the_task_goes_on(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
