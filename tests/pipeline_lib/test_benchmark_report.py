@@ -198,7 +198,7 @@ def test_text_of_the_data_is_escaped_and_charts_are_there() -> None:
     assert "<script" not in page
     assert "a&lt;b&gt;" in page
     assert page.count("<svg") == 5  # differences and values of two metrics, bytes
-    assert "broken failed" in page
+    assert "no result of broken" in page
 
 
 def test_named_pairs_have_a_table_and_a_chart_of_their_own(tmp_path: Path) -> None:
@@ -252,14 +252,14 @@ def test_nothing_to_compare() -> None:
 
 def test_a_benchmark_in_which_everything_failed_still_has_a_page() -> None:
     page = render_benchmark(record([], {"centralized": "no such data set"}))
-    assert "centralized failed: no such data set" in page
+    assert "no result of centralized: no such data set" in page
     assert "No experiment was tested" in page
 
 
 def test_many_missing_runs_are_counted_and_folded() -> None:
     page = render_benchmark(record([], {f"iid_{n}": "no finished run" for n in range(6)}))
     assert "6 runs of this benchmark are missing here." in page
-    assert page.index("<summary>Which, and why") < page.index("iid_0 failed: no finished run")
+    assert page.index("<summary>Which, and why") < page.index("no result of iid_0: no finished run")
 
 
 def verdicts(*found: str, named: bool = False) -> list[dict[str, Any]]:

@@ -81,3 +81,13 @@ def test_tables_hold_pairs_apart(finished: dict[str, ExperimentRuns]) -> None:
     assert (line["experiment"], line["against"], line["AUC-sPRO@0.05"]) == ("b", "a", None)
     assert line["image AUROC"].startswith("-")
     assert pair_table(against_baselines(rows)) == []
+
+
+def test_a_table_says_how_many_seeds_stand_behind_a_row_where_it_is_not_the_same_for_all(
+    finished: dict[str, ExperimentRuns],
+) -> None:
+    rows = compare(finished, BASELINES, resamples=200, seed=5)
+    assert all("seeds" not in line for line in comparison_table(rows, {}))
+    fewer = [{**row, "seeds": 2 if row["experiment"] == "b" else 3} for row in rows]
+    shown = {line["experiment"]: line["seeds"] for line in comparison_table(fewer, {})}
+    assert shown == {name: 2 if name == "b" else 3 for name in BASELINES}
