@@ -94,7 +94,7 @@ def progress_bar(key: str, what: str, *, steps: int = STEPS) -> Progress:
         try:
             if bar is None:
                 bar = cast(UUID, create_progress_artifact(percent, key=name, description=what))
-            else:
+            elif done < total:
                 update_progress_artifact(bar, percent)
             if done >= total:
                 _end_bars(name)
