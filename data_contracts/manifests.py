@@ -15,6 +15,7 @@ ArtifactKind = Literal[
     "test_images",
     "image_features",
     "patch_features",
+    "client_selection",
     "client_upload",
     "client_provenance",
     "coverage_curve",

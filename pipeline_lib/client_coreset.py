@@ -18,6 +18,7 @@ from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.coreset import CoresetSelection, density_subsampling, kcenter_selection, random_subsampling
 from pipeline_lib.features import read_patches
 from pipeline_lib.seeding import stage_rng
+from pipeline_lib.stored_selection import StoredSelection
 from pipeline_lib.upload_codec import add_noise, clip_rows, decode_rows, encode_rows
 
 GLOBAL_BANK = "all"
@@ -129,14 +130,16 @@ def select_client_coreset(
     client_id: str,
     settings: CoresetSettings,
     *,
+    version: str | None = None,
     progress: Progress | None = None,
     device: torch.device | None = None,
 ) -> list[ClientCoreset]:
     """A coreset for every bank that this client contributes to.
 
     table: the client's PATCH_FEATURES. Memory does not grow with its images but for some 20 bytes a patch: the patches
-    stay in float16, as stored, and on disk beside the store where they exceed 64 MiB. Raises DatasetError when it is
-    empty.
+    stay in float16, as stored, and on disk beside the store where they exceed 64 MiB. With a `version` of the code the
+    selections are kept in the store, and taken from it where only codec, clipping or noise are others. Raises
+    DatasetError when the table is empty.
     """
     scratch = store.root / "scratch"
     coresets = [
@@ -148,6 +151,11 @@ def select_client_coreset(
             bank=bank,
             client_id=client_id,
             raw_image_bytes=int(rows.image_bytes.sum()),
+            stored=None
+            if version is None
+            else StoredSelection.of(
+                store, list(rows.sha256), settings, client_id=client_id, bank=bank, version=version
+            ),
             progress=progress,
             scratch=scratch,
             device=device,
@@ -170,6 +178,7 @@ def coreset_of_patches(
     size: int | None = None,
     down_to: float | None = None,
     covered: np.ndarray | None = None,
+    stored: StoredSelection | None = None,
     progress: Progress | None = None,
     scratch: Path | None = None,
     device: torch.device | None = None,
@@ -180,7 +189,7 @@ def coreset_of_patches(
     `covered` (row, dim) holds the server's bank and the client's own rows that were sent before; what is selected then
     is farthest from both, and None is returned when every patch lies on a covered place or the round's share is 0.
     `size` in place of the round's share are the rows that the server granted, at most; picks that are nearer than
-    `down_to` to what was covered before them are not sent.
+    `down_to` to what was covered before them are not sent. `stored` is where the selection is kept, or was before.
     `scratch` is a directory for working arrays of more than 64 MiB.
     """
     if size is None:
@@ -189,10 +198,16 @@ def coreset_of_patches(
     size = min(size, len(patches))
     if size == 0:
         return None
-    rng = stage_rng(settings.seed, "coreset", client_id, bank, settings.round)
-    selection = select_rows(
-        patches, size, settings, rng=rng, covered=covered, progress=progress, scratch=scratch, device=device
-    )
+    selection = stored.recall() if stored else None
+    if selection is None:
+        rng = stage_rng(settings.seed, "coreset", client_id, bank, settings.round)
+        selection = select_rows(
+            patches, size, settings, rng=rng, covered=covered, progress=progress, scratch=scratch, device=device
+        )
+        if stored:
+            stored.remember(selection)
+    elif progress:
+        progress(len(selection), len(selection))
     indices, radius = selection.indices, selection.covering_radius
     if covered is not None:
         indices = indices[selection.pick_distances > 0]

@@ -8,6 +8,7 @@ from data_contracts.manifests import ClientImages, ClientUploads, Manifest
 from data_contracts.stages import BackboneSettings, CoresetSettings, Place
 from data_contracts.tables import PATCH_FEATURES
 from pipeline_lib import backbone, client_coreset, features, hardware
+from tasks.caching import code_version
 from tasks.stage import open_store, progress_bar, stage
 
 
@@ -39,8 +40,9 @@ def select_client_coreset(
     uploads, provenance = [], []
     device = hardware.pick_device(place.device)
     progress = progress_bar(f"coreset-{client_id}", f"{client_id}: coreset rows")
+    version = code_version("pipeline_lib.client_coreset")
     for coreset in client_coreset.select_client_coreset(
-        table, store, client_id, settings, progress=progress, device=device
+        table, store, client_id, settings, version=version, progress=progress, device=device
     ):
         written = store.write_arrays("client_upload", coreset.arrays, rows=coreset.n_rows)
         uploads.append(

@@ -111,6 +111,26 @@ def test_a_changed_ratio_redoes_the_steps_from_the_coreset_on(
     assert calls == {"measure": 2}
 
 
+def test_a_changed_codec_or_noise_selects_nothing_anew(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline_lib import client_coreset
+
+    original, selected = client_coreset.kcenter_selection, []
+
+    def counting(patches: Any, size: int, **keywords: Any) -> Any:
+        selected.append(size)
+        return original(patches, size, **keywords)
+
+    monkeypatch.setattr(client_coreset, "kcenter_selection", counting)
+    run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "a"))
+    assert len(selected) == 6  # three clients, two categories
+    sent = {"codec": "float16", "clip_norm": 20.0, "noise_sigma": 0.1}
+    state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", upload=sent))
+    assert state.is_completed()
+    assert len(selected) == 6
+
+
 def test_centralized_and_federated_share_the_features_of_test_images(
     tiny_root: Path, tmp_path: Path, calls: Counter[str]
 ) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from data_contracts.errors import ConfigError, DatasetError, FedpatchError
 from data_contracts.stages import CoresetSettings
+from pipeline_lib import client_coreset
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.client_coreset import (
     ClientCoreset,
@@ -166,6 +167,48 @@ def test_clipping_noise_and_codec_are_applied_and_the_error_is_told(
     assert np.linalg.norm(after, axis=1).max() < 2 + 6 * 0.1 * np.sqrt(DIM)
     assert changed.reconstruction_error == pytest.approx(np.linalg.norm(after - before, axis=1).max())
     assert changed.reconstruction_error > 1
+
+
+def test_what_selects_the_same_rows_selects_once(
+    features: tuple[pd.DataFrame, dict[str, np.ndarray]], store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selected: list[int] = []
+
+    def counting(patches: np.ndarray, size: int, *args: Any, **keywords: Any) -> Any:
+        selected.append(size)
+        return select_rows(patches, size, *args, **keywords)
+
+    monkeypatch.setattr(client_coreset, "select_rows", counting)
+
+    def upload(version: str | None = "1", table: pd.DataFrame = features[0], **values: Any) -> list[ClientCoreset]:
+        selected.clear()
+        return select_client_coreset(table, store, values.pop("client", "c"), settings(**values), version=version)
+
+    plain = upload(version=None)
+    assert selected == [8, 6]
+    for version, others in (("1", [8, 6]), ("1", []), ("2", [8, 6])):
+        kept = upload(version)
+        assert selected == others
+        for one, other in zip(plain, kept, strict=True):
+            assert one.covering_radius == other.covering_radius
+            assert np.array_equal(one.arrays["rows"], other.arrays["rows"])
+            assert np.array_equal(one.patch_index, other.patch_index)
+    coarse = upload(codec="float16", clip_norm=2.0, noise_sigma=0.1)
+    assert (selected, coarse[0].arrays["rows"].dtype) == ([], np.float16)
+    assert np.array_equal(coarse[0].patch_index, plain[0].patch_index)
+    for others in ({"client": "d"}, {"seed": 2}, {"subsampling": "random"}, {"round": 2}):
+        upload(**others)
+        assert selected == [8, 6], others
+    upload(ratio=0.3)
+    assert selected == [24, 19]
+    upload(bank_scope="global")
+    assert selected == [14]
+    upload(table=features[0].iloc[1:])
+    assert selected == [6]  # the other category's images are the same
+    for file in (store.root / "objects" / "client_selection").rglob("*.npz"):
+        file.write_bytes(b"damaged")
+    upload()
+    assert selected == [8, 6]
 
 
 def test_noise_differs_from_round_to_round(
