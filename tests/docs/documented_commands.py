@@ -144,6 +144,9 @@ ELSEWHERE = {
     "fedpatch benchmark configs/benchmark_seeds.yaml --set dataset.root=DIR --out runs/seeds": (
         "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares"
     ),
+    "fedpatch benchmark configs/benchmark_full.yaml --set dataset.root=DIR --out runs/full": (
+        "tests/flows/test_benchmark.py::test_the_full_matrix_names_at_least_forty_experiments_and_every_mode"
+    ),
     "python -m benchmarks.overhead": BENCHMARKS,
     "python -m benchmarks.profiles": BENCHMARKS,
     "python -m benchmarks.recovery": BENCHMARKS,
