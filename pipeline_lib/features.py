@@ -1,13 +1,14 @@
 """Patch features of images, computed once an image and backbone and shared by every experiment that needs them.
 
-An image's features are stored under the hash of its file, the backbone and the size, in float16 (relative error
-2^-11). Whoever holds the image finds them again; nobody reads the features of images that are not its own.
+An image's features are stored under the hash of its file, the backbone, the size and the version of the code, on a GPU
+also by how it computes, in float16 (relative error 2^-11). Whoever holds the image finds them again; nobody reads the
+features of images that are not its own.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from data_contracts.manifests import Manifest
 from data_contracts.stages import BackboneSettings
 from pipeline_lib.artifact_store import ArtifactStore, sha256_of_file
 from pipeline_lib.backbone import FeatureExtractor
+from pipeline_lib.hardware import kernels_key
 from pipeline_lib.images import load_image
 from pipeline_lib.preprocessing import preprocess_image
 from pipeline_lib.scratch import scratch_array
@@ -50,9 +52,20 @@ def image_rows(frame: pd.DataFrame, data_root: Path) -> list[ImageRow]:
     return [ImageRow(i, c, data_root / p, s, int(b)) for i, c, p, s, b in columns]
 
 
-def feature_key(image_sha256: str, settings: BackboneSettings, size: tuple[int, int]) -> str:
-    """Key of an image's features: its file's hash, the backbone and the (width, height) it is resized to."""
-    return canonical_hash([image_sha256, settings.identity(), list(size)])
+def feature_key(
+    image_sha256: str,
+    settings: BackboneSettings,
+    size: tuple[int, int],
+    *,
+    version: str,
+    kernels: Mapping[str, object] | None = None,
+) -> str:
+    """Key of an image's features: its file's hash, the backbone, the (width, height) it is resized to, and by what.
+
+    `version`: of the code; `kernels`: `hardware.kernels_key`.
+    """
+    by = {} if kernels is None else {"kernels": dict(kernels)}
+    return canonical_hash([image_sha256, settings.identity(), list(size), {"version": version, **by}])
 
 
 def extract_features(
@@ -61,19 +74,31 @@ def extract_features(
     extractor: FeatureExtractor,
     sizes: dict[str, tuple[int, int]],
     *,
+    version: str | None = None,
     batch_size: int = 32,
     num_workers: int = 4,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Make sure that every image's features are in the store; returns a table in schema PATCH_FEATURES.
 
-    On the CPU images go through one at a time: cache-sized work, and the same bytes whatever else is in the batch.
+    With a `version` of the code, features that were computed before by this code are taken from the store. On the CPU
+    images go through one at a time: cache-sized work, and the same bytes whatever else is in the batch. On a GPU, what
+    memory sent through in smaller batches or on the CPU counts as computed in batches of `batch_size` all the same.
     Raises DatasetError when a file has changed since it was indexed, OSError when it cannot be opened.
     """
+    cudnn = torch.backends.cudnn
+    kernels = kernels_key(
+        extractor.device, batch_size=batch_size, deterministic=cudnn.deterministic, tf32=cudnn.allow_tf32
+    )
+
+    def key(row: ImageRow, version: str) -> str:
+        size = sizes[row.category]
+        return feature_key(row.sha256, extractor.settings, size, version=version, kernels=kernels)
+
     manifests: dict[int, tuple[Manifest, tuple[int, int], int]] = {}
     missing = []
     for position, row in enumerate(rows):
-        found = _stored_features(store, feature_key(row.sha256, extractor.settings, sizes[row.category]))
+        found = None if version is None else _stored_features(store, key(row, version))
         if found is None:
             missing.append(position)
         else:
@@ -88,8 +113,9 @@ def extract_features(
             if not np.isfinite(array).all():
                 raise DatasetError(f"{row.path}: its features are not finite in float16; check mean, std and weights")
             manifest = store.write_array("image_features", array, durable=False)
-            key = feature_key(row.sha256, extractor.settings, sizes[row.category])
-            store.remember(RECORDS, key, {"manifest": manifest.model_dump(), "grid": grid, "dim": array.shape[1]})
+            if version is not None:
+                record = {"manifest": manifest.model_dump(), "grid": grid, "dim": array.shape[1]}
+                store.remember(RECORDS, key(row, version), record)
             manifests[position] = (manifest, grid, array.shape[1])
         done += len(positions)
         if progress:

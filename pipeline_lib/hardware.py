@@ -42,6 +42,18 @@ def choose_cuda_kernels(*, deterministic: bool) -> None:
     torch.backends.cudnn.allow_tf32 = not deterministic
 
 
+def kernels_key(
+    device: torch.device, *, batch_size: int, deterministic: bool, tf32: bool
+) -> dict[str, bool | int | str] | None:
+    """What decides the bytes of a network's output beside network and image; None on the CPU, where nothing else does.
+
+    On a CUDA device kernels differ with TF32, with the choice of algorithm and with the images at a time.
+    """
+    if device.type == "cpu":
+        return None
+    return {"device": device.type, "batch_size": batch_size, "deterministic": deterministic, "tf32": tf32}
+
+
 @functools.cache
 def keep_freed_memory() -> bool:
     """Let glibc keep what tensors of up to 64 MiB give back, instead of returning it to the system each time.

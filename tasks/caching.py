@@ -1,8 +1,9 @@
 """How a stage decides that it need not run: content hashes in, content hashes out.
 
 The key of a task run is its stage, the version of the code behind it, and the canonical JSON of its inputs, where a
-manifest counts only by its content hash. A record counts only while the artifacts that it names are intact: the key
-is computed anew for every run, and a record whose artifact is missing or damaged is dropped on that occasion.
+manifest counts only by its content hash; where a network computes on a GPU, also how. A record counts only while the
+artifacts that it names are intact: the key is computed anew for every run, and a record whose artifact is missing or
+damaged is dropped on that occasion.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import inspect
 import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -34,11 +36,19 @@ from data_contracts.stages import AggregationSettings, BackboneSettings, Place
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.extensions import extension_digest, is_extension
 from pipeline_lib.features import image_manifests
+from pipeline_lib.hardware import kernels_key, pick_device
 from tasks.locking import FlockLockManager
 
 logger = logging.getLogger(__name__)
 
 CODE_PACKAGES = ("pipeline_lib", "data_contracts")
+COMPUTING = {  # modules of others that decide what an artifact holds -> the package whose version counts
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "faiss": "faiss-cpu",
+    "PIL": "pillow",
+}
 Tree = TypeVar("Tree", bound=ast.AST)
 RECORDS_DIRECTORY = "records"
 LOCKS_DIRECTORY = "locks"
@@ -59,6 +69,8 @@ class StagePolicy(CachePolicy):
     ) -> str:
         """Key of this call; drops the key's record first when it is no longer good."""
         values = {name: canonical_value(value) for name, value in inputs.items() if name not in self.ignored}
+        if kernels := _network_kernels(inputs):
+            values["kernels"] = kernels
         key = f"{self.stage}-{canonical_hash([self.stage, self.version, values])}"
         self.drop_broken_record(key)
         return key
@@ -102,6 +114,19 @@ def task_version(task: Task[..., Any]) -> str:
     body.decorator_list = []
     own = hashlib.sha256(ast.dump(_without_docstrings(body)).encode()).hexdigest()
     return canonical_hash([own, code_version(*modules, "pipeline_lib.artifact_store", "data_contracts.tables")])[:16]
+
+
+def _network_kernels(inputs: Mapping[str, Any]) -> dict[str, bool | int | str] | None:
+    """`hardware.kernels_key` of a call that is given a backbone; None for others, and on the CPU."""
+    place = inputs.get("place")
+    if not isinstance(place, Place) or not any(isinstance(value, BackboneSettings) for value in inputs.values()):
+        return None
+    return kernels_key(
+        pick_device(place.device),
+        batch_size=place.batch_size,
+        deterministic=place.deterministic,
+        tf32=not place.deterministic,
+    )
 
 
 def canonical_value(value: Any) -> Any:
@@ -200,20 +225,47 @@ def parse_source(text: str) -> ast.Module:
 
 @functools.cache
 def code_version(*modules: str) -> str:
-    """Hash of the code of these modules and of all of ours that they import, without comments and docstrings."""
-    seen: dict[str, str] = {}
+    """Hash of the code of these modules and of all of ours that they import, without comments and docstrings.
+
+    In it are the versions of the COMPUTING packages that any of them imports: by module, so that FAISS, whose threads
+    `pipeline_lib.hardware` sets, counts wherever a device is picked.
+    """
+    digests: dict[str, str] = {}
+    packages: set[str] = set()
     pending = list(modules)
     while pending:
         module = pending.pop()
-        if module in seen:
+        if module in digests or (code := _module_code(module)) is None:
             continue
-        spec = importlib.util.find_spec(module)
-        if spec is None or spec.origin is None:
-            continue
-        tree = parse_source(Path(spec.origin).read_text(encoding="utf-8"))
-        pending.extend(name for name in _imported_modules(tree) if name.split(".")[0] in CODE_PACKAGES)
-        seen[module] = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()
-    return canonical_hash(seen)[:16]
+        digests[module] = code.digest
+        pending += [name for name in code.imports if name.split(".")[0] in CODE_PACKAGES]
+        packages |= {COMPUTING[top] for name in code.imports if (top := name.split(".")[0]) in COMPUTING}
+    return canonical_hash([digests, {package: _installed_version(package) for package in packages}])[:16]
+
+
+@dataclass(frozen=True)
+class _ModuleCode:
+    digest: str
+    imports: tuple[str, ...]
+
+
+@functools.cache
+def _module_code(module: str) -> _ModuleCode | None:
+    """A module's code and what it imports; None where there is no such module."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return None
+    tree = parse_source(Path(spec.origin).read_text(encoding="utf-8"))
+    imports = tuple(_imported_modules(tree))
+    return _ModuleCode(hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imports)
+
+
+def _installed_version(package: str) -> str | None:
+    """None for what was not installed as a package, such as a build of FAISS under another name."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _imported_modules(tree: ast.Module) -> Iterator[str]:

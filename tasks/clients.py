@@ -23,6 +23,7 @@ def extract_client_features(
         store,
         backbone.shared_extractor(settings, hardware.pick_device(place.device)),
         sizes,
+        version=code_version("pipeline_lib.features"),
         batch_size=place.batch_size,
         num_workers=place.num_workers,
         progress=progress_bar(f"extract-{client.client_id}", f"{client.client_id}: images extracted"),

@@ -9,6 +9,7 @@ from data_contracts.manifests import BankManifest, Manifest, MeasuredCategory, S
 from data_contracts.stages import BackboneSettings, EvaluationSettings, Place, ScoringSettings
 from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS, PATCH_FEATURES
 from pipeline_lib import backbone, evaluation, features, hardware, memory_bank, scoring
+from tasks.caching import code_version
 from tasks.stage import open_store, progress_log, stage
 
 
@@ -24,6 +25,7 @@ def extract_test_features(
         store,
         backbone.shared_extractor(settings, hardware.pick_device(place.device)),
         {category: size},
+        version=code_version("pipeline_lib.features"),
         batch_size=place.batch_size,
         num_workers=place.num_workers,
         progress=progress_log(f"{category}: test images extracted"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -86,26 +87,50 @@ def test_features_are_those_of_the_resized_image_in_half_precision(
 def test_every_image_is_computed_once(
     rows: list[ImageRow], store: ArtifactStore, extractor: FeatureExtractor, passes: list[int]
 ) -> None:
-    first = extract_features(rows[:4], store, extractor, SIZES)
+    first = extract_features(rows[:4], store, extractor, SIZES, version="1")
     assert passes == [1] * 4
-    again = extract_features(rows[::-1], store, extractor, SIZES)
+    again = extract_features(rows[::-1], store, extractor, SIZES, version="1")
     assert len(passes) == 6
     pd.testing.assert_frame_equal(again.iloc[:1:-1].reset_index(drop=True), first)
+    for version in ("2", None):
+        extract_features(rows, store, extractor, SIZES, version=version)
+    assert len(passes) == 18
 
 
 def test_another_size_or_backbone_is_another_entry(rows: list[ImageRow], extractor: FeatureExtractor) -> None:
     settings = extractor.settings
+
+    def key(row: ImageRow = rows[0], size: tuple[int, int] = (64, 64), version: str = "1", **changed: object) -> str:
+        return feature_key(row.sha256, settings.model_copy(update=changed), size, version=version)
+
     keys = {
-        feature_key(rows[0].sha256, settings, (64, 64)),
-        feature_key(rows[0].sha256, settings, (64, 96)),
-        feature_key(rows[1].sha256, settings, (64, 64)),
-        feature_key(rows[0].sha256, settings.model_copy(update={"neighborhood_size": 5}), (64, 64)),
-        feature_key(rows[0].sha256, settings.model_copy(update={"mean": (0.4, 0.4, 0.4)}), (64, 64)),
-        feature_key(rows[0].sha256, settings.model_copy(update={"weights_sha256": "0" * 64}), (64, 64)),
+        key(),
+        key(size=(64, 96)),
+        key(rows[1]),
+        key(neighborhood_size=5),
+        key(mean=(0.4, 0.4, 0.4)),
+        key(weights_sha256="0" * 64),
+        key(version="2"),
     }
-    assert len(keys) == 6
-    moved = settings.model_copy(update={"weights_path": Path("elsewhere.pth"), "weights_source": "a copy"})
-    assert feature_key(rows[0].sha256, moved, (64, 64)) in keys  # where the weights lie does not matter
+    assert len(keys) == 7
+    assert key(weights_path=Path("elsewhere.pth"), weights_source="a copy") == key()  # where the weights lie
+
+
+def test_on_a_gpu_features_are_kept_by_how_it_computes(
+    rows: list[ImageRow], store: ArtifactStore, extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = SmallGpu(extractor, at_a_time=32)
+
+    def computed(**options: Any) -> int:
+        before = sum(gpu.done)
+        extract_features(rows, store, gpu, SIZES, version="1", **options)  # type: ignore[arg-type]
+        return sum(gpu.done) - before
+
+    extract_features(rows, store, extractor, SIZES, version="1")
+    assert [computed(), computed(), computed(batch_size=2), computed(batch_size=2)] == [6, 0, 6, 0]
+    for flag in ("allow_tf32", "deterministic"):
+        monkeypatch.setattr(torch.backends.cudnn, flag, not getattr(torch.backends.cudnn, flag))
+        assert [computed(), computed()] == [6, 0]
 
 
 def test_the_same_bytes_for_any_batch_size_workers_and_order(
@@ -129,7 +154,7 @@ def test_a_lost_or_damaged_file_is_computed_again_and_named(
     passes: list[int],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    table = extract_features(rows, store, extractor, SIZES)
+    table = extract_features(rows, store, extractor, SIZES, version="1")
     (store.root / table.path[0]).unlink()
     truncate(store.root / table.path[1])
     with pytest.raises(ArtifactError, match="missing"):
@@ -138,7 +163,7 @@ def test_a_lost_or_damaged_file_is_computed_again_and_named(
         read_patches(table.iloc[1:], store)
     passes.clear()
     with caplog.at_level(logging.WARNING):
-        again = extract_features(rows, store, extractor, SIZES)
+        again = extract_features(rows, store, extractor, SIZES, version="1")
     assert passes == [1, 1]
     assert sorted(record.args[0] for record in caplog.records) == sorted(table.path[:2])  # type: ignore[index]
     pd.testing.assert_frame_equal(again, table)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
+import importlib.util
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from data_contracts.manifests import Manifest
+from data_contracts.config import ModelConfig, PreprocessingConfig
+from data_contracts.manifests import ClientImages, Manifest
 from data_contracts.stages import BackboneSettings, CoresetSettings, Place
+from data_contracts.tables import CLIENT_IMAGES
+from pipeline_lib import backbone
 from pipeline_lib.artifact_store import ArtifactStore
-from tasks import clients, data, evaluation, server
+from pipeline_lib.dataset_index import index_dataset
+from pipeline_lib.features import read_patches
+from tasks import caching, clients, data, evaluation, server, stations
 from tasks.caching import (
     LOCKS_DIRECTORY,
     RECORDS_DIRECTORY,
@@ -26,6 +36,7 @@ from tasks.caching import (
     task_version,
 )
 from tasks.locking import FlockLockManager
+from tests.dataset_fixtures import write_tiny_autovi
 
 BACKBONE = BackboneSettings(
     backbone="resnet18",
@@ -38,6 +49,19 @@ BACKBONE = BackboneSettings(
     std=(0.5, 0.5, 0.5),
     neighborhood_size=3,
 )
+
+
+@pytest.fixture
+def fresh_versions() -> Iterator[None]:
+    """Versions are computed once a process: anew for a test that changes code or packages, and after it."""
+    forget_versions()
+    yield
+    forget_versions()
+
+
+def forget_versions() -> None:
+    caching.code_version.cache_clear()
+    caching._module_code.cache_clear()
 
 
 def key(policy: StagePolicy, **inputs: Any) -> str:
@@ -133,6 +157,7 @@ def test_every_stages_version_covers_its_library_code() -> None:
     assert len(set(versions.values())) == len(versions)
 
 
+@pytest.mark.usefixtures("fresh_versions")
 def test_code_version_ignores_comments_and_sees_changes_in_imported_modules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,13 +171,90 @@ def test_code_version_ignores_comments_and_sees_changes_in_imported_modules(
     monkeypatch.setattr("tasks.caching.CODE_PACKAGES", ("pipeline_lib_probe",))
 
     def version() -> str:
-        return code_version.__wrapped__("pipeline_lib_probe.outer")
+        forget_versions()
+        return code_version("pipeline_lib_probe.outer")
 
     first = version()
     outer.write_text('from pipeline_lib_probe.inner import A  # note\n\ndef f():\n    """Doc."""\n    return A\n')
     assert version() == first
     (package / "inner.py").write_text("A = 2\n")
     assert version() != first
+
+
+@pytest.mark.usefixtures("fresh_versions")
+def test_versions_of_packages_count_where_they_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = {
+        "extract": clients.extract_client_features,
+        "merge": server.aggregate_memory_bank,
+        "index": data.index_dataset,
+        "own": stations.take_own_images,
+    }
+    installed = importlib.metadata.version
+    before = {name: task_version(stage) for name, stage in stages.items()}
+
+    def changed_by(package: str) -> set[str]:
+        monkeypatch.setattr(importlib.metadata, "version", lambda name: "0" if name == package else installed(name))
+        forget_versions()
+        return {name for name, stage in stages.items() if task_version(stage) != before[name]}
+
+    assert changed_by("torch") == changed_by("faiss-cpu") == {"extract", "merge"}
+    assert changed_by("torchvision") == changed_by("timm") == {"extract"}
+    assert changed_by("pillow") == {"extract", "index"}
+    assert changed_by("prefect") == set()
+
+
+@pytest.mark.usefixtures("fresh_versions")
+def test_features_are_computed_anew_by_another_averaging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_tiny_autovi(tmp_path / "data", train=2, good=1, defective=1)
+    place = Place(store=tmp_path / "store", data_root=root, device="cpu")
+    store = ArtifactStore(place.store)
+    index = index_dataset(root)
+    rows = index.loc[index.split == "train", CLIENT_IMAGES.names].reset_index(drop=True)
+    client = ClientImages(
+        client_id="a", images=store.write_table("client_images", rows, CLIENT_IMAGES), categories=("pipe_clip",)
+    )
+    settings = backbone.resolve_backbone(ModelConfig(backbone="efficientnet_lite0"), PreprocessingConfig(), seed=0)
+    monkeypatch.setattr(clients, "progress_bar", lambda *_: None)
+
+    def extracted() -> np.ndarray:
+        forget_versions()
+        manifest = clients.extract_client_features.fn(client, settings, {"pipe_clip": (64, 64)}, place)
+        return read_patches(store.read_table(manifest), store)
+
+    first = extracted()
+    source = Path(backbone.__file__).read_text(encoding="utf-8")
+    zero_padded = "functional.avg_pool2d(features, neighborhood_size, stride=1, padding=neighborhood_size // 2)"
+    assert source.count(zero_padded) == 1
+    changed = tmp_path / "backbone.py"
+    changed.write_text(source.replace(zero_padded, zero_padded.replace(")", ", count_include_pad=False)")))
+    spec = importlib.util.spec_from_file_location(backbone.__name__, changed)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, backbone.__name__, module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(clients, "backbone", module)
+    assert not np.array_equal(extracted(), first)
+    monkeypatch.undo()
+    monkeypatch.setattr(clients, "progress_bar", lambda *_: None)
+    assert np.array_equal(extracted(), first)
+
+
+def test_on_a_gpu_a_network_counts_by_how_it_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = StagePolicy(stage="s", version="1", store_root=str(tmp_path))
+    place = Place(store=tmp_path, data_root=tmp_path)
+    places = [place, *(place.model_copy(update=one) for one in ({"batch_size": 2}, {"deterministic": False}))]
+
+    def keys(**inputs: Any) -> list[str]:
+        return [key(policy, place=one, **inputs) for one in places]
+
+    monkeypatch.setattr(caching, "pick_device", lambda _: torch.device("cpu"))
+    on_cpu = keys(settings=BACKBONE)
+    assert len(set(on_cpu)) == 1
+    without = keys(ratio=0.1)
+    monkeypatch.setattr(caching, "pick_device", lambda _: torch.device("cuda"))
+    assert len({*keys(settings=BACKBONE), *on_cpu}) == 4
+    assert keys(ratio=0.1) == without
 
 
 def test_source_is_parsed_again_where_the_interpreter_stumbles(monkeypatch: pytest.MonkeyPatch) -> None:
