@@ -20,6 +20,10 @@ EXTENSION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 Extension = Annotated[str, Field(pattern=EXTENSION_PATTERN, description="module:function of your own")]
 Clients = Annotated[tuple[str, ...], Field(min_length=1)]
 FPR_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
+ADDED_KEYS = {("aggregation", "regions"): None}
+"""Keys that earlier versions did not have -> the value that means what those did; at it a key is not hashed."""
+HASHED_TRAINING = {"batch_size": 32, "num_workers": 4}
+"""Changes no figure, and is hashed as if it were this: earlier versions hashed what was there, mostly this."""
 
 
 def _client_name(key: Any) -> str:
@@ -384,11 +388,17 @@ class ExperimentConfig(Section):
 
     def config_hash(self) -> str:
         """First 16 hex digits of the SHA-256 over the canonical JSON, without what changes no other figure."""
+        return self.config_hashes()[0]
+
+    def config_hashes(self) -> tuple[str, ...]:
+        """`config_hash`, and what an earlier version wrote for this configuration: a stored hash may be any of them."""
         unimportant: Any = {"name": True, "runtime": True, "dataset": {"root"}, "evaluation": {"save_maps", "coverage"}}
         values = self.model_dump(mode="json", exclude=unimportant)
-        if self.aggregation.regions is None:
-            del values["aggregation"]["regions"]  # runs from before there were regions keep their hash
-        return canonical_hash(values)[:16]
+        for (section, key), unchanged in ADDED_KEYS.items():
+            if values[section][key] == unchanged:
+                del values[section][key]
+        hashes = (canonical_hash(one)[:16] for one in (values | {"training": HASHED_TRAINING}, values))
+        return tuple(dict.fromkeys(hashes))
 
 
 def canonical_json(value: Any) -> str:

@@ -40,7 +40,7 @@ class BackboneSettings(Settings):
     backbone: str
     layers: tuple[str, ...]
     weights_source: str  # package | random | a name, for people
-    weights_sha256: str  # of the weights file, or of "random" and the seed
+    weights_sha256: str  # of the weights file, of "random" and the seed, or of a user's code and the weights it made
     weights_path: Path | None  # where the weights lie on this machine
     seed: int  # of random weights
     mean: tuple[float, float, float]
@@ -49,8 +49,8 @@ class BackboneSettings(Settings):
     extraction: Literal["plain", "fused", "bfloat16"] = "plain"
 
     def identity(self) -> dict[str, object]:
-        """The values that decide a feature's bytes (not where the weights lie)."""
-        values = self.model_dump(mode="json", exclude={"weights_path", "weights_source"})
+        """The values that decide a feature's bytes: not where the weights lie; the seed by `weights_sha256` alone."""
+        values = self.model_dump(mode="json", exclude={"weights_path", "weights_source", "seed"})
         if self.extraction == "plain":
             del values["extraction"]  # models that were saved before there was a choice stay valid
         return values
@@ -173,9 +173,20 @@ def client_config_hash(config: ExperimentConfig, backbone: BackboneSettings) -> 
 
     The server refuses uploads that were made with another one. A client's own coreset ratio is not part of it.
     """
+    return client_config_hashes(config, backbone)[0]
+
+
+def client_config_hashes(config: ExperimentConfig, backbone: BackboneSettings) -> tuple[str, ...]:
+    """`client_config_hash`, and what an earlier version wrote: a stored hash may be any of them.
+
+    The seed is in it twice, as it was when a backbone's identity held its seed: that of the configuration, which is
+    also the backbone's in every run. In library form an extractor of another seed made the backbone another one.
+    """
     sizes = config.preprocessing.model_dump(mode="json", exclude={"mean", "std"})
     coreset = CoresetSettings.of(config, client_id="").model_dump(mode="json", exclude={"round"})
-    return canonical_hash([backbone.identity(), sizes, coreset])[:16]
+    identity = backbone.identity()
+    seeds = (config.seed, backbone.seed)
+    return tuple(dict.fromkeys(canonical_hash([identity | {"seed": s}, sizes, coreset])[:16] for s in seeds))
 
 
 def sizes_of(preprocessing: PreprocessingConfig, categories: tuple[str, ...]) -> dict[str, tuple[int, int]]:

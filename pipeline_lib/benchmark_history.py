@@ -7,7 +7,7 @@ run's directory is gone, it is a value below that run's own 95 % interval. Files
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,8 +30,19 @@ Directories = Mapping[str, Mapping[int, Path]]  # experiment -> seed -> run dire
 
 def benchmark_hash(config: BenchmarkConfig) -> str:
     """First 16 hex digits of the SHA-256 over the cells' own hashes, the baseline and the resamples."""
-    cells = {cell.name: cell.config.config_hash() for cell in config.cells()}
-    return canonical_hash({"cells": cells, "baseline": config.baseline, "resamples": config.resamples})[:16]
+    return benchmark_hashes(config)[0]
+
+
+def benchmark_hashes(config: BenchmarkConfig) -> tuple[str, ...]:
+    """`benchmark_hash`, and what an earlier version wrote: a stored hash may be any of them."""
+    of_cells = {cell.name: cell.config.config_hashes() for cell in config.cells()}
+    common = {"baseline": config.baseline, "resamples": config.resamples}
+    return tuple(
+        dict.fromkeys(
+            canonical_hash({"cells": {name: hashes[end] for name, hashes in of_cells.items()}, **common})[:16]
+            for end in (0, -1)
+        )
+    )
 
 
 def read_history(history: Path) -> list[HistoryEntry]:
@@ -45,9 +56,9 @@ def read_history(history: Path) -> list[HistoryEntry]:
     return sorted(entries, key=lambda entry: entry.finished)
 
 
-def last_good(entries: Sequence[HistoryEntry], config_hash: str) -> HistoryEntry | None:
-    """The latest good run of the same configuration."""
-    return next((e for e in reversed(entries) if e.state == "good" and e.config_hash == config_hash), None)
+def last_good(entries: Sequence[HistoryEntry], hashes: Collection[str]) -> HistoryEntry | None:
+    """The latest good run of the same configuration, `hashes` of which are all that it may have been written with."""
+    return next((e for e in reversed(entries) if e.state == "good" and e.config_hash in hashes), None)
 
 
 def judge(

@@ -92,10 +92,11 @@ def write_round(
     )
 
 
-def read_rounds(directory: Path, *, identity: str, num_rounds: int) -> list[RoundCheckpoint]:
+def read_rounds(directory: Path, *, identities: Sequence[str], num_rounds: int) -> list[RoundCheckpoint]:
     """The finished rounds of a federation, from the first on, up to the first that is missing or damaged.
 
-    Raises ConfigError when the directory holds rounds of another federation (configuration, images or rounds).
+    `identities`: as this version writes it and as earlier ones did. Raises ConfigError when the directory holds rounds
+    of another federation (configuration, images or rounds).
     """
     rounds: list[RoundCheckpoint] = []
     while len(rounds) < num_rounds:
@@ -105,12 +106,12 @@ def read_rounds(directory: Path, *, identity: str, num_rounds: int) -> list[Roun
         try:
             content = json.loads((place / ROUND_FILE).read_bytes())
             found = content["identity"]
-            if found == identity:
+            if found in identities:
                 rounds.append(_read_round(place, content))
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("%s is damaged (%s); this round and later ones are done again", place, error)
             break
-        if found != identity:
+        if found not in identities:
             raise ConfigError(
                 f"checkpoint_dir {directory} holds rounds of another federation (its configuration, images or number "
                 "of rounds differ); choose another directory, or remove it"

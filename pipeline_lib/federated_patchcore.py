@@ -35,7 +35,7 @@ from typing import Any, Literal, Protocol
 from data_contracts.config import ExperimentConfig, canonical_hash
 from data_contracts.errors import ConfigError, FedpatchError, QuorumError
 from data_contracts.quorum import quorum_problem
-from data_contracts.stages import ScoringSettings
+from data_contracts.stages import ScoringSettings, client_config_hashes
 from pipeline_lib.autovi_dataset import AutoVIDataset, AutoVISubset
 from pipeline_lib.backbone import FeatureExtractor, resolve_backbone
 from pipeline_lib.client_coreset import GLOBAL_BANK
@@ -153,18 +153,22 @@ class FederatedPatchCore:
         }
         self.history, self._models = [], {}
         directory = Path(checkpoint_dir) if checkpoint_dir is not None else None
-        identity = canonical_hash(
-            [self.config.config_hash(), self.server.config_hash, num_rounds, dict(sorted(self._partition.items()))]
-        )
-        for checkpoint in read_rounds(directory, identity=identity, num_rounds=num_rounds) if directory else ():
+        identities = self._identities(num_rounds)
+        for checkpoint in read_rounds(directory, identities=identities, num_rounds=num_rounds) if directory else ():
             self._restore(checkpoint)
         for number in range(len(self.history) + 1, num_rounds + 1):
             uploads = self._train_single_round(number)
             if directory is not None:
                 provenance = {name: client.provenance.get(number, {}) for name, client in self.clients.items()}
                 checkpoint = RoundCheckpoint(self.history[-1], uploads, provenance)
-                write_round(directory, checkpoint, identity=identity, write_server_model=self.save)
+                write_round(directory, checkpoint, identity=identities[0], write_server_model=self.save)
         return self.history
+
+    def _identities(self, num_rounds: int) -> list[str]:
+        """What a checkpoint has to be of, as this version writes it and as an earlier one did."""
+        own = self.config.config_hashes(), client_config_hashes(self.config, self.extractor.settings)
+        partition = dict(sorted(self._partition.items()))
+        return [canonical_hash([*(hashes[end] for hashes in own), num_rounds, partition]) for end in (0, -1)]
 
     def _train_single_round(self, number: int) -> list[ClientUpload]:
         """One round; returns what the clients sent."""

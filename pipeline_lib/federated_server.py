@@ -17,7 +17,7 @@ import numpy as np
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import UploadError
 from data_contracts.manifests import RegionalMerge, UploadManifest
-from data_contracts.stages import AggregationSettings, BackboneSettings, client_config_hash
+from data_contracts.stages import AggregationSettings, BackboneSettings, client_config_hashes
 from pipeline_lib.aggregation import MergedBank, Upload, accept_uploads, join_rounds
 from pipeline_lib.federated_client import ClientUpload
 from pipeline_lib.regional_aggregation import PendingUpload, aggregate_pending
@@ -35,7 +35,7 @@ class FederatedServer:
 
     def __init__(self, config: ExperimentConfig, backbone: BackboneSettings, *, dim: int | None = None) -> None:
         self.settings = AggregationSettings.of(config)
-        self.config_hash = client_config_hash(config, backbone)
+        self.config_hash, *self._earlier_hashes = client_config_hashes(config, backbone)
         self.dim = dim
         self.banks: dict[str, MergedBank] = {}
         self.regional: dict[str, RegionalMerge] = {}
@@ -57,6 +57,8 @@ class FederatedServer:
         for upload in uploads:
             manifest = upload.manifest
             seen.add(manifest.client_id)
+            if manifest.config_hash in self._earlier_hashes:
+                manifest = manifest.model_copy(update={"config_hash": self.config_hash})
             try:
                 by_bank.setdefault(manifest.category, []).append((manifest, open_upload(upload)))
             except UploadError as error:

@@ -68,7 +68,7 @@ def compare_with_last_good(
     history = config.history.expanduser().absolute()
     entries = benchmark_history.read_history(history)
     directories = {name: {s: Path(r.run_directory) for s, r in found.items()} for name, found in results.items()}
-    before = benchmark_history.last_good(entries, benchmark_history.benchmark_hash(config))
+    before = benchmark_history.last_good(entries, benchmark_history.benchmark_hashes(config))
     entry = benchmark_history.judge(config, directories, rows, failed, before, out)
     benchmark_history.mark_runs(entry, directories)
     entries.append(entry)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from data_contracts.config import ExperimentConfig, canonical_json
 from data_contracts.defects import DefectEntry
-from data_contracts.stages import CoresetSettings
+from data_contracts.stages import BackboneSettings, CoresetSettings, client_config_hash, client_config_hashes
 from tests.conftest import ROOT
 
 GUIDE_BASELINE = """
@@ -54,10 +56,8 @@ def test_the_guides_federated_file_loads_as_federated() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
-def test_every_shipped_configuration_is_valid_yaml_for_its_model(path: object) -> None:
-    from pathlib import Path
-
-    text = Path(str(path)).read_text(encoding="utf-8")
+def test_every_shipped_configuration_is_valid_yaml_for_its_model(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
     if "experiments:" not in text:
         ExperimentConfig.model_validate(yaml.safe_load(text))
 
@@ -97,6 +97,28 @@ def test_hash_covers_what_changes_results_and_nothing_else() -> None:
     assert base.config_hash() == "e417b30b9a8e857e"  # a new key that is off leaves the hash of earlier runs alone
     regions = ExperimentConfig.model_validate({"aggregation": {"regions": {"north": ["a"]}}})
     assert regions.config_hash() != base.config_hash()
+
+
+def test_how_images_are_read_is_not_hashed_and_hashes_from_when_it_was_still_match() -> None:
+    base = ExperimentConfig()
+    assert base.config_hashes() == ("e417b30b9a8e857e",)
+    other = ExperimentConfig.model_validate({"training": {"batch_size": 8, "num_workers": 0}})
+    assert other.config_hashes() == (base.config_hash(), "ee85bbe3b332b346")  # as earlier versions wrote it
+
+
+def test_a_clients_hash_is_that_of_earlier_versions() -> None:
+    """Stations of an earlier version and of this one are in one run, and what was uploaded before is still accepted."""
+    config = ExperimentConfig()
+    backbone = BackboneSettings(
+        backbone="resnet18", layers=("layer2",), weights_source="package x", weights_sha256="0" * 64,
+        weights_path=Path("/x"), seed=config.seed, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), neighborhood_size=3,
+    )  # fmt: skip
+    assert client_config_hashes(config, backbone) == ("3cd80879f63b7405",)
+    assert client_config_hash(config, backbone) == "3cd80879f63b7405"
+    of_another_seed = backbone.model_copy(update={"seed": 0})
+    assert client_config_hashes(config, of_another_seed) == ("3cd80879f63b7405", "9215347beee9a9f7")
+    others = (config.model_copy(update={"seed": 7}), backbone), (config, backbone.model_copy(update={"layers": ("a",)}))
+    assert len({client_config_hash(*one) for one in others} | {"3cd80879f63b7405"}) == 3
 
 
 def test_a_client_sends_oversample_factor_times_its_quota_at_most_everything() -> None:

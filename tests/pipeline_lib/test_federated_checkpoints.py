@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_contracts.config import canonical_hash
 from data_contracts.errors import ConfigError
+from data_contracts.stages import client_config_hashes
 from pipeline_lib.autovi_dataset import AutoVIDataset
 from pipeline_lib.backbone import FeatureExtractor
 from pipeline_lib.federated_patchcore import FederatedPatchCore
@@ -50,6 +53,29 @@ def test_an_interrupted_training_goes_on_where_it_was(
     assert finished.train(num_rounds=3, checkpoint_dir=tmp_path) == history
     assert calls == []
     assert same_banks(finished, straight)
+
+
+def test_rounds_that_an_earlier_version_wrote_are_taken_up(
+    images: AutoVIDataset, extractor: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hashes held how images are read, and the extractor's seed."""
+    sections = {"training": {"batch_size": 8}}
+    made = federation(extractor, images, **sections)
+    made.train(num_rounds=2, checkpoint_dir=tmp_path)
+    own = made.config.config_hashes()[1], client_config_hashes(made.config, extractor.settings)[1]
+    identity = canonical_hash([*own, 2, dict(sorted(made._partition.items()))])
+    for path in tmp_path.glob("*/round.json"):
+        content = json.loads(path.read_text())
+        assert content["identity"] != identity
+        content["identity"] = identity
+        for upload in content["uploads"]:
+            upload["config_hash"] = own[1]
+        path.write_text(json.dumps(content))
+    calls = failing(monkeypatch, lambda _client, _round: False)
+    resumed = federation(extractor, images, **sections)
+    resumed.train(num_rounds=2, checkpoint_dir=tmp_path)
+    assert calls == []
+    assert same_banks(resumed, made)
 
 
 def test_each_rounds_model_can_be_loaded(images: AutoVIDataset, extractor: FeatureExtractor, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import DatasetError, UploadError
-from data_contracts.stages import CoresetSettings
+from data_contracts.stages import CoresetSettings, client_config_hashes
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.autovi_dataset import AutoVIDataset
 from pipeline_lib.backbone import FeatureExtractor
@@ -244,6 +244,22 @@ def test_a_client_with_another_backbone_is_refused(
     refused = server(extractor).receive_client_coresets([*uploads, foreign])
     assert "made with configuration" in refused["client_9"]
     assert len(refused) == 1
+
+
+def test_only_of_random_weights_does_the_seed_make_another_backbone(
+    images: AutoVIDataset, extractor: FeatureExtractor
+) -> None:
+    def upload(client_id: str, own: FeatureExtractor) -> ClientUpload:
+        return PatchCoreClient(client_id, own, config()).extract_and_build_coreset([images[0]])[0]
+
+    plain, reseeded = upload("client_0", extractor), upload("client_1", FeatureExtractor("efficientnet_lite0", seed=9))
+    earlier = changed(upload("client_2", extractor), config_hash=client_config_hashes(config(), extractor.settings)[1])
+    assert len({one.manifest.config_hash for one in (plain, reseeded, earlier)}) == 2
+    central = server(extractor)
+    assert central.receive_client_coresets([plain, reseeded, earlier]) == {}
+    assert central.aggregate()["pipe_clip"].client_ids == ["client_0", "client_1", "client_2"]
+    random = [FeatureExtractor("efficientnet_lite0", weights="random", seed=seed) for seed in (0, 9)]
+    assert list(server(random[0]).receive_client_coresets([upload("client_9", random[1])])) == ["client_9"]
 
 
 def test_pickles_are_not_opened(uploads: list[ClientUpload]) -> None:

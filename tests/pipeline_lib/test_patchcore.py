@@ -245,6 +245,8 @@ def test_a_saved_model_predicts_the_same(tmp_path: Path, extractor: FeatureExtra
     assert np.array_equal(expected.scores, got.scores)
     again = PatchCore.load(tmp_path / "model", extractor=extractor)
     assert again.extractor is extractor
+    reseeded = PatchCore.load(tmp_path / "model", extractor=FeatureExtractor("efficientnet_lite0", seed=9))
+    assert np.array_equal(reseeded.predict(pixels).anomaly_maps, expected.anomaly_maps)  # of the same weights
     other = FeatureExtractor("efficientnet_lite0", ["blocks.2"])
     with pytest.raises(ArtifactError, match="the given extractor is"):
         PatchCore.load(tmp_path / "model", extractor=other)

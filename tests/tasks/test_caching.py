@@ -83,6 +83,7 @@ def test_manifests_count_by_content_and_places_not_at_all(tmp_path: Path) -> Non
 def test_a_backbone_counts_by_its_weights_not_by_where_they_lie() -> None:
     moved = BACKBONE.model_copy(update={"weights_path": Path("/elsewhere/w.pth"), "weights_source": "moved"})
     assert canonical_value(BACKBONE) == canonical_value(moved)
+    assert canonical_value(BACKBONE) == canonical_value(BACKBONE.model_copy(update={"seed": 1}))
     assert canonical_value(BACKBONE) != canonical_value(BACKBONE.model_copy(update={"weights_sha256": "1" * 64}))
 
 
