@@ -138,6 +138,10 @@ class FederationSummary(BaseModel):
     bank_rows_by_category: dict[str, int] = {}
     regional: dict[str, RegionalMerge] = Field({}, description="bank -> its merge in two levels; aggregation.regions")
     rounds: list[RoundSummary] = Field([], description="empty for one round")
+    pooling_error: float | None = Field(
+        None,
+        description="of stations: pixel AUROC and AUC-sPRO are off by at most this from all test images at one place",
+    )
 
 
 class MetricsDocument(BaseModel):

@@ -21,7 +21,7 @@ from pipeline_lib.bootstrap import ImageSample, confidence_intervals
 from pipeline_lib.config_files import write_config
 from pipeline_lib.evaluation import metrics_document
 from pipeline_lib.metrics import curve_rows, mean_metrics, metrics_table
-from pipeline_lib.pooled_figures import StationFigures
+from pipeline_lib.pooled_figures import PooledFigures, StationFigures
 from pipeline_lib.seeding import stage_rng
 
 ByCategory = Mapping[str, Mapping[str, StationFigures]]  # category -> station -> figures
@@ -44,19 +44,28 @@ def pool_stations(
 ) -> PooledStations:
     """Metrics of the last round's banks with intervals of the image AUROC, decisions, and the mean after each round.
 
+    A warning names categories whose pooled figures may be off by more than `pooled_figures.TOLERANCE`.
     figures: one for each round; calibration: CALIBRATION_SCORES of all stations.
     """
     last = figures[-1]
-    categories = {name: _category_metrics(config, name, last[name]) for name in sorted(last)}
+    pooled = [_pool(config, of_round) for of_round in figures]
+    categories = {name: _category_metrics(config, name, last[name], pooled[-1][name].metrics) for name in sorted(last)}
     document = metrics_document(categories, experiment=config.name, config_hash=config.config_hash(), seed=config.seed)
     scores = _frame([image_rows(name, last[name]) for name in categories], IMAGE_SCORES.names)
     decisions.add_decisions({"all": document}, calibration, scores, config.decision.target_false_alarm_rate)
-    means = [_mean(one, config.evaluation.fpr_limits) for one in figures[:-1]] + [document.mean]
+    means = [mean_metrics(one.metrics for one in of_round.values()) for of_round in pooled[:-1]] + [document.mean]
     rounds = [
         one.model_copy(update={"mean": mean})
         for one, mean in zip(federation.rounds, means if federation.rounds else [], strict=True)
     ]
-    document.federation = federation.model_copy(update={"rounds": rounds})
+    errors = [one.error for of_round in pooled for one in of_round.values() if one.error is not None]
+    document.federation = federation.model_copy(update={"rounds": rounds, "pooling_error": max(errors, default=None)})
+    document.warnings = [
+        f"{name}: pixel AUROC and AUC-sPRO may be off by {error:.2g} from those of all images at one place; the bins "
+        "are too coarse, as those of stations of an earlier version are (update them), or for a very low FPR limit"
+        for name in categories
+        if (error := pooled[-1][name].error) is not None and error > pooled_figures.TOLERANCE
+    ]
     return PooledStations(document, _frame([_curves(n, last[n]) for n in categories], CURVES.names), scores)
 
 
@@ -111,10 +120,9 @@ def joined_calibration(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _category_metrics(
-    config: ExperimentConfig, category: str, by_station: Mapping[str, StationFigures]
+    config: ExperimentConfig, category: str, by_station: Mapping[str, StationFigures], values: MetricValues
 ) -> CategoryMetrics:
     stations = [by_station[name] for name in sorted(by_station)]
-    values = pooled_figures.pool_figures(stations, fpr_limits=config.evaluation.fpr_limits)
     labels, scores = pooled_figures.pooled_images(stations)
     sample = ImageSample(tuple(str(i) for i in range(len(labels))), labels, scores, None)
     rng = stage_rng(config.seed, "bootstrap", category, "all")
@@ -127,10 +135,12 @@ def _curves(category: str, by_station: Mapping[str, StationFigures]) -> pd.DataF
     return curve_rows(category, *pooled_figures.pooled_images(stations), pooled_figures.pooled_spro_curve(stations))
 
 
-def _mean(figures: ByCategory, fpr_limits: Sequence[float]) -> MetricValues:
-    return mean_metrics(
-        pooled_figures.pool_figures(list(by_station.values()), fpr_limits=fpr_limits) for by_station in figures.values()
-    )
+def _pool(config: ExperimentConfig, figures: ByCategory) -> dict[str, PooledFigures]:
+    limits = config.evaluation.fpr_limits
+    return {
+        category: pooled_figures.pool_figures([by_station[name] for name in sorted(by_station)], fpr_limits=limits)
+        for category, by_station in figures.items()
+    }
 
 
 def _frame(frames: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

@@ -51,7 +51,7 @@ def finish_stations(
     )
     figures = [_by_category(store, one) for one in results]
     pooled = station_results.pool_stations(config, figures, calibration, federation)
-    pooled.document.warnings = warnings
+    pooled.document.warnings += warnings
     pooled.document.timings_s = timings_s
     station_results.write_station_run(out, store, config, backbone, rounds, pooled, calibration)
     return ExperimentResult(

@@ -106,6 +106,8 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         "GPU": str(environment.get("gpu") or "none"),
         "peak memory": "not measured" if peak is None else f"{peak:.0f} MB, of the process that ended the run",
     }
+    if document.federation.pooling_error is not None:
+        facts["pooled"] = f"pixel AUROC and AUC-sPRO to {document.federation.pooling_error:.1g}"
     if record.finished:
         facts["finished"] = record.finished
     return list(facts.items())

@@ -114,6 +114,7 @@ def test_another_size_or_backbone_is_another_entry(rows: list[ImageRow], extract
     }
     assert len(keys) == 7
     assert key(weights_path=Path("elsewhere.pth"), weights_source="a copy") == key()  # where the weights lie
+    assert key(seed=9) == key()
 
 
 def test_on_a_gpu_features_are_kept_by_how_it_computes(
