@@ -23,7 +23,7 @@ demo: $(STAMP) ## a small made-up data set, centralized and federated, offline; 
 lint: $(STAMP) ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy --num-workers 2
+	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
 test: lint ## lint and the fast tests, in two processes (under five minutes on two cores)
