@@ -18,6 +18,7 @@ from data_contracts.results import MetricsDocument
 from flows.experiment import centralized_experiment, federated_experiment
 from pipeline_lib.artifact_store import sha256_of_file
 from pipeline_lib.saved_partition import save_partition
+from tasks.caching import RECORDS_DIRECTORY, manifests_in
 from tests.conftest import experiment_values
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -151,12 +152,23 @@ def test_the_baseline_shares_the_features_of_test_images_and_has_the_bank_of_own
     assert metrics(owners).federation.bank_rows == metrics(baseline).federation.bank_rows
 
 
+def of_each(store: Path, task: Any, kind: str) -> list[Path]:
+    """The first artifact of this kind of each run of the task."""
+    records = sorted((store / RECORDS_DIRECTORY).glob(f"{task.name}-*"))
+    found = [[m for m in manifests_in(json.loads(record.read_text())) if m.kind == kind] for record in records]
+    return [store / manifests[0].path for manifests in found]
+
+
 def test_lost_artifacts_are_made_again_and_nothing_else(
     tiny_root: Path, tmp_path: Path, finished: Path, store: Path, calls: Counter[str]
 ) -> None:
+    import tasks.clients
+
     values = experiment_values(tiny_root, store, tmp_path / "run")
-    for kind, suffix, redone in (("client_upload", "npz", "coreset"), ("image_features", "npy", "extract")):
-        deleted, *_, damaged = sorted((store / "objects" / kind).rglob(f"*.{suffix}"))
+    uploads = of_each(store, tasks.clients.select_client_coreset, "client_upload")
+    tables = of_each(store, tasks.clients.extract_client_features, "patch_features")
+    features = [store / pd.read_parquet(table)["path"].iloc[0] for table in tables]
+    for (deleted, damaged, _), redone in ((uploads, "coreset"), (features, "extract")):
         deleted.unlink()
         damaged.write_bytes(b"0" * damaged.stat().st_size)
         calls.clear()
