@@ -109,7 +109,9 @@ def test_damaged_images_end_the_run_where_that_is_asked_for(
     directories: tuple[Path, Path, str], tmp_path: Path
 ) -> None:
     root = directories[1].parent
-    state = run(root / "data", root / "store", tmp_path / "run", dataset={"on_bad_image": "fail"})
+    state = run(
+        root / "data", root / "store", tmp_path / "run", dataset={"on_bad_image": "fail", "categories": [DAMAGED]}
+    )
     assert state.is_failed()
     assert TRUNCATED_IN_TRAINING in str(state.result(raise_on_failure=False))
 
