@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Prefect server and home for this test session alone."""
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=600):
         yield
 
 
@@ -42,6 +43,24 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_autovi(
         tmp_path_factory.mktemp("tiny"), categories=("pipe_clip", "tank_screw"), train=9, good=4, defective=3
     )
+
+
+@pytest.fixture(scope="session")
+def finished(prefect_server: None, tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`store` and `run` of one federated run of the quick configuration; not to be changed by a test: see `store`."""
+    from data_contracts.config import ExperimentConfig
+    from flows.experiment import federated_experiment
+
+    directory = tmp_path_factory.mktemp("finished")
+    values = experiment_values(tiny_root, directory / "store", directory / "run", runtime={"workers": 1})
+    assert federated_experiment(ExperimentConfig.model_validate(values), return_state=True).is_completed()  # type: ignore[union-attr]
+    return directory
+
+
+@pytest.fixture
+def store(finished: Path, tmp_path: Path) -> Path:
+    """A test's own copy of the finished run's store: what a run on it does not change, it does not compute."""
+    return shutil.copytree(finished / "store", tmp_path / "store")
 
 
 @pytest.fixture(scope="session")

@@ -137,7 +137,7 @@ ELSEWHERE = {
         "tests/pipeline_lib/test_exchange.py::test_the_command_names_what_goes_and_says_when_something_stays"
     ),
     "prefect deployment run store-prune/weekly --param shared_days=30": (
-        "tests/flows/test_stations.py::test_only_uploads_banks_and_figures_are_shared"
+        "tests/flows/test_stations.py::check_what_is_shared"
     ),
     "FEDPATCH_SCREENSHOTS=docs/images pytest -m e2e tests/e2e/test_in_the_ui.py tests/e2e/test_three_uses.py": CI,
     "pytest -m slow tests/pipeline_lib/test_spro.py": CI,

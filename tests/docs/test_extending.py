@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,8 +46,8 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def values(tiny_root: Path, tmp_path: Path, *, run: str = "run", **sections: dict[str, str]) -> ExperimentConfig:
-    return ExperimentConfig.model_validate(experiment_values(tiny_root, tmp_path / "store", tmp_path / run, **sections))
+def values(tiny_root: Path, store: Path, *, run: str = "run", **sections: Any) -> ExperimentConfig:
+    return ExperimentConfig.model_validate(experiment_values(tiny_root, store, store.parent / run, **sections))
 
 
 def test_the_page_has_an_example_of_each_and_all_are_short() -> None:
@@ -61,7 +62,7 @@ def test_the_page_has_an_example_of_each_and_all_are_short() -> None:
 def test_a_federation_runs_on_all_three_and_scores_new_images(tiny_root: Path, tmp_path: Path) -> None:
     config = values(
         tiny_root,
-        tmp_path,
+        tmp_path / "store",
         model={"backbone": NAMES["model.backbone"]},
         federated={"partitioning": NAMES["federated.partitioning"]},
         aggregation={"strategy": NAMES["aggregation.strategy"], "oversample_factor": 2},
@@ -84,12 +85,11 @@ def test_a_federation_runs_on_all_three_and_scores_new_images(tiny_root: Path, t
     assert prediction.scores[0] > 0
 
 
-@pytest.mark.usefixtures("prefect_server")
-def test_a_changed_strategy_is_run_again(modules: Path, tiny_root: Path, tmp_path: Path) -> None:
+def test_a_changed_strategy_is_run_again(modules: Path, tiny_root: Path, tmp_path: Path, store: Path) -> None:
     sections = {"aggregation": {"strategy": NAMES["aggregation.strategy"], "oversample_factor": 2}}
 
     def bank(run: str) -> np.ndarray:
-        run_and_describe(values(tiny_root, tmp_path, run=run, **sections), quiet=True)
+        run_and_describe(values(tiny_root, store, run=run, **sections), quiet=True)
         with np.load(tmp_path / run / "banks" / "pipe_clip.npz") as stored:
             return stored["features"]
 

@@ -20,13 +20,14 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 INTACT, DAMAGED, EMPTY = "tank_screw", "pipe_clip", "pipe_staple"
 TRUNCATED = f"{DAMAGED}/test/good/0001.png"
+TRUNCATED_IN_TRAINING = f"{DAMAGED}/train/good/0002.png"
 SMALL_MASK = f"{DAMAGED}/ground_truth/scratch/0001/0000.png"
 OTHER_VALUE = f"{DAMAGED}/ground_truth/missing/0001/0000.png"
 CLIENTS = {"clips": [DAMAGED], "tanks": [INTACT], "staples": [EMPTY]}
 
 
 def run(root: Path, store: Path, out: Path, **sections: Any) -> Any:
-    federated = {"partitioning": "category", "client_assignments": CLIENTS, "min_clients": 2}
+    federated = {"partitioning": "category", "client_assignments": CLIENTS, "min_clients": 3}
     values = experiment_values(root, store, out, federated=federated, **sections)
     return federated_experiment(ExperimentConfig.model_validate(values), return_state=True)
 
@@ -34,6 +35,7 @@ def run(root: Path, store: Path, out: Path, **sections: Any) -> Any:
 def damage(root: Path) -> None:
     """Everything that is wrong with a data set and can be survived, in one category, and a category without images."""
     truncate(root / TRUNCATED)
+    truncate(root / TRUNCATED_IN_TRAINING)
     write_image(root / SMALL_MASK, np.full((20, 30), 255, np.uint8))
     mask = np.zeros((48, 64), np.uint8)
     mask[5:20, 5:20] = 77
@@ -46,11 +48,10 @@ def damage(root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def directories(
-    prefect_server: None, tiny_root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path, str]:
+def directories(finished: Path, tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     """(run directory of the whole data set, of the damaged one, the damaged run's final state)."""
     directory = tmp_path_factory.mktemp("bad_input")
+    shutil.copytree(finished / "store", directory / "store")
     shutil.copytree(tiny_root, directory / "data")
     damage(directory / "data")
     run(tiny_root, directory / "store", directory / "whole", dataset={"categories": [DAMAGED, INTACT]})
@@ -78,6 +79,7 @@ def test_the_rest_of_the_run_is_intact(directories: tuple[Path, Path, str]) -> N
     ("code", "message"),
     [
         ("unreadable_image", TRUNCATED),
+        ("unreadable_image", TRUNCATED_IN_TRAINING),
         ("mask_size", f"{SMALL_MASK} is 30x20 pixels, its image 64x48"),
         ("mask_value_unknown", f"{OTHER_VALUE} holds the value 77"),
         ("empty_category", f"{EMPTY}: no readable training image"),
@@ -94,7 +96,7 @@ def test_masks_that_are_left_out_are_warnings_of_the_result(directories: tuple[P
     for mask in (SMALL_MASK, OTHER_VALUE):
         (warning,) = [line for line in warnings if mask in line]
         assert "left out of the pixel metrics" in warning
-    assert any("1 images cannot be read" in line for line in warnings)
+    assert any("2 images cannot be read" in line for line in warnings)
     assert f"{EMPTY} has no readable test images and is not measured" in warnings
 
 
@@ -103,7 +105,20 @@ def test_a_saturation_of_1_is_taken_for_1_0(directories: tuple[Path, Path, str])
     assert set(document(directories[1]).categories[DAMAGED].by_defect) == {"missing", "scratch"}
 
 
-def test_a_client_without_images_is_skipped(directories: tuple[Path, Path, str]) -> None:
+def test_damaged_images_end_the_run_where_that_is_asked_for(
+    directories: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    root = directories[1].parent
+    state = run(
+        root / "data", root / "store", tmp_path / "run", dataset={"on_bad_image": "fail", "categories": [DAMAGED]}
+    )
+    assert state.is_failed()
+    assert TRUNCATED_IN_TRAINING in str(state.result(raise_on_failure=False))
+
+
+def test_a_client_without_images_is_skipped_and_not_counted_in_the_quorum(
+    directories: tuple[Path, Path, str],
+) -> None:
     federation = document(directories[1]).federation
     assert (sorted(federation.clients), federation.skipped_clients) == (["clips", "tanks"], ["staples"])
     assert federation.failed_clients == {}

@@ -20,33 +20,16 @@ from pipeline_lib.config_files import load_benchmark
 from tests.conftest import ROOT, experiment_values
 
 
-def matrix(tiny_root: Path, tmp_path: Path, experiments: dict[str, Any]) -> BenchmarkConfig:
-    base = experiment_values(tiny_root, tmp_path / "store", tmp_path / "unused")
-    return BenchmarkConfig.model_validate({"base": base, "experiments": experiments, "out": tmp_path / "bench"})
-
-
-@pytest.mark.usefixtures("prefect_server")
-def test_every_experiment_is_compared_with_the_baseline(tiny_root: Path, tmp_path: Path) -> None:
-    config = matrix(
-        tiny_root, tmp_path, {"centralized": {"federated.mode": "centralized"}, "iid_2": {"federated.num_clients": 2}}
-    )
-    state: Any = full_benchmark(config, return_state=True)
-    assert state.is_completed()
-    rows = json.loads((tmp_path / "bench" / "comparison.json").read_text())
-    assert {row["experiment"] for row in rows} == {"centralized", "iid_2"}
-    by_key = {(row["experiment"], row["metric"]): row for row in rows}
-    zero = by_key["centralized", "image_auroc"]
-    assert zero["delta_points"] == 0
-    iid = by_key["iid_2", "auc_spro_0.05"]
-    assert iid["bank_rows"] == zero["bank_rows"]
-    assert iid["upload_share_of_image_bytes"] > 0
+def matrix(tiny_root: Path, store: Path, experiments: dict[str, Any]) -> BenchmarkConfig:
+    base = experiment_values(tiny_root, store, store.parent / "unused")
+    return BenchmarkConfig.model_validate({"base": base, "experiments": experiments, "out": store.parent / "bench"})
 
 
 @pytest.mark.usefixtures("prefect_server")
 def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they_have_alone(
-    tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_root: Path, tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = experiment_values(tiny_root, tmp_path / "store", tmp_path / "unused", federated={"num_clients": 2})
+    base = experiment_values(tiny_root, store, tmp_path / "unused", federated={"num_clients": 2})
     config = BenchmarkConfig.model_validate(
         {
             "base": base,
@@ -85,6 +68,8 @@ def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they
     assert 0 < float16["upload_share_of_image_bytes"] < float32["upload_share_of_image_bytes"]
     assert float32["download_bytes"] > 0
     assert rows["centralized", "image_auroc"]["verdict"] == "baseline"
+    assert rows["centralized", "image_auroc"]["delta_points"] == 0
+    assert float32["bank_rows"] == rows["centralized", "auc_spro_0.05"]["bank_rows"]
     assert rows["alone", "image_auroc"]["upload_share_of_image_bytes"] is None
     clients = json.loads((out / "clients.json").read_text())
     assert {(row["experiment"], row["client"]) for row in clients} == {
@@ -144,10 +129,10 @@ def row_key(row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_one_failing_experiment_does_not_stop_the_others(tiny_root: Path, tmp_path: Path) -> None:
+def test_one_failing_experiment_does_not_stop_the_others(tiny_root: Path, tmp_path: Path, store: Path) -> None:
     config = matrix(
         tiny_root,
-        tmp_path,
+        store,
         {"broken": {"model.layers": ["no_such_layer"]}, "centralized": {"federated.mode": "centralized"}},
     )
     state: Any = full_benchmark(config, return_state=True)
@@ -159,8 +144,10 @@ def test_one_failing_experiment_does_not_stop_the_others(tiny_root: Path, tmp_pa
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_watched_benchmark_that_is_worse_than_its_last_good_run_is_marked(tiny_root: Path, tmp_path: Path) -> None:
-    config = matrix(tiny_root, tmp_path, {"centralized": {"federated.mode": "centralized"}})
+def test_a_watched_benchmark_that_is_worse_than_its_last_good_run_is_marked(
+    tiny_root: Path, tmp_path: Path, store: Path
+) -> None:
+    config = matrix(tiny_root, store, {"centralized": {"federated.mode": "centralized"}})
     history = tmp_path / "history"
 
     def night(number: int) -> Any:

@@ -75,22 +75,3 @@ def test_every_axis_runs_and_a_second_run_computes_nothing(tiny_root: Path, tmp_
     again = tasks_of(full_benchmark(config, return_state=True))
     assert not [key for key in again if key[0].startswith(("extract", "coreset", "score", "measure")) and
                 key[1] == "Completed"]  # fmt: skip
-
-
-@pytest.mark.usefixtures("prefect_server")
-def test_what_experiments_share_is_computed_once(tiny_root: Path, tmp_path: Path) -> None:
-    base = experiment_values(tiny_root, tmp_path / "store", tmp_path / "unused", federated={"num_clients": 2})
-    config = BenchmarkConfig.model_validate(
-        {
-            "base": base,
-            "experiments": {"one": {}, "other": {"model.coreset_percentage": 0.2}},
-            "baseline": "one",
-            "out": tmp_path / "bench",
-        }
-    )
-    tasks = tasks_of(full_benchmark(config, return_state=True))
-    assert {state: tasks["extract-test-pipe_clip", state] for state in ("Completed", "Cached")} == {
-        "Completed": 1, "Cached": 1,
-    }  # fmt: skip
-    assert (tasks["extract-client_0", "Completed"], tasks["extract-client_0", "Cached"]) == (1, 1)
-    assert (tasks["score-pipe_clip", "Completed"], tasks["score-pipe_clip", "Cached"]) == (2, 0)  # two banks

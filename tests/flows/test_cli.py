@@ -30,8 +30,10 @@ def write_yaml(path: Path, values: dict[str, Any]) -> Path:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_run_prints_the_table_and_json(tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    values = experiment_values(tiny_root, tmp_path / "store", tmp_path / "ignored")
+def test_run_prints_the_table_and_json(
+    tiny_root: Path, tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = experiment_values(tiny_root, store, tmp_path / "ignored")
     del values["name"]
     config = write_yaml(tmp_path / "my_lab.yaml", values)
     assert call("run", config, "--set", "federated.num_clients=2", "--out", tmp_path / "out") == 0

@@ -18,6 +18,7 @@ from data_contracts.results import MetricsDocument
 from flows.experiment import centralized_experiment, federated_experiment
 from pipeline_lib.artifact_store import sha256_of_file
 from pipeline_lib.saved_partition import save_partition
+from tasks.caching import RECORDS_DIRECTORY, manifests_in
 from tests.conftest import experiment_values
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -65,10 +66,14 @@ def metrics(values: dict[str, Any]) -> MetricsDocument:
 ALL_STAGES = {"index": 1, "partition": 1, "extract": 5, "coreset": 3, "aggregate": 2, "score": 2, "measure": 2}
 
 
-def test_a_federated_run_measures_and_is_then_served_from_its_artifacts(
-    tiny_root: Path, tmp_path: Path, calls: Counter[str]
+def artifacts(store: Path) -> set[str]:
+    return {f"{p.parent.parent.name}/{p.name}" for p in (store / "objects").rglob("*") if p.is_file()}
+
+
+def test_a_federated_run_measures_gives_the_same_bytes_with_any_workers_and_is_then_served_from_its_artifacts(
+    tiny_root: Path, tmp_path: Path, finished: Path, calls: Counter[str]
 ) -> None:
-    values = experiment_values(tiny_root, tmp_path / "store", tmp_path / "run")
+    values = experiment_values(tiny_root, tmp_path / "store", tmp_path / "run", runtime={"workers": 3})
     assert run(values).is_completed()
     assert calls == ALL_STAGES
     document = metrics(values)
@@ -91,6 +96,15 @@ def test_a_federated_run_measures_and_is_then_served_from_its_artifacts(
     counted = [half["categories"]["pipe_clip"]["n_good"] for half in halves]
     assert sum(counted) == 4
 
+    three, one = (
+        {name for name in artifacts(store) if not name.startswith("metrics_document")}
+        for store in (tmp_path / "store", finished / "store")
+    )
+    assert one == three
+    assert len(one) > 30
+    for name in ("scores.parquet", "curves.parquet", "metrics.parquet", "banks/pipe_clip.npz", "banks/tank_screw.npz"):
+        assert sha256_of_file(finished / "run" / name) == sha256_of_file(directory / name), name
+
     calls.clear()
     again = experiment_values(tiny_root, tmp_path / "store", tmp_path / "again")
     assert run(again).is_completed()
@@ -98,21 +112,8 @@ def test_a_federated_run_measures_and_is_then_served_from_its_artifacts(
     assert metrics(again).categories == document.categories
 
 
-def test_a_changed_ratio_redoes_the_steps_from_the_coreset_on(
-    tiny_root: Path, tmp_path: Path, calls: Counter[str]
-) -> None:
-    values = experiment_values(tiny_root, tmp_path / "store", tmp_path / "run")
-    run(values)
-    calls.clear()
-    run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", model={"coreset_percentage": 0.2}))
-    assert calls == {"coreset": 3, "aggregate": 2, "score": 2, "measure": 2}
-    calls.clear()
-    run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "c", evaluation={"bootstrap": 60}))
-    assert calls == {"measure": 2}
-
-
-def test_a_changed_codec_or_noise_selects_nothing_anew(
-    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_change_redoes_the_steps_from_the_first_that_it_concerns(
+    tiny_root: Path, tmp_path: Path, store: Path, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline_lib import client_coreset
 
@@ -123,51 +124,66 @@ def test_a_changed_codec_or_noise_selects_nothing_anew(
         return original(patches, size, **keywords)
 
     monkeypatch.setattr(client_coreset, "kcenter_selection", counting)
-    run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "a"))
+    ratio = {"coreset_percentage": 0.2}
+    run(experiment_values(tiny_root, store, tmp_path / "a", model=ratio))
+    from_the_coreset_on = {"coreset": 3, "aggregate": 2, "score": 2, "measure": 2}
+    assert calls == from_the_coreset_on
     assert len(selected) == 6  # three clients, two categories
+    calls.clear()
     sent = {"codec": "float16", "clip_norm": 20.0, "noise_sigma": 0.1}
-    state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", upload=sent))
-    assert state.is_completed()
-    assert len(selected) == 6
-
-
-def test_centralized_and_federated_share_the_features_of_test_images(
-    tiny_root: Path, tmp_path: Path, calls: Counter[str]
-) -> None:
-    run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "a"))
+    assert run(experiment_values(tiny_root, store, tmp_path / "b", model=ratio, upload=sent)).is_completed()
+    assert calls == from_the_coreset_on
+    assert len(selected) == 6  # another codec or noise selects nothing anew
     calls.clear()
-    state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", federated={"mode": "centralized"}))
-    assert state.is_completed()
+    run(experiment_values(tiny_root, store, tmp_path / "c", evaluation={"bootstrap": 60}))
+    assert calls == {"measure": 2}
+
+
+def test_the_baseline_shares_the_features_of_test_images_and_has_the_bank_of_owners_of_a_category(
+    tiny_root: Path, tmp_path: Path, store: Path, calls: Counter[str]
+) -> None:
+    baseline = experiment_values(tiny_root, store, tmp_path / "a", federated={"mode": "centralized"})
+    assert run(baseline).is_completed()
     assert calls == {"partition": 1, "extract": 1, "coreset": 1, "aggregate": 2, "score": 2, "measure": 2}
-    assert len(list((tmp_path / "store" / "index" / "image_features").rglob("*.json"))) == 2 * (9 + 10)
+    assert len(list((store / "index" / "image_features").rglob("*.json"))) == 2 * (9 + 10)
+    federated = {"partitioning": "category", "client_assignments": {"a": ["pipe_clip"], "b": ["tank_screw"]}}
+    owners = experiment_values(tiny_root, store, tmp_path / "b", federated=federated)
+    assert run(owners).is_completed()
+    assert metrics(owners).federation.bank_rows == metrics(baseline).federation.bank_rows
 
 
-@pytest.mark.parametrize("how", ["deleted", "damaged"])
-def test_a_lost_artifact_is_made_again_and_nothing_else(
-    tiny_root: Path, tmp_path: Path, calls: Counter[str], how: str
+def of_each(store: Path, task: Any, kind: str) -> list[Path]:
+    """The first artifact of this kind of each run of the task."""
+    records = sorted((store / RECORDS_DIRECTORY).glob(f"{task.name}-*"))
+    found = [[m for m in manifests_in(json.loads(record.read_text())) if m.kind == kind] for record in records]
+    return [store / manifests[0].path for manifests in found]
+
+
+def test_lost_artifacts_are_made_again_and_nothing_else(
+    tiny_root: Path, tmp_path: Path, finished: Path, store: Path, calls: Counter[str]
 ) -> None:
-    values = experiment_values(tiny_root, tmp_path / "store", tmp_path / "run")
-    run(values)
-    document = metrics(values)
-    calls.clear()
-    upload = sorted((tmp_path / "store" / "objects" / "client_upload").rglob("*.npz"))[0]
-    upload.unlink() if how == "deleted" else upload.write_bytes(b"0" * upload.stat().st_size)
-    run(values)
-    assert calls == {"coreset": 1}  # the bank made from it is intact
-    calls.clear()
-    features = sorted((tmp_path / "store" / "objects" / "image_features").rglob("*.npy"))[0]
-    features.unlink() if how == "deleted" else features.write_bytes(b"0" * features.stat().st_size)
-    run(values)
-    assert calls == {"extract": 1}
-    assert metrics(values).categories == document.categories
+    import tasks.clients
+
+    values = experiment_values(tiny_root, store, tmp_path / "run")
+    uploads = of_each(store, tasks.clients.select_client_coreset, "client_upload")
+    tables = of_each(store, tasks.clients.extract_client_features, "patch_features")
+    features = [store / pd.read_parquet(table)["path"].iloc[0] for table in tables]
+    for (deleted, damaged, _), redone in ((uploads, "coreset"), (features, "extract")):
+        deleted.unlink()
+        damaged.write_bytes(b"0" * damaged.stat().st_size)
+        calls.clear()
+        assert run(values).is_completed()
+        assert calls == {redone: 2}  # what was made from it is intact
+    before = MetricsDocument.model_validate_json((finished / "run" / "metrics.json").read_text())
+    assert metrics(values).categories == before.categories
 
 
 def test_a_changed_image_redoes_its_client_and_what_hangs_on_it(
-    tiny_root: Path, tmp_path: Path, calls: Counter[str]
+    tiny_root: Path, tmp_path: Path, store: Path, calls: Counter[str]
 ) -> None:
     root = tmp_path / "data"
     shutil.copytree(tiny_root, root)
-    values = experiment_values(root, tmp_path / "store", tmp_path / "run", federated={"partitioning": "time"})
+    values = experiment_values(root, store, tmp_path / "run", federated={"partitioning": "time"})
     run(values)
     calls.clear()
     image = sorted((root / "pipe_clip" / "train" / "good").iterdir())[0]
@@ -178,42 +194,20 @@ def test_a_changed_image_redoes_its_client_and_what_hangs_on_it(
     assert calls == expected
 
 
-def artifacts(store: Path) -> set[str]:
-    return {f"{p.parent.parent.name}/{p.name}" for p in (store / "objects").rglob("*") if p.is_file()}
-
-
-def test_same_bytes_with_one_and_with_three_workers(tiny_root: Path, tmp_path: Path) -> None:
-    for workers in (1, 3):
-        values = experiment_values(
-            tiny_root, tmp_path / f"store{workers}", tmp_path / f"run{workers}", runtime={"workers": workers}
-        )
-        assert run(values).is_completed()
-    one, three = (
-        {name for name in artifacts(tmp_path / f"store{n}") if not name.startswith("metrics_document")} for n in (1, 3)
-    )
-    assert one == three
-    assert len(one) > 30
-    for name in ("scores.parquet", "curves.parquet", "metrics.parquet", "banks/pipe_clip.npz", "banks/tank_screw.npz"):
-        assert sha256_of_file(tmp_path / "run1" / name) == sha256_of_file(tmp_path / "run3" / name), name
-
-
-def test_process_pool_gives_the_same_bank(tiny_root: Path, tmp_path: Path) -> None:
-    for runner in ("threads", "processes"):
-        values = experiment_values(
-            tiny_root,
-            tmp_path / runner,
-            tmp_path / f"run_{runner}",
-            dataset={"categories": ["pipe_clip"]},
-            federated={"num_clients": 2},
-            runtime={"task_runner": runner, "workers": 2},
-        )
-        assert run(values).is_completed()
+def test_process_pool_gives_the_same_bank(tiny_root: Path, tmp_path: Path, store: Path) -> None:
+    sections = {"dataset": {"categories": ["pipe_clip"]}, "federated": {"num_clients": 2}}
+    for runner in ("processes", "threads"):
+        own = shutil.copytree(store, tmp_path / runner)
+        runtime = {"task_runner": runner, "workers": 1}
+        assert run(
+            experiment_values(tiny_root, own, tmp_path / f"run_{runner}", runtime=runtime, **sections)
+        ).is_completed()
     banks = [sha256_of_file(tmp_path / f"run_{r}" / "banks" / "pipe_clip.npz") for r in ("threads", "processes")]
     assert banks[0] == banks[1]
 
 
 def test_too_few_clients_fail_the_run_and_enough_make_it_partial(
-    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: Counter[str]
+    tiny_root: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, calls: Counter[str]
 ) -> None:
     import tasks.clients
 
@@ -224,15 +218,18 @@ def test_too_few_clients_fail_the_run_and_enough_make_it_partial(
             raise OSError(5, "Input/output error", "/dev/camera")
         return original(table, store, client_id, *args, **kwargs)
 
+    def values(out: str, min_clients: int) -> dict[str, Any]:
+        model, federated = {"coreset_percentage": 0.2}, {"min_clients": min_clients}
+        return experiment_values(tiny_root, store, tmp_path / out, model=model, federated=federated)
+
     monkeypatch.setattr(tasks.clients.client_coreset, "select_client_coreset", failing)
-    strict = experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", federated={"min_clients": 3})
-    state = run(strict)
+    state = run(values("a", 3))
     assert state.is_failed()
     assert "quorum not met, 2 of 3" in state.message
     assert "client_1: OSError" in state.message
     assert "/dev/camera" in state.message
 
-    partial = experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", federated={"min_clients": 2})
+    partial = values("b", 2)
     state = run(partial)
     assert (state.name, state.is_completed()) == ("CompletedPartial", True)
     assert "client_1" in state.message
@@ -243,80 +240,38 @@ def test_too_few_clients_fail_the_run_and_enough_make_it_partial(
 
     monkeypatch.setattr(tasks.clients.client_coreset, "select_client_coreset", original)
     calls.clear()
-    mended = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "c", federated={"min_clients": 3}))
+    mended = run(values("c", 3))
     assert mended.name == "Completed"
     assert calls["extract"] == 0
 
 
-@pytest.mark.parametrize(
-    ("error", "tries"),
-    [(MemoryError("no room for 3 GiB"), 2), (DatasetError("image a.png has changed"), 1), (PermissionError("no"), 1)],
-)
 def test_a_transient_cause_is_tried_again_by_the_task_and_bad_data_is_not(
-    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int
+    tiny_root: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import tasks.clients
 
     original = tasks.clients.client_coreset.select_client_coreset
     tried: Counter[str] = Counter()
+    causes = {"client_1": MemoryError("no room for 3 GiB"), "client_2": DatasetError("image a.png has changed")}
 
     def failing_once(table: pd.DataFrame, store: Any, client_id: str, *args: Any, **kwargs: Any) -> Any:
         tried[client_id] += 1
-        if client_id == "client_1" and tried[client_id] == 1:
-            raise error
+        if client_id in causes and tried[client_id] == 1:
+            raise causes[client_id]
         return original(table, store, client_id, *args, **kwargs)
 
     monkeypatch.setattr(tasks.clients.client_coreset, "select_client_coreset", failing_once)
-    state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", federated={"min_clients": 3}))
-    assert tried == {"client_0": 1, "client_1": tries, "client_2": 1}
-    assert state.is_completed() == (tries == 2)
-    assert tries == 2 or f"client_1: {'PermissionError: ' * isinstance(error, OSError)}{error}" in state.message
-
-
-def test_a_client_without_images_is_skipped_and_not_counted_in_the_quorum(tiny_root: Path, tmp_path: Path) -> None:
-    federated = {
-        "partitioning": "category",
-        "client_assignments": {"clips": ["pipe_clip"], "tanks": ["tank_screw"]},
-        "min_clients": 2,
-    }
-    values = experiment_values(
-        tiny_root, tmp_path / "store", tmp_path / "a", federated=federated, dataset={"categories": ["pipe_clip"]}
-    )
-    assert run(values).is_completed()
-    document = metrics(values)
-    assert list(document.federation.clients) == ["clips"]
-    assert document.federation.skipped_clients == ["tanks"]
-
-
-def test_category_partition_with_one_owner_equals_the_baseline(tiny_root: Path, tmp_path: Path) -> None:
-    federated = {"partitioning": "category", "client_assignments": {"a": ["pipe_clip"], "b": ["tank_screw"]}}
-    a = experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", federated=federated)
-    b = experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", federated={"mode": "centralized"})
-    assert run(a).is_completed()
-    assert run(b).is_completed()
-    assert metrics(a).federation.bank_rows == metrics(b).federation.bank_rows
-
-
-def test_damaged_images_are_set_aside_and_listed(tiny_root: Path, tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    shutil.copytree(tiny_root, root)
-    bad = sorted((root / "pipe_clip" / "train" / "good").iterdir())[2]
-    bad.write_bytes(bad.read_bytes()[:60])
-    values = experiment_values(root, tmp_path / "store", tmp_path / "run")
-    assert run(values).is_completed()
-    document = metrics(values)
-    assert any("1 images cannot be read" in warning for warning in document.warnings)
-    assert bad.name in (tmp_path / "run" / "validation.txt").read_text()
-    strict = experiment_values(root, tmp_path / "store", tmp_path / "b", dataset={"on_bad_image": "fail"})
-    state = run(strict)
-    assert state.is_failed()
-    assert bad.name in str(state.result(raise_on_failure=False))
+    sections: dict[str, Any] = {"model": {"coreset_percentage": 0.2}, "federated": {"min_clients": 2}}
+    state = run(experiment_values(tiny_root, store, tmp_path / "a", **sections))
+    assert tried == {"client_0": 1, "client_1": 2, "client_2": 1}
+    assert state.name == "CompletedPartial"
+    assert state.message == "without client_2: image a.png has changed"
 
 
 def test_thresholds_come_from_out_of_fold_scores_of_each_client(
-    tiny_root: Path, tmp_path: Path, calls: Counter[str]
+    tiny_root: Path, tmp_path: Path, store: Path, calls: Counter[str]
 ) -> None:
-    values = experiment_values(tiny_root, tmp_path / "store", tmp_path / "run", decision={"blocks": 3})
+    values = experiment_values(tiny_root, store, tmp_path / "run", decision={"blocks": 3})
     assert run(values).is_completed()
     scores = pd.read_parquet(tmp_path / "run" / "calibration.parquet")
     assert scores.groupby("category").size().to_dict() == {"pipe_clip": 9, "tank_screw": 9}
@@ -331,7 +286,7 @@ def test_thresholds_come_from_out_of_fold_scores_of_each_client(
     assert set(decision.by_client) == {"client_0", "client_1", "client_2"}
     calls.clear()
     stricter = experiment_values(
-        tiny_root, tmp_path / "store", tmp_path / "b", decision={"blocks": 3, "target_false_alarm_rate": 0.4}
+        tiny_root, store, tmp_path / "b", decision={"blocks": 3, "target_false_alarm_rate": 0.4}
     )
     assert run(stricter).is_completed()
     assert calls == {}  # another rate is another threshold on the same scores
@@ -341,28 +296,30 @@ def test_thresholds_come_from_out_of_fold_scores_of_each_client(
     assert other.threshold < decision.threshold
 
 
-def test_a_run_on_a_saved_partition_is_the_run_that_it_was_saved_from(tiny_root: Path, tmp_path: Path) -> None:
-    first = experiment_values(tiny_root, tmp_path / "store", tmp_path / "a")
-    assert run(first).is_completed()
+def test_a_run_on_a_saved_partition_is_the_run_that_it_was_saved_from(
+    tiny_root: Path, tmp_path: Path, finished: Path, store: Path
+) -> None:
+    first = finished / "run"
     save_partition(
-        pd.read_parquet(tmp_path / "a" / "partition.parquet"),
-        json.loads((tmp_path / "a" / "partition_stats.json").read_text()),
+        pd.read_parquet(first / "partition.parquet"),
+        json.loads((first / "partition_stats.json").read_text()),
         tmp_path / "saved",
     )
     saved = {"partitioning": "saved", "partition_path": str(tmp_path / "saved"), "min_clients": 3}
-    second = experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", federated=saved)
+    second = experiment_values(tiny_root, store, tmp_path / "b", federated=saved)
     assert run(second).is_completed()
-    assert metrics(second).categories == metrics(first).categories
+    before = MetricsDocument.model_validate_json((first / "metrics.json").read_text())
+    assert metrics(second).categories == before.categories
     frame = pd.read_parquet(tmp_path / "saved" / "partition.parquet")
     frame["client_id"] = frame["client_id"].map({"client_0": "north", "client_1": "north", "client_2": "south"})
     save_partition(frame, {}, tmp_path / "saved")
-    third = experiment_values(tiny_root, tmp_path / "store", tmp_path / "c", federated={**saved, "min_clients": 2})
+    third = experiment_values(tiny_root, store, tmp_path / "c", federated={**saved, "min_clients": 2})
     assert run(third).is_completed()
     assert set(metrics(third).federation.clients) == {"north", "south"}
 
 
-def test_an_approximate_search_says_what_it_missed(tiny_root: Path, tmp_path: Path) -> None:
-    values = experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", inference={"search": "hnsw"})
+def test_an_approximate_search_says_what_it_missed(tiny_root: Path, tmp_path: Path, store: Path) -> None:
+    values = experiment_values(tiny_root, store, tmp_path / "a", inference={"search": "hnsw"})
     assert run(values).is_completed()
     (said,) = [w for w in metrics(values).warnings if w.startswith("pipe_clip: the approximate search found")]
     assert "% of the nearest rows" in said

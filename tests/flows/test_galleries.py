@@ -32,50 +32,51 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return categories
 
 
-def run(root: Path, tmp_path: Path, mode: str = "federated", **sections: Any) -> list[str]:
-    """The pictures of the report of one run on the store of `tmp_path`."""
-    values = experiment_values(root, tmp_path / "store", tmp_path / "out", **sections)
-    values["federated"] = {**values["federated"], "mode": mode}
+def run(root: Path, store: Path, mode: str = "federated") -> list[str]:
+    """The pictures of the report of one run."""
+    values = experiment_values(root, store, store.parent / "out", federated={"mode": mode})
     flow = centralized_experiment if mode == "centralized" else federated_experiment
     assert flow(ExperimentConfig.model_validate(values), return_state=True).is_completed()
-    return re.findall(r'data:image/[a-z]+;base64,[^"]+', (tmp_path / "out" / "report.html").read_text())
+    return pictures(store.parent / "out")
 
 
-@pytest.mark.parametrize("mode", ["federated", "centralized"])
-def test_an_unchanged_run_draws_nothing(mode: str, tiny_root: Path, tmp_path: Path, drawn: list[str]) -> None:
-    first = run(tiny_root, tmp_path, mode)
-    assert drawn == ["pipe_clip", "tank_screw"]
+def pictures(out: Path) -> list[str]:
+    return re.findall(r'data:image/[a-z]+;base64,[^"]+', (out / "report.html").read_text())
+
+
+def test_an_unchanged_run_draws_nothing_and_a_damaged_gallery_is_drawn_again(
+    tiny_root: Path, finished: Path, store: Path, drawn: list[str]
+) -> None:
+    first = pictures(finished / "run")
     assert len(first) > 4
-    assert run(tiny_root, tmp_path, mode) == first
-    assert drawn == ["pipe_clip", "tank_screw"]
-
-
-def test_a_damaged_gallery_is_drawn_again(tiny_root: Path, tmp_path: Path, drawn: list[str]) -> None:
-    first = run(tiny_root, tmp_path)
-    drawn.clear()
-    file = sorted((tmp_path / "store" / "objects" / "gallery").rglob("*.json"))[0]
+    assert run(tiny_root, store) == first
+    assert drawn == []
+    file = sorted((store / "objects" / "gallery").rglob("*.json"))[0]
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    assert run(tiny_root, tmp_path) == first
+    assert run(tiny_root, store) == first
     assert len(drawn) == 1
 
 
 def test_a_changed_image_is_drawn_anew_and_one_that_is_gone_is_not_kept(
-    tiny_root: Path, tmp_path: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch
+    tiny_root: Path, tmp_path: Path, store: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "data"
     shutil.copytree(tiny_root, root)
-    before = run(root, tmp_path)
+    before = run(root, store, "centralized")
+    assert drawn == ["pipe_clip", "tank_screw"]
+    assert run(root, store, "centralized") == before
+    assert drawn == ["pipe_clip", "tank_screw"]
     changed = sorted((root / "tank_screw" / "test" / "good").iterdir())[0]
     with Image.open(changed) as picture:
         picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(changed)
     drawn.clear()
-    assert run(root, tmp_path) != before
+    assert run(root, store, "centralized") != before
     assert "tank_screw" in drawn
     drawn.clear()
     monkeypatch.setattr(galleries, "is_complete", lambda *_, **__: False)
     monkeypatch.setattr(galleries, "code_version", lambda *_: "another version of the code")
-    run(root, tmp_path)
-    run(root, tmp_path)
+    run(root, store, "centralized")
+    run(root, store, "centralized")
     assert drawn == ["pipe_clip", "tank_screw"] * 2

@@ -27,10 +27,10 @@ def metrics(out: Path) -> MetricsDocument:
     return MetricsDocument.model_validate_json((out / "metrics.json").read_text())
 
 
-def test_each_client_is_scored_alone_and_the_category_is_the_mean(tiny_root: Path, tmp_path: Path) -> None:
+def test_each_client_is_scored_alone_and_the_category_is_the_mean(tiny_root: Path, tmp_path: Path, store: Path) -> None:
     out = tmp_path / "run"
     sections = {"federated": {"mode": "local_only"}, "upload": {"codec": "pq", "noise_sigma": 3.0}}
-    assert run(experiment_values(tiny_root, tmp_path / "store", out, **sections)).name == "Completed"
+    assert run(experiment_values(tiny_root, store, out, **sections)).name == "Completed"
     document = metrics(out)
     assert list(document.local_clients) == ["client_0", "client_1", "client_2"]
     alone = [own["pipe_clip"].image_auroc or 0.0 for own in document.local_clients.values()]
@@ -58,18 +58,18 @@ def test_each_client_is_scored_alone_and_the_category_is_the_mean(tiny_root: Pat
     with pytest.raises(ArtifactError, match="has no memory bank of its own, as after a run of local_only"):
         open_run_model(out)
 
-    plain = experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", federated={"mode": "local_only"})
+    plain = experiment_values(tiny_root, store, tmp_path / "b", federated={"mode": "local_only"})
     assert run(plain).name == "Completed"  # codec and noise do not matter to who sends nothing
     assert metrics(tmp_path / "b").local_clients == document.local_clients
 
 
-def test_the_owner_of_a_category_alone_equals_the_baseline(tiny_root: Path, tmp_path: Path) -> None:
+def test_the_owner_of_a_category_alone_equals_the_baseline(tiny_root: Path, tmp_path: Path, store: Path) -> None:
     federated = {
         "mode": "local_only",
         "partitioning": "category",
         "client_assignments": {"a": ["pipe_clip"], "b": ["tank_screw"]},
     }
-    assert run(experiment_values(tiny_root, tmp_path / "s", tmp_path / "a", federated=federated)).name == "Completed"
+    assert run(experiment_values(tiny_root, store, tmp_path / "a", federated=federated)).name == "Completed"
     document = metrics(tmp_path / "a")
     assert set(document.local_clients["a"]) == {"pipe_clip"}
     assert document.federation.bank_rows == sum(round(0.1 * p) for p in (9 * 64, 9 * 96))
@@ -77,21 +77,22 @@ def test_the_owner_of_a_category_alone_equals_the_baseline(tiny_root: Path, tmp_
 
 
 def test_a_failed_client_is_left_out_and_the_quorum_decides(
-    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_root: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import tasks.clients
 
     original = tasks.clients.client_coreset.select_client_coreset
 
-    def failing(table: pd.DataFrame, store: Any, client_id: str, *args: Any, **kwargs: Any) -> Any:
+    def failing(table: pd.DataFrame, at_client: Any, client_id: str, *args: Any, **kwargs: Any) -> Any:
         if client_id == "client_1":
             raise OSError(5, "Input/output error")
-        return original(table, store, client_id, *args, **kwargs)
+        return original(table, at_client, client_id, *args, **kwargs)
 
     monkeypatch.setattr(tasks.clients.client_coreset, "select_client_coreset", failing)
-    alone = {"mode": "local_only", "min_clients": 2}
-    state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", federated=alone))
+    alone: dict[str, Any] = {"mode": "local_only", "min_clients": 2}
+    model = {"coreset_percentage": 0.2}
+    state = run(experiment_values(tiny_root, store, tmp_path / "a", federated=alone, model=model))
     assert state.name == "CompletedPartial"
     assert list(metrics(tmp_path / "a").local_clients) == ["client_0", "client_2"]
     alone["min_clients"] = 3
-    assert run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", federated=alone)).is_failed()
+    assert run(experiment_values(tiny_root, store, tmp_path / "b", federated=alone, model=model)).is_failed()

@@ -22,10 +22,12 @@ from tests.conftest import ROOT, experiment_values
 
 SETTINGS: list[dict[str, Any]] = [
     {"federated": {"mode": "centralized"}},
-    {"federated": {"num_clients": 3}},
-    {"aggregation": {"bank_scope": "global", "oversample_factor": 2.0}, "upload": {"codec": "float16"}},
-    {"aggregation": {"global_bank_size": 7, "regions": 2}},
-    {"federated": {"num_clients": 2, "coreset_percentage_by_client": {"client_1": 0.02}}},
+    {
+        "federated": {"num_clients": 2, "coreset_percentage_by_client": {"client_1": 0.02}},
+        "aggregation": {"bank_scope": "global", "oversample_factor": 2.0},
+        "upload": {"codec": "float16"},
+    },
+    {"aggregation": {"global_bank_size": 7, "regions": 2}, "dataset": {"categories": ["pipe_clip"]}},
 ]
 
 
@@ -81,16 +83,9 @@ def test_with_regions_a_merge_needs_memory_for_the_largest_and_for_what_all_keep
     assert resource_bounds.rows_merged_at_a_time(plan) == rows
 
 
-@pytest.mark.usefixtures("prefect_server")
-@pytest.mark.parametrize("sections", SETTINGS)
-def test_counts_are_those_of_the_run_and_the_bounds_hold(
-    sections: dict[str, Any], tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = write_config(tmp_path, experiment_values(tiny_root, tmp_path / "store", tmp_path / "out", **sections))
-    assert call("plan", config, "--json") == 0
-    plan = json.loads(capsys.readouterr().out)
-    assert call("run", config) == 0
-    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+def assert_as_planned(plan: dict[str, Any], store: Path, out: Path) -> None:
+    """Counts are exact, the bounds are bounds."""
+    found = json.loads((out / "metrics.json").read_text())
     assert plan["config_hash"] == found["config_hash"]
     clients = found["federation"]["clients"]
     assert plan["clients"].keys() == clients.keys()
@@ -101,11 +96,32 @@ def test_counts_are_those_of_the_run_and_the_bounds_hold(
         assert planned["coreset rows"] == client["coreset_rows"]
         assert client["upload_bytes"] <= planned["upload bytes at most"] <= client["upload_bytes"] + 4096
     assert plan["bank_rows"] == found["federation"]["bank_rows_by_category"]
-    assert tree_bytes(tmp_path / "store", tmp_path / "out") <= sum(plan["disk_bytes"].values())
+    assert tree_bytes(store, out) <= sum(plan["disk_bytes"].values())
     assert all(seconds >= 0 for seconds in plan["seconds"].values())
     assert plan["does_not_fit"] == []
 
 
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("sections", SETTINGS)
+def test_counts_are_those_of_the_run_and_the_bounds_hold(
+    sections: dict[str, Any], tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, experiment_values(tiny_root, tmp_path / "store", tmp_path / "out", **sections))
+    assert call("plan", config, "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert call("run", config) == 0
+    assert_as_planned(plan, tmp_path / "store", tmp_path / "out")
+
+
+def test_the_plan_of_a_finished_run_is_what_it_came_to(
+    tiny_root: Path, tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, experiment_values(tiny_root, tmp_path / "store", tmp_path / "out"))
+    assert call("plan", config, "--json") == 0
+    assert_as_planned(json.loads(capsys.readouterr().out), finished / "store", finished / "run")
+
+
+@pytest.mark.slow
 def test_a_run_of_its_own_process_stays_below_the_planned_memory(
     tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,39 +165,50 @@ def test_a_run_that_would_not_fit_is_refused_first(
 
 
 @pytest.mark.usefixtures("prefect_server")
-@pytest.mark.parametrize("flow", [centralized_experiment, federated_experiment])
-def test_by_name_it_is_refused_too(flow: Any, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_name_it_is_refused_too(
+    tiny_root: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(flow: Any, there: Path, **options: Any) -> Any:
+        config = ExperimentConfig.model_validate(experiment_values(tiny_root, there, tmp_path / "out"))
+        return flow(config, **options, return_state=True)
+
     monkeypatch.setattr(resource_bounds, "available_memory_bytes", lambda: 1000)
-    config = ExperimentConfig.model_validate(experiment_values(tiny_root, tmp_path / "store", tmp_path / "out"))
-    state = flow(config, return_state=True)
-    assert state.is_failed()
-    assert "the run would not fit: the stage" in state.message
-    assert not (tmp_path / "store").exists()
-    assert flow(config, force=True, return_state=True).is_completed()
+    for flow in (centralized_experiment, federated_experiment):
+        state = run(flow, tmp_path / "nothing yet")
+        assert state.is_failed()
+        assert "the run would not fit: the stage" in state.message
+        assert not (tmp_path / "nothing yet").exists()
+    assert run(federated_experiment, store, force=True).is_completed()
     monkeypatch.setattr(running.flow_run, "run_count", 2)
-    assert flow(config, return_state=True).is_completed()  # a retry
+    assert run(federated_experiment, store).is_completed()  # a retry
 
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_benchmark_is_refused_before_its_first_experiment(
-    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    tiny_root: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(resource_bounds, "free_disk_bytes", lambda _: 1000)
-    base = experiment_values(tiny_root, tmp_path / "store", tmp_path / "unused")
-    experiments = {"centralized": {"federated.mode": "centralized"}, "iid_2": {"federated.num_clients": 2}}
-    config = write_config(tmp_path, {"base": base, "experiments": experiments, "out": str(tmp_path / "bench")})
-    assert call("benchmark", config) == 1
+
+    def config(there: Path, experiments: dict[str, Any]) -> str:
+        base = experiment_values(tiny_root, there, tmp_path / "unused")
+        values = {"base": base, "experiments": experiments, "baseline": "iid_3", "out": str(tmp_path / "bench")}
+        return write_config(tmp_path, values)
+
+    two = config(tmp_path / "nothing yet", {"iid_3": {}, "iid_2": {"federated.num_clients": 2}})
+    assert call("benchmark", two) == 1
     line = capsys.readouterr().err.strip()
-    assert line.startswith("fedpatch: the run would not fit: centralized: it may write")
+    assert line.startswith("fedpatch: the run would not fit: iid_3: it may write")
     assert "; iid_2: it may write" in line
     assert not (tmp_path / "bench").exists()
-    assert not (tmp_path / "store").exists()
-    assert call("benchmark", config, "--force") == 0
+    assert not (tmp_path / "nothing yet").exists()
+    assert call("benchmark", config(store, {"iid_3": {}}), "--force") == 0
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_force_runs_it_all_the_same(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_force_runs_it_all_the_same(
+    tiny_root: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(resource_bounds, "available_memory_bytes", lambda: 1000)
-    config = write_config(tmp_path, experiment_values(tiny_root, tmp_path / "store", tmp_path / "out"))
+    config = write_config(tmp_path, experiment_values(tiny_root, store, tmp_path / "out"))
     assert call("run", config, "--force") == 0
     assert (tmp_path / "out" / "metrics.json").is_file()

@@ -28,9 +28,8 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
 
 
 def values_of(tiny_root: Path, tmp_path: Path, **sections: Any) -> dict[str, Any]:
-    base = experiment_values(
-        tiny_root, tmp_path / "store", tmp_path / "unused", federated={"num_clients": 2}, **sections
-    )
+    sections |= {"federated": {"num_clients": 2}, "dataset": {"categories": ["pipe_clip"]}}
+    base = experiment_values(tiny_root, tmp_path / "store", tmp_path / "unused", **sections)
     return {"name": "matrix", "base": base, "experiments": EXPERIMENTS, "out": str(tmp_path / "bench")}
 
 
@@ -51,14 +50,17 @@ def test_runs_compute_what_the_plan_says_and_fit_into_its_disk(
 
     state: Any = full_benchmark(BenchmarkConfig.model_validate(values), return_state=True)
     assert state.is_completed(), state.message
-    done = {name: count for (name, how), count in tasks_of(state).items() if how == "Completed"}
+    tasks = tasks_of(state)
+    done = {name: count for (name, how), count in tasks.items() if how == "Completed"}
 
     def completed(prefix: str) -> int:
         return sum(count for name, count in done.items() if name.startswith(prefix))
 
     earlier_round = 1  # of `rounds`, scored and measured too; the plan says that it leaves it out
-    assert completed("score-") == 2 * (computing["score"] + earlier_round)
-    assert completed("measure-") == 2 * (computing["measure"] + earlier_round)
+    assert completed("extract-test-") == computing["test features"] == 2
+    assert tasks["extract-test-pipe_clip", "Cached"] == 8 - 2 + earlier_round
+    assert completed("score-") == computing["score"] + earlier_round
+    assert completed("measure-") == computing["measure"] + earlier_round
     clients = 2 * computing["coresets"] - 1  # one is centralized
     assert completed("coreset-") == clients + 2  # and a second round
     assert completed("calibrate-") == 2 * computing["calibrate"] - 1

@@ -29,7 +29,7 @@ def test_federated_run_on_real_images_finds_defects(real_data: Path, tmp_path: P
     for category, least_auroc, least_spro in [
         ("ballscrew", 0.80, 0.55),
         ("cookie", 0.85, 0.8),
-        ("magnetic_tile", 0.88, 0.4),
+        ("magnetic_tile", 0.70, 0.4),  # split by tile: no other exposure of a test tile is among the training images
     ]:
         values = document.categories[category]
         assert values.image_auroc is not None

@@ -18,7 +18,7 @@ from pipeline_lib.features import read_patches
 from pipeline_lib.run_model import open_run_model
 from tests.conftest import experiment_values
 from tests.dataset_fixtures import write_tiny_autovi
-from tests.flows.test_stations import one_place
+from tests.flows.test_stations import assert_figures_equal, one_place
 from tests.station_fixtures import coordinate, document_of, values
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -52,6 +52,8 @@ def test_regions_merge_alike_at_one_machine_and_at_a_coordinator_and_no_patch_li
     with np.load(tmp_path / "run/banks/pipe_clip.npz") as bank, np.load(root / "run/banks/pipe_clip.npz") as expected:
         np.testing.assert_array_equal(bank["features"], expected["features"])
         rows = bank["features"]
+    assert_figures_equal(tmp_path / "run", root / "run")
+    assert len(document_of(root / "run").federation.rounds) == (num_rounds if num_rounds > 1 else 0)
     found = document_of(root / "run").federation.regional
     assert document_of(tmp_path / "run").federation.regional == found
     regional = found["pipe_clip"]

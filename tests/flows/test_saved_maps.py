@@ -15,10 +15,10 @@ from tests.conftest import experiment_values
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_measuring_the_saved_maps_gives_the_runs_figures(tiny_root: Path, tmp_path: Path) -> None:
+def test_measuring_the_saved_maps_gives_the_runs_figures(tiny_root: Path, tmp_path: Path, store: Path) -> None:
     values = experiment_values(
         tiny_root,
-        tmp_path / "store",
+        store,
         tmp_path / "run",
         federated={"mode": "centralized"},
         inference={"smoothing_sigma": 2.0},

@@ -53,8 +53,8 @@ def test_a_station_that_fails_is_named_and_the_quorum_decides(
     assert document["federation"]["failed_clients"] == {"station-b": "its run did not start"}
 
 
-def test_a_replayed_upload_is_refused_with_its_reason(
-    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_replayed_upload_and_a_station_without_the_provenance_of_what_it_sent_say_so(
+    calls: list[str], plants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = values(tmp_path, federated={"min_clients": 2})
     as_run(monkeypatch, "run-1", run_count=1)
@@ -75,6 +75,11 @@ def test_a_replayed_upload_is_refused_with_its_reason(
     assert state.name == "CompletedPartial"
     assert "uploads of station-b refused: its manifest says run_id 'run-1', expected 'run-2'" in state.message
     assert "replay of another run" in document_of(tmp_path / "run").federation.refused_uploads["station-b"]
+
+    shutil.rmtree(tmp_path / "station-a" / "index" / "sent")
+    again = {"config": config, "run_id": "run-1", "phase": "figures", "round_number": 1}
+    state = run_station(monkeypatch, plants / "station-a", tmp_path / "station-a", again)
+    assert "the provenance of what station-a sent in round 1 is not in its store" in state.message
 
 
 def test_rounds_are_resumed_where_they_stopped(
@@ -114,18 +119,6 @@ def test_a_station_that_misses_a_round_joins_the_next(
     assert federation.rounds[0].delivered == ["station-a", "station-c"]
     assert federation.rounds[1].delivered == STATIONS
     assert federation.failed_clients == {}
-
-
-def test_a_station_without_the_provenance_of_what_it_sent_says_so(
-    calls: list[str], plants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    as_run(monkeypatch, "run-1", run_count=1)
-    config = values(tmp_path)
-    assert coordinate(config).is_completed()
-    shutil.rmtree(tmp_path / "station-a" / "index" / "sent")
-    again = {"config": config, "run_id": "run-1", "phase": "figures", "round_number": 1}
-    state = run_station(monkeypatch, plants / "station-a", tmp_path / "station-a", again)
-    assert "the provenance of what station-a sent in round 1 is not in its store" in state.message
 
 
 # --- who computes what again -----------------------------------------------------------------------------------------

@@ -55,15 +55,33 @@ def one_place(plants: Path, root: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("num_rounds", [1, 2])
-def test_banks_figures_thresholds_and_rounds_equal_those_of_one_machine(
-    calls: list[str], plants: Path, tmp_path: Path, num_rounds: int
+def assert_figures_equal(out: Path, whole: Path) -> None:
+    """The stations' figures and thresholds are those of one machine that has all images."""
+    found, expected = document_of(out), document_of(whole)
+    own, theirs = found.categories["pipe_clip"], expected.categories["pipe_clip"]
+    error = found.federation.pooling_error
+    assert error is not None
+    assert error < 1e-3
+    assert figures(own) == pytest.approx(figures(theirs), abs=error + 1e-9)
+    assert own.decision is not None
+    assert theirs.decision is not None
+    assert own.decision == theirs.decision
+    for mine, reference in zip(found.federation.rounds, expected.federation.rounds, strict=True):
+        assert figures(mine.mean) == pytest.approx(figures(reference.mean), abs=error + 1e-9)
+        assert (mine.upload_rows, mine.bank_rows) == (reference.upload_rows, reference.bank_rows)
+    left, right = own.ci95["image_auroc"], theirs.ci95["image_auroc"]
+    assert left == pytest.approx(right, abs=0.1)  # other resamples
+
+
+def test_banks_figures_thresholds_and_rounds_equal_those_of_one_machine_and_nothing_else_is_shared(
+    calls: list[str], plants: Path, tmp_path: Path
 ) -> None:
-    sections: dict[str, Any] = {"federated": {"num_rounds": num_rounds}}
+    """One round: tests/flows/test_regions.py."""
+    sections: dict[str, Any] = {"federated": {"num_rounds": 2}}
     state = coordinate(values(tmp_path, **sections))
     assert state.is_completed(), state.message
-    coresets = [f"{s}:coreset:{number}" for number in range(1, num_rounds + 1) for s in STATIONS]
-    assert calls == [*coresets, *(f"{s}:figures:{num_rounds}" for s in STATIONS)]
+    coresets = [f"{s}:coreset:{number}" for number in (1, 2) for s in STATIONS]
+    assert calls == [*coresets, *(f"{s}:figures:2" for s in STATIONS)]
 
     root = one_place(plants, tmp_path / "whole")
     sections["federated"] |= {"partitioning": "saved", "partition_path": str(root / "partition")}
@@ -72,26 +90,15 @@ def test_banks_figures_thresholds_and_rounds_equal_those_of_one_machine(
 
     with np.load(tmp_path / "run/banks/pipe_clip.npz") as bank, np.load(root / "run/banks/pipe_clip.npz") as expected:
         np.testing.assert_array_equal(bank["features"], expected["features"])
-    found, expected_document = document_of(tmp_path / "run"), document_of(root / "run")
-    own, theirs = found.categories["pipe_clip"], expected_document.categories["pipe_clip"]
-    error = found.federation.pooling_error
-    assert error is not None
-    assert error < 1e-3
-    assert figures(own) == pytest.approx(figures(theirs), abs=error + 1e-9)
-    assert own.decision is not None
-    assert theirs.decision is not None
-    assert own.decision == theirs.decision
-    assert len(found.federation.rounds) == (num_rounds if num_rounds > 1 else 0)
-    assert found.federation.regional == {}
-    for mine, reference in zip(found.federation.rounds, expected_document.federation.rounds, strict=True):
-        assert figures(mine.mean) == pytest.approx(figures(reference.mean), abs=error + 1e-9)
-        assert (mine.upload_rows, mine.bank_rows) == (reference.upload_rows, reference.bank_rows)
-    left, right = own.ci95["image_auroc"], theirs.ci95["image_auroc"]
-    assert left == pytest.approx(right, abs=0.1)  # other resamples
-    check_run_directory(tmp_path / "run", plants)
+    assert_figures_equal(tmp_path / "run", root / "run")
+    found = document_of(tmp_path / "run").federation
+    assert len(found.rounds) == 2
+    assert found.regional == {}
+    check_run_directory(tmp_path / "run")
+    check_what_is_shared(tmp_path)
 
 
-def check_run_directory(out: Path, plants: Path) -> None:
+def check_run_directory(out: Path) -> None:
     """It is a model with a threshold, and has a report without pictures."""
     page = (out / "report.html").read_text()
     for text in (
@@ -107,24 +114,8 @@ def check_run_directory(out: Path, plants: Path) -> None:
     assert model.threshold("pipe_clip") == document_of(out).categories["pipe_clip"].decision.threshold  # type: ignore[union-attr]
 
 
-def test_a_station_may_send_a_share_of_its_own(calls: list[str], tmp_path: Path) -> None:
-    """Through the call's parameters: the configuration names no stations. The bank keeps its size."""
-    config = ExperimentConfig.model_validate(values(tmp_path))
-    state = station_coordinator(config, STATIONS, coreset_percentage_by_station={"station-b": 1.0}, return_state=True)
-    assert state.is_completed()
-    found = document_of(tmp_path / "run").federation
-    assert found is not None
-    sent = found.clients
-    assert sent["station-b"].coreset_rows == sent["station-b"].patches
-    assert all(sent[name].coreset_rows < sent[name].patches / 2 for name in ("station-a", "station-c"))
-    assert found.bank_rows == round(config.model.coreset_percentage * sum(one.patches for one in sent.values()))
-
-
-# --- what is shared --------------------------------------------------------------------------------------------------
-
-
-def test_only_uploads_banks_and_figures_are_shared(calls: list[str], tmp_path: Path) -> None:
-    assert coordinate(values(tmp_path)).is_completed()
+def check_what_is_shared(tmp_path: Path) -> None:
+    """Uploads, banks and figures alone, and pruning takes them away."""
     shared = [
         path.relative_to(tmp_path / "shared").parts for path in (tmp_path / "shared").rglob("*") if path.is_file()
     ]
@@ -137,6 +128,19 @@ def test_only_uploads_banks_and_figures_are_shared(calls: list[str], tmp_path: P
     assert not list((tmp_path / "shared").iterdir())
     assert "client_provenance" not in words
     assert str(tmp_path) not in words
+
+
+def test_a_station_may_send_a_share_of_its_own(calls: list[str], tmp_path: Path) -> None:
+    """Through the call's parameters: the configuration names no stations. The bank keeps its size."""
+    config = ExperimentConfig.model_validate(values(tmp_path))
+    state = station_coordinator(config, STATIONS, coreset_percentage_by_station={"station-b": 1.0}, return_state=True)
+    assert state.is_completed()
+    found = document_of(tmp_path / "run").federation
+    assert found is not None
+    sent = found.clients
+    assert sent["station-b"].coreset_rows == sent["station-b"].patches
+    assert all(sent[name].coreset_rows < sent[name].patches / 2 for name in ("station-a", "station-c"))
+    assert found.bank_rows == round(config.model.coreset_percentage * sum(one.patches for one in sent.values()))
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ def test_one_that_does_not_come_up_is_left_to_prefect(monkeypatch: pytest.Monkey
         assert not PREFECT_API_URL.value()
 
 
+@pytest.mark.slow
 def test_the_runs_last_logs_reach_the_server_before_it_ends(tmp_path: Path) -> None:
     environment = {
         "PATH": "/usr/bin:/bin",

@@ -32,7 +32,6 @@ def test_the_example_in_the_docstring() -> None:
     assert results.failed == 0
 
 
-@pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize(
     "sections",
     [
@@ -42,17 +41,24 @@ def test_the_example_in_the_docstring() -> None:
     ids=["per_category", "global"],
 )
 def test_one_round_gives_the_banks_of_the_flow(
-    tiny_root: Path, tmp_path: Path, images: AutoVIDataset, extractor: FeatureExtractor, sections: dict[str, Any]
+    tiny_root: Path,
+    tmp_path: Path,
+    images: AutoVIDataset,
+    extractor: FeatureExtractor,
+    finished: Path,
+    store: Path,
+    sections: dict[str, Any],
 ) -> None:
-    config = ExperimentConfig.model_validate(
-        experiment_values(tiny_root, tmp_path / "store", tmp_path / "run", **sections)
-    )
-    state: Any = federated_experiment(config, return_state=True)
-    assert state.is_completed()
+    config = ExperimentConfig.model_validate(experiment_values(tiny_root, store, tmp_path / "run", **sections))
+    out = finished / "run"
+    if sections:
+        out = tmp_path / "run"
+        state: Any = federated_experiment(config, return_state=True)
+        assert state.is_completed()
     made = FederatedPatchCore(config, extractor=extractor)
     made.setup_clients(images)
     made.train()
-    files = sorted((tmp_path / "run" / "banks").iterdir())
+    files = sorted((out / "banks").iterdir())
     assert [file.stem for file in files] == sorted(made.server.banks)
     for file in files:
         with np.load(file, allow_pickle=False) as arrays:

@@ -32,10 +32,11 @@ from tests.dataset_fixtures import write_tiny_autovi
 
 
 @pytest.fixture(scope="module")
-def runs(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`central`, a centralized run of two categories on `data`, and `federated`, one of pipe_clip."""
     root = tmp_path_factory.mktemp("runs")
     write_tiny_autovi(root / "data", categories=("pipe_clip", "tank_screw"), train=9, good=4, defective=3)
+    shutil.copytree(finished / "store", root / "store")  # of the same images
     central = experiment_values(root / "data", root / "store", root / "central", federated={"mode": "centralized"})
     assert centralized_experiment(ExperimentConfig.model_validate(central), return_state=True).is_completed()
     federated = experiment_values(

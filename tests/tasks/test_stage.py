@@ -9,7 +9,9 @@ import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.states import Failed
 
+from data_contracts.errors import ArtifactError, ConfigError, DatasetError
 from tasks import stage
 
 
@@ -84,3 +86,23 @@ def test_without_a_server_for_artifacts_the_task_goes_on(prefect_server: None, m
 )
 def test_a_name_is_made_a_key_that_the_ui_takes(name: str, key: str) -> None:
     assert stage.artifact_key(name) == key
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (MemoryError("no room for 3 GiB"), True),
+        (OSError(5, "Input/output error"), True),
+        (ConnectionError("no server"), True),
+        (TimeoutError("the store's lock"), True),
+        (DatasetError("image a.png has changed"), False),
+        (ConfigError("wrong"), False),
+        (ArtifactError("damaged"), False),
+        (PermissionError("no"), False),
+        (FileNotFoundError("no"), False),
+        (TypeError("no"), False),
+    ],
+)
+def test_what_may_be_gone_by_itself_is_tried_again_and_nothing_else(error: Exception, transient: bool) -> None:
+    nothing: Any = None
+    assert stage.is_transient(nothing, nothing, Failed(data=error)) is transient
