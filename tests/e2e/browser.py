@@ -15,20 +15,30 @@ from playwright.sync_api import Locator, Page, sync_playwright
 from tests.e2e.prefect_stack import Stack
 
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 CLICKS = 5
 
 
 @contextmanager
 def open_page(stack: Stack, path: str) -> Iterator[Page]:
-    """A page of the V2 UI."""
+    """A page of the V2 UI, past the log-in where the stack has a password."""
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         page.set_default_timeout(PATIENCE_MS)
-        page.goto(f"{stack.url}/v2/{path}")
+        go_to(page, stack, path)
+        if password := stack.environment.get("PREFECT_API_AUTH_STRING"):
+            page.locator("input[type=password]").fill(password)
+            page.get_by_role("button", name="Login").click()
+            page.locator("input[type=password]").wait_for(state="detached")
+            go_to(page, stack, path)
         yield page
         browser.close()
+
+
+def go_to(page: Page, stack: Stack, path: str) -> None:
+    """Another page of the V2 UI in the same window."""
+    page.goto(f"{stack.url}/v2/{path}")
 
 
 def keep(page: Page, name: str) -> None:
@@ -54,6 +64,7 @@ def retry(stack: Stack, flow_run: str, *, picture: str | None = None) -> None:
             if asked.value.status != 503:
                 break
         assert asked.value.ok, asked.value.text()
+        assert asked.value.json()["status"] == "ACCEPT", asked.value.text()
 
 
 def field(page: Page, label: str) -> Locator:
