@@ -180,8 +180,16 @@ def test_the_check_of_a_gpu_says_that_there_is_none(
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the commands are run: configurations, two categories of tiny images, folders and annotations to import."""
+    """Where the commands are run: configurations, two categories of tiny images, folders and annotations to import.
+
+    The configurations are those of the repository with a quarter of the pixels.
+    """
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    for file in (tmp_path / "configs").iterdir():
+        text = file.read_text(encoding="utf-8")
+        file.write_text(
+            re.sub(r"\[(\d{3,}), (\d{3,})\]", lambda size: f"[{int(size[1]) // 2}, {int(size[2]) // 2}]", text)
+        )
     write_tiny_autovi(tmp_path / "images", categories=("cookie", "magnetic_tile"), train=10, good=4, defective=2)
     write_tiny_folder(tmp_path / "parts" / "bracket")
     write_tiny_folder(tmp_path / "screws")
