@@ -23,6 +23,7 @@ from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
 START_SECONDS = 600
+KILLED = "Check whether the flow run exceeded its memory allocation"
 
 S = TypeVar("S", bound="Stack")
 
@@ -150,14 +151,17 @@ class Stack:
         self._answer(urllib.request.Request(f"{self.url}/api{path}", method="DELETE"))
 
     def wait_for_the_workers_report(self, flow_run: str, *, seconds: float = 300) -> None:
-        """Wait until the log of a killed run says that its worker reported it.
+        """Wait until the log of a killed run says that its worker has reported it, too.
 
         Prefect reports a killed run twice: what watches its process makes it Crashed, the worker does so again some
-        seconds later, and a retry between the two is overwritten by the second.
+        seconds later, and a retry between the two is overwritten by the second. Then the worker logs what may help.
         """
         query = {"logs": {"flow_run_id": {"any_": [flow_run]}}, "sort": "TIMESTAMP_DESC", "limit": 200}
         deadline = time.monotonic() + seconds
-        while not any(row["message"].startswith("Reported flow run") for row in self.api("/logs/filter", query)):
+        while not any(
+            row["name"] == "prefect.flow_runs.worker" and row["message"].startswith(KILLED)
+            for row in self.api("/logs/filter", query)
+        ):
             assert time.monotonic() < deadline, f"no report of the worker after {seconds} s: {self.logs()}"
             time.sleep(0.5)
 

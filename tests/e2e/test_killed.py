@@ -23,7 +23,7 @@ CLIENTS = 8
 
 def slow_config(stack: Stack, directory: Path) -> dict[str, Any]:
     """Eight clients, one after the other, each long enough to be killed in the middle of."""
-    root = write_tiny_autovi(directory / "data", train=20 * CLIENTS, good=2, defective=1, size=(640, 480), seed=3)
+    root = write_tiny_autovi(directory / "data", train=20 * CLIENTS, good=2, defective=1, size=(320, 240), seed=3)
     return experiment_values(
         root,
         stack.store,
