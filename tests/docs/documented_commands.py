@@ -99,6 +99,7 @@ ELSEWHERE = {
     "make test": CI,
     "make test-slow": CI,
     "make test-all": "Makefile",
+    "pytest -n 3 --dist loadgroup": "Makefile",
     "make serve": SERVED,
     "make bench": BENCHMARKS,
     "FEDPATCH_REAL_DATA=DIR make bench": BENCHMARKS,
