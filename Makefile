@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= demo
+PROCESSES ?= -n 3 --dist loadgroup
 
-.PHONY: help install demo test test-slow lint serve bench clean
+.PHONY: help install demo test test-slow test-all lint serve bench clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -29,8 +30,11 @@ lint: $(STAMP) ## formatting, lint, types, layers
 test: lint ## lint and the fast tests, in two processes (under five minutes on two cores)
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not e2e"
 
-test-slow: $(STAMP) ## the slow tests and those with real servers and browsers
-	$(BIN)/pytest -m "slow or e2e"
+test-slow: $(STAMP) ## the slow tests and those with real servers and browsers, in three processes
+	$(BIN)/pytest $(PROCESSES) -m "(slow or e2e) and not exhaustive"
+
+test-all: $(STAMP) ## all tests, also those that are too long for every commit
+	$(BIN)/pytest $(PROCESSES)
 
 serve: $(STAMP) ## a Prefect server on loopback, the work pool, all deployments and a worker; Ctrl-C ends all of it
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/serve.sh

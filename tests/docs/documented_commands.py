@@ -87,16 +87,20 @@ SESSION = (
     "fedpatch store prune --keep-days 30 --max-gb 50 --dry-run",
 )
 
+SERVED = "tests/e2e/prefect_stack.py::ServedStack.start"
 STACK = "tests/e2e/prefect_stack.py::Stack.start"
 STATION = "tests/e2e/station_users.py::Plant.start"
 BENCHMARKS = "tests/docs/test_commands.py::test_what_measures_takes_the_arguments_of_the_docs"
+GPU = "tests/docs/test_commands.py::test_the_check_of_a_gpu_says_that_there_is_none"
 CI = ".ci/run"
 
 ELSEWHERE = {
     "make install": CI,
     "make test": CI,
     "make test-slow": CI,
-    "make serve": "tests/e2e/test_serve.py::test_make_serve_starts_everything_and_ends_all_of_it",
+    "make test-all": "Makefile",
+    "pytest -n 3 --dist loadgroup": "Makefile",
+    "make serve": SERVED,
     "make bench": BENCHMARKS,
     "FEDPATCH_REAL_DATA=DIR make bench": BENCHMARKS,
     "fedpatch doctor": "tests/pipeline_lib/test_doctor.py::test_the_command_prints_all_checks",
@@ -122,11 +126,11 @@ ELSEWHERE = {
     "prefect worker start --pool local": "tests/e2e/prefect_stack.py::Stack.start_worker",
     "prefect worker start --pool stations --work-queue station-a": STATION,
     "prefect deployment run 'federated-experiment/on-demand' ...": (
-        "tests/e2e/test_three_uses.py::test_by_name_from_the_command_line_and_bad_parameters_are_refused"
+        "tests/e2e/test_three_uses.py::test_by_name_results_come_back_and_bad_parameters_are_refused"
     ),
     "prefect deployment run 'federated-experiment/on-demand' --param "
     '\'config={"dataset": {"root": "/data/autovi"}, "federated": {"num_clients": 3}}\' --watch': (
-        "tests/e2e/test_three_uses.py::test_by_name_from_the_command_line_and_bad_parameters_are_refused"
+        "tests/e2e/test_three_uses.py::test_by_name_results_come_back_and_bad_parameters_are_refused"
     ),
     "prefect deployment run station-coordinator/on-demand "
     '--param \'stations=["station-a", "station-b", "station-c"]\' --param deadline_s=3600 '
@@ -139,7 +143,7 @@ ELSEWHERE = {
     "prefect deployment run store-prune/weekly --param shared_days=30": (
         "tests/flows/test_stations.py::check_what_is_shared"
     ),
-    "FEDPATCH_SCREENSHOTS=docs/images pytest -m e2e tests/e2e/test_in_the_ui.py tests/e2e/test_three_uses.py": CI,
+    "FEDPATCH_SCREENSHOTS=docs/images pytest -m e2e tests/e2e": CI,
     "pytest -m slow tests/pipeline_lib/test_spro.py": CI,
     "fedpatch benchmark configs/benchmark_seeds.yaml --set dataset.root=DIR --out runs/seeds": (
         "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares"
@@ -150,7 +154,7 @@ ELSEWHERE = {
     "python -m benchmarks.overhead": BENCHMARKS,
     "python -m benchmarks.profiles": BENCHMARKS,
     "python -m benchmarks.recovery": BENCHMARKS,
-    "python -m benchmarks.gpu_check": BENCHMARKS,
+    "python -m benchmarks.gpu_check": GPU,
     "python -m benchmarks.scale": BENCHMARKS,
     "python -m benchmarks.scale --coordinator": BENCHMARKS,
     "python -m benchmarks.engines": BENCHMARKS,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import itertools
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from cyclopts import CycloptsError
 
+import benchmarks.gpu_check
 from benchmarks.__main__ import ROWS
 from flows.cli import app, main
 from pipeline_lib.config_files import load_benchmark, load_config
@@ -123,7 +124,8 @@ def test_make_has_the_targets_and_does_what_the_session_runs_instead() -> None:
     assert "sh scripts/serve.sh" in makefile
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     for target in ("install", "test", "test-slow"):
-        assert re.search(rf"^make .*{target}$", ci, re.MULTILINE), target
+        assert re.search(rf"^step .* make .*{target}$", ci, re.MULTILINE), target
+    assert "left out: tests marked exhaustive (make test-all)" in ci
 
 
 @pytest.mark.parametrize("command", [c for c in [*FENCED, *INLINE] if c.startswith(("python -m", "pytest"))])
@@ -153,37 +155,41 @@ def test_variables_of_the_environment_are_read_somewhere(name: str) -> None:
     assert any(name in path.read_text(encoding="utf-8") for path in read), name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "module",
-    [
-        "benchmarks",
-        "benchmarks.recovery",
-        "benchmarks.gpu_check",
-        "benchmarks.scale",
-        "benchmarks.engines",
-        "benchmarks.overhead",
-    ],
-)
-def test_what_measures_takes_the_arguments_of_the_docs(module: str) -> None:
+@pytest.mark.parametrize("module", ["__main__", "recovery", "scale", "engines", "overhead"])
+def test_what_measures_takes_the_arguments_of_the_docs(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """They measure for minutes, on machines of their own; that they start is what can be held here."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--help"],
-        cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if module == "benchmarks.gpu_check":
-        assert (done.returncode, done.stderr) == (2, "there is no CUDA device\n")
-        return
-    assert done.returncode == 0, done.stderr
-    if module == "benchmarks":
-        assert all(row in done.stdout for row in ROWS)
-        assert "--quick" in done.stdout
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module(f"benchmarks.{module}").main()
+    shown = capsys.readouterr().out
+    assert "usage: " in shown
+    if module == "__main__":
+        assert all(row in shown for row in ROWS)
+        assert "--quick" in shown
+
+
+def test_the_check_of_a_gpu_says_that_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert benchmarks.gpu_check.main() == 2
+    assert capsys.readouterr().err == "there is no CUDA device\n"
 
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the commands are run: configurations, two categories of tiny images, folders and annotations to import."""
+    """Where the commands are run: configurations, two categories of tiny images, folders and annotations to import.
+
+    The configurations are those of the repository with a quarter of the pixels.
+    """
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    for file in (tmp_path / "configs").iterdir():
+        text = file.read_text(encoding="utf-8")
+        file.write_text(
+            re.sub(r"\[(\d{3,}), (\d{3,})\]", lambda size: f"[{int(size[1]) // 2}, {int(size[2]) // 2}]", text)
+        )
     write_tiny_autovi(tmp_path / "images", categories=("cookie", "magnetic_tile"), train=10, good=4, defective=2)
     write_tiny_folder(tmp_path / "parts" / "bracket")
     write_tiny_folder(tmp_path / "screws")

@@ -10,25 +10,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page, Response, sync_playwright
 
 from tests.e2e.prefect_stack import Stack
 
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 CLICKS = 5
+LOCKED = 503  # the database was locked: the server asks for another try, the UI says so
 
 
 @contextmanager
 def open_page(stack: Stack, path: str) -> Iterator[Page]:
-    """A page of the V2 UI."""
+    """A page of the V2 UI, past the log-in where the stack has a password."""
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         page.set_default_timeout(PATIENCE_MS)
-        page.goto(f"{stack.url}/v2/{path}")
+        go_to(page, stack, path)
+        if password := stack.environment.get("PREFECT_API_AUTH_STRING"):
+            page.locator("input[type=password]").fill(password)
+            page.get_by_role("button", name="Login").click()
+            page.locator("input[type=password]").wait_for(state="detached")
+            go_to(page, stack, path)
         yield page
         browser.close()
+
+
+def go_to(page: Page, stack: Stack, path: str) -> None:
+    """Another page of the V2 UI in the same window."""
+    page.goto(f"{stack.url}/v2/{path}")
 
 
 def keep(page: Page, name: str) -> None:
@@ -48,12 +59,29 @@ def retry(stack: Stack, flow_run: str, *, picture: str | None = None) -> None:
         for _ in range(CLICKS):
             menu.click()
             page.get_by_role("menuitem", name="Retry").click()
-            with page.expect_response(lambda answer: answer.url.endswith("/set_state")) as asked:
-                page.get_by_role("alertdialog").get_by_role("button", name="Retry").click()
+            answer = click_and_wait(page.get_by_role("alertdialog").get_by_role("button", name="Retry"), "/set_state")
             page.get_by_role("alertdialog").wait_for(state="detached")
-            if asked.value.status != 503:
+            if answer.status != LOCKED:
                 break
-        assert asked.value.ok, asked.value.text()
+        assert answer.ok, answer.text()
+        assert answer.json()["status"] == "ACCEPT", answer.text()
+
+
+def click_and_wait(button: Locator, path: str) -> Response:
+    """Click, and wait for the server's answer to the request that ends with `path`."""
+    with button.page.expect_response(lambda answer: answer.url.endswith(path)) as asked:
+        button.click()
+    return asked.value
+
+
+def submit(page: Page) -> str:
+    """Submit the form of a run; the id of the run that was made."""
+    for _ in range(CLICKS):
+        answer = click_and_wait(page.get_by_role("button", name="Submit"), "/create_flow_run")
+        if answer.status != LOCKED:
+            break
+    assert answer.ok, answer.text()
+    return str(answer.json()["id"])
 
 
 def field(page: Page, label: str) -> Locator:

@@ -1,11 +1,10 @@
-"""A Prefect server, work pool, deployments and worker of a test's own, on free loopback ports."""
+"""A Prefect server, work pools, deployments and a worker for tests, on a free port: by hand, or by `make serve`."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -13,17 +12,20 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
-START_SECONDS = 120
+START_SECONDS = 600
+KILLED = "Check whether the flow run exceeded its memory allocation"
+
+S = TypeVar("S", bound="Stack")
 
 
 def free_port() -> int:
@@ -55,6 +57,7 @@ class Stack:
             "DO_NOT_TRACK": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "OMP_NUM_THREADS": "1",
             "FEDPATCH_RETRY_DELAYS": "0.1",
             "FEDPATCH_STORE": str(self.store),
             "FEDPATCH_DATASET": str(self.dataset),
@@ -63,8 +66,8 @@ class Stack:
 
     def start(self) -> None:
         """Start the server, make the pool, deploy, start a worker."""
-        self._spawn("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
-        self._wait_for_health()
+        server = self._spawn("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
+        self._wait_for(lambda: self.api("/health"), alive=server)
         self.prefect("work-pool", "create", "local", "--type", "process", "--overwrite")
         self.prefect("work-pool", "create", "stations", "--type", "process", "--overwrite")
         self.prefect("deploy", "--all", "--no-prompt")
@@ -75,13 +78,14 @@ class Stack:
         """Start a worker on the pool `local`."""
         self.worker = self._spawn("worker", "worker", "start", "--pool", "local")
 
-    def kill_worker(self, *, with_runs: bool) -> None:
-        """End the worker as a power cut does; with its flow runs, or leaving them without a parent."""
-        runs = psutil.Process(self.worker.pid).children(recursive=True)
+    def processes_of_runs(self) -> list[psutil.Process]:
+        """What the worker started: the processes of its flow runs."""
+        return psutil.Process(self.worker.pid).children(recursive=True)
+
+    def kill_worker(self) -> None:
+        """End the worker as the kernel does when memory runs out; its flow runs are left without a parent."""
         self.worker.kill()
         self.worker.wait()
-        for process in runs if with_runs else []:
-            process.kill()
 
     def stop(self) -> None:
         """End every process that this stack started, with all of its children."""
@@ -95,7 +99,7 @@ class Stack:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    def prefect(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def prefect(self, *arguments: str, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run a command of Prefect's own command line from the repository root."""
         done = subprocess.run(
             [str(BIN / "prefect"), *arguments],
@@ -104,7 +108,7 @@ class Stack:
         assert not check or done.returncode == 0, f"prefect {arguments}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
         return done
 
-    def python(self, *arguments: str, timeout: float = 300) -> str:
+    def python(self, *arguments: str, timeout: float = 600) -> str:
         """Run Python from the repository root against this server; returns what it printed."""
         done = subprocess.run(
             [sys.executable, *arguments],
@@ -125,7 +129,7 @@ class Stack:
         """What the server answers; "503: database locked, ask again" is asked again, as Prefect's own clients do."""
         for pause in (0.2, 0.5, 1.0, 2.0, 4.0, None):
             try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
+                with urllib.request.urlopen(request, timeout=120) as answer:
                     content: bytes = answer.read()
                     return content
             except urllib.error.HTTPError as error:
@@ -136,32 +140,36 @@ class Stack:
 
     def run_by_name(self, deployment: str, config: dict[str, Any]) -> str:
         """Trigger a deployment by name; returns the flow run's id."""
-        shown = self.prefect("deployment", "run", deployment, "--param", f"config={json.dumps(config)}")
-        found = re.search(r"UUID:?\s*([0-9a-f-]{36})", shown.stdout) or re.search(r"([0-9a-f-]{36})", shown.stdout)
-        assert found, shown.stdout
-        return found[1]
+        found = self.api(f"/deployments/name/{deployment}")
+        made: dict[str, Any] = self.api(
+            f"/deployments/{found['id']}/create_flow_run", {"parameters": {"config": config}}
+        )
+        return str(made["id"])
 
     def delete(self, path: str) -> None:
         """One DELETE request to the server."""
         self._answer(urllib.request.Request(f"{self.url}/api{path}", method="DELETE"))
 
-    def worker_reports(self) -> int:
-        """How often the worker said of a flow run that it was killed.
+    def wait_for_the_workers_report(self, flow_run: str, *, seconds: float = 300) -> None:
+        """Wait until the log of a killed run says that its worker has reported it, too.
 
-        Prefect reports a killed run twice, the worker some seconds after the run's own watcher; a retry between the two
-        is overwritten by the second.
+        Prefect reports a killed run twice: what watches its process makes it Crashed, the worker does so again some
+        seconds later, and a retry between the two is overwritten by the second. Then the worker logs what may help.
         """
-        log = (self.home / "worker.log").read_text(errors="replace")
-        return log.count("prefect.flow_runs.worker - Check whether the flow run exceeded its memory allocation")
+        query = {"logs": {"flow_run_id": {"any_": [flow_run]}}, "sort": "TIMESTAMP_DESC", "limit": 200}
+        deadline = time.monotonic() + seconds
+        while not any(
+            row["name"] == "prefect.flow_runs.worker" and row["message"].startswith(KILLED)
+            for row in self.api("/logs/filter", query)
+        ):
+            assert time.monotonic() < deadline, f"no report of the worker after {seconds} s: {self.logs()}"
+            time.sleep(0.5)
 
-    def wait_for(self, flow_run: str, *, beyond: int = 0, seconds: float = 150) -> dict[str, Any]:
+    def wait_for(self, flow_run: str, *, beyond: int = 0, seconds: float = 300) -> dict[str, Any]:
         """The flow run once it ended, after more than `beyond` runs of it."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            try:
-                run: dict[str, Any] = self.api(f"/flow_runs/{flow_run}")
-            except TimeoutError:  # a busy machine
-                continue
+            run: dict[str, Any] = self.api(f"/flow_runs/{flow_run}")
             final = run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
             if final and run["run_count"] > beyond:
                 return run
@@ -198,22 +206,50 @@ class Stack:
         self.processes.append(process)
         return process
 
-    def _wait_for_health(self) -> None:
+    def _wait_for(self, ready: Callable[[], Any], *, alive: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                self.api("/health")
-            except OSError:
-                time.sleep(0.5)
-            else:
-                return
-        raise AssertionError(f"the server did not start: {self.logs()}")
+        while True:
+            with suppress(OSError):
+                if ready():
+                    return
+            assert alive.poll() is None, f"the server ended: {self.logs()}"
+            assert time.monotonic() < deadline, f"the server did not start: {self.logs()}"
+            time.sleep(0.5)
+
+
+class ServedStack(Stack):
+    """What `make serve` starts, and what its Ctrl-C leaves: nothing."""
+
+    def start(self) -> None:
+        """Run scripts/serve.sh until its worker has reported to the server."""
+        with (self.home / "serve.log").open("wb") as log:
+            self.script = subprocess.Popen(
+                ["sh", "scripts/serve.sh"], cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
+                env={**self.environment, "PATH": f"{BIN}:{os.environ['PATH']}", "FEDPATCH_PORT": str(self.port)},
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in the background
+            )  # fmt: skip
+        self._wait_for(lambda: self.api("/work_pools/local/workers/filter", {}), alive=self.script)
+
+    def stop(self) -> None:
+        """Press Ctrl-C and see that every process ends."""
+        script = psutil.Process(self.script.pid)
+        family = [script, *script.children(recursive=True)]
+        try:
+            os.killpg(self.script.pid, signal.SIGINT)
+            self.script.wait(60)
+            gone, alive = psutil.wait_procs(family, timeout=30)
+            assert not alive, [process.cmdline() for process in alive]
+            assert len(gone) >= 3  # script, server, worker
+        finally:
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self.script.wait()
 
 
 @contextmanager
-def running_stack(home: Path, **environment: str) -> Iterator[Stack]:
-    """A stack that is ended with the block, with these variables more for all that it starts."""
-    stack = Stack(home, **environment)
+def running(stack: S) -> Iterator[S]:
+    """A stack that is started with the block and ended with it."""
     try:
         stack.start()
         yield stack

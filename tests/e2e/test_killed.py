@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,85 +13,103 @@ import pytest
 
 from tests.conftest import experiment_values
 from tests.dataset_fixtures import write_tiny_autovi
-from tests.e2e.browser import keep, open_page, retry
+from tests.e2e.browser import go_to, keep, open_page, retry
 from tests.e2e.prefect_stack import Stack
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("guarded")]
+
+CLIENTS = 8
 
 
-def slow_config(stack: Stack, directory: Path, *, seed: int) -> dict[str, Any]:
-    """Five clients, one after the other, each long enough to be killed in the middle of."""
-    root = write_tiny_autovi(directory / "data", train=150, good=4, defective=2, size=(640, 480), seed=seed)
+def slow_config(stack: Stack, directory: Path) -> dict[str, Any]:
+    """Eight clients, one after the other, each long enough to be killed in the middle of."""
+    root = write_tiny_autovi(directory / "data", train=20 * CLIENTS, good=2, defective=1, size=(320, 240), seed=3)
     return experiment_values(
         root,
         stack.store,
         directory / "run",
         preprocessing={"small_size": [320, 320]},
-        federated={"num_clients": 5, "partitioning": "time", "min_clients": 5},
+        federated={"num_clients": CLIENTS, "partitioning": "time", "min_clients": CLIENTS},
         runtime={"workers": 1},
     )
 
 
-def in_the_middle_of_a_client(stack: Stack, config: dict[str, Any]) -> str:
-    """A flow run whose first client is done and whose second one is at work."""
-    flow_run = stack.run_by_name("federated-experiment/on-demand", config)
-    deadline = time.monotonic() + 120
-    while ("extract-client_0", "Completed") not in stack.task_states(flow_run):
+def clients(states: list[tuple[str, str]], state: str) -> set[str]:
+    """The clients whose extraction is in a state."""
+    return {name for name, found in states if found == state and name.startswith("extract-client_")}
+
+
+def stop_in_the_middle(stack: Stack, flow_run: str, *, after: int) -> list[psutil.Process]:
+    """Wait until more than `after` clients are done and another one's bar moves; then stop the run's processes.
+
+    Stopped, the run stays in the middle of what it is at, for as long as a slow machine takes to look and to kill.
+    """
+    deadline = time.monotonic() + 300
+    while len(clients(stack.task_states(flow_run), "Completed")) <= after or not any(
+        0 < bar["data"] < 100 for bar in bars_of(stack, flow_run).values()
+    ):
         assert time.monotonic() < deadline, stack.logs()
-        time.sleep(0.2)
-    return flow_run
+        time.sleep(0.1)
+    processes = stack.processes_of_runs()
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    assert after < len(clients(stack.task_states(flow_run), "Completed")) < CLIENTS
+    return processes
 
 
-def finished_clients(states: list[tuple[str, str]]) -> set[str]:
-    """The clients whose features are extracted."""
-    return {name for name, state in states if state == "Completed" and name.startswith("extract-client_")}
+def bars_of(stack: Stack, flow_run: str) -> dict[str, dict[str, Any]]:
+    """The progress artifacts of a run, by key."""
+    query = {"flow_runs": {"id": {"any_": [flow_run]}}, "artifacts": {"type": {"any_": ["progress"]}}, "limit": 200}
+    return {row["key"]: row for row in stack.api("/artifacts/filter", query)}
 
 
-def check_retry_goes_on(stack: Stack, flow_run: str, run_count: int) -> None:
-    """Retry in the UI finishes the run with the finished clients served from their artifacts."""
-    before = stack.task_states(flow_run)
-    finished = finished_clients(before)
-    assert 1 <= len(finished) < 5
+def retry_crashed(stack: Stack, flow_run: str, *, attempt: int, because: str = "") -> list[tuple[str, str]]:
+    """See that the run is Crashed in this attempt, and click on Retry; the states of its tasks before that."""
+    run = stack.wait_for(flow_run, beyond=attempt - 1)
+    assert (run["state_type"], run["run_count"]) == ("CRASHED", attempt)
+    assert because in run["state"]["message"]
+    states = stack.task_states(flow_run)
     retry(stack, flow_run)
-    run = stack.wait_for(flow_run, beyond=run_count)
-    assert run["state_type"] == "COMPLETED", run["state"]["message"]
-    new = Counter(stack.task_states(flow_run)) - Counter(before)
-    assert {name for name, state in new if state == "Cached" and name.startswith("extract-client_")} == finished
-    assert not list(stack.store.rglob("*.tmp"))
+    return states
 
 
-def test_kill_9_of_the_flow_process_loses_nothing(stack: Stack, tmp_path: Path) -> None:
-    flow_run = in_the_middle_of_a_client(stack, slow_config(stack, tmp_path, seed=3))
-    reports = stack.worker_reports()
-    for process in psutil.Process(stack.worker.pid).children(recursive=True):
-        process.kill()
-    run = stack.wait_for(flow_run)
-    assert run["state_type"] == "CRASHED"
-    deadline = time.monotonic() + 120
-    while stack.worker_reports() == reports:
-        assert time.monotonic() < deadline, stack.logs()
-        time.sleep(0.2)
-    with open_page(stack, f"runs/flow-run/{flow_run}") as page:
+def test_kill_9_of_the_run_of_its_worker_and_of_both_loses_nothing(guarded: Stack, tmp_path: Path) -> None:
+    flow_run = guarded.run_by_name("federated-experiment/on-demand", slow_config(guarded, tmp_path))
+
+    processes = stop_in_the_middle(guarded, flow_run, after=0)
+    bar = bars_of(guarded, flow_run)["extract-client-0"]
+    assert bar["data"] == 100.0
+    with open_page(guarded, f"artifacts/artifact/{bar['id']}") as page:
+        page.get_by_text("client_0: images extracted").first.wait_for()
+        keep(page, "ui_progress")
+        for process in processes:
+            process.kill()
+        guarded.wait_for_the_workers_report(flow_run)
+        go_to(page, guarded, f"runs/flow-run/{flow_run}")
         page.get_by_text("Crashed").first.wait_for()
         keep(page, "ui_crashed_run")
-    check_retry_goes_on(stack, flow_run, run["run_count"])
+    states = retry_crashed(guarded, flow_run, attempt=1)
 
+    processes = stop_in_the_middle(guarded, flow_run, after=len(clients(states, "Completed")))
+    guarded.kill_worker()
+    for process in processes:  # they see that their worker is gone, and end
+        process.send_signal(signal.SIGCONT)
+    guarded.start_worker()
+    states = retry_crashed(guarded, flow_run, attempt=2)
 
-def test_kill_9_of_the_worker_alone_crashes_its_run(stack: Stack, tmp_path: Path) -> None:
-    flow_run = in_the_middle_of_a_client(stack, slow_config(stack, tmp_path, seed=4))
-    stack.kill_worker(with_runs=False)
-    run = stack.wait_for(flow_run)  # the flow process sees that its worker is gone and ends
-    assert run["state_type"] == "CRASHED"
-    stack.start_worker()
-    check_retry_goes_on(stack, flow_run, run["run_count"])
+    processes = stop_in_the_middle(guarded, flow_run, after=len(clients(states, "Completed")))
+    guarded.kill_worker()
+    for process in processes:
+        process.kill()
+    assert guarded.api(f"/flow_runs/{flow_run}")["state_type"] == "RUNNING"
+    guarded.start_worker()
+    states = retry_crashed(guarded, flow_run, attempt=3, because="Nothing was heard of this run")
 
-
-def test_kill_9_of_the_worker_with_its_run_is_noticed_and_retried(stack: Stack, tmp_path: Path) -> None:
-    flow_run = in_the_middle_of_a_client(stack, slow_config(stack, tmp_path, seed=5))
-    stack.kill_worker(with_runs=True)
-    assert stack.api(f"/flow_runs/{flow_run}")["state_type"] == "RUNNING"
-    run = stack.wait_for(flow_run, seconds=240)
-    assert run["state_type"] == "CRASHED"
-    assert "Nothing was heard of this run" in run["state"]["message"]
-    stack.start_worker()
-    check_retry_goes_on(stack, flow_run, run["run_count"])
+    run = guarded.wait_for(flow_run, beyond=3)
+    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    all_states = guarded.task_states(flow_run)
+    assert max(Counter(all_states)[name, "Completed"] for name in clients(all_states, "Completed")) == 1
+    last = list((Counter(all_states) - Counter(states)).elements())
+    assert clients(last, "Cached") >= clients(states, "Completed")
+    assert len(clients(last, "Cached") | clients(last, "Completed")) == CLIENTS
+    assert not list(guarded.store.rglob("*.tmp"))

@@ -7,67 +7,103 @@ import os
 import shutil
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from tests.conftest import experiment_values
 from tests.dataset_fixtures import write_tiny_autovi
 from tests.e2e.browser import retry
 from tests.e2e.prefect_stack import Stack
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stack")]
 
-ENDED = ("COMPLETED", "FAILED", "CRASHED")
+PYTHON = """
+import json, sys
+from prefect import get_client
+from prefect.deployments import run_deployment
+known, wrong, parameters = sys.argv[1], *map(json.loads, sys.argv[2:])
+with get_client(sync_client=True) as client:
+    print(client.read_flow_run(known).state.result())
+try:
+    run_deployment("federated-experiment/on-demand", parameters={"config": wrong}, timeout=0)
+except Exception as error:
+    print("refused:", " ".join(str(error).split()))
+run = run_deployment("score-images/on-demand", parameters=parameters, timeout=300, poll_interval=1)
+print(run.state.name)
+print(run.state.result())
+"""
 
 
-def break_client_2(config: dict[str, Any]) -> tuple[Path, Path]:
-    """Take one image away from the third client, as a disk does that goes away after the index was made."""
-    image = Path(config["dataset"]["root"]) / "pipe_clip" / "train" / "good"
-    victim = sorted(image.iterdir())[4]
-    return victim, victim.with_suffix(".away")
+@dataclass(frozen=True)
+class Known:
+    """A data set that a run by name has seen; its index is in the store."""
+
+    config: dict[str, Any]
+    flow_run: str
+
+    def with_clients(self, out: Path, number: int, *, min_clients: int) -> dict[str, Any]:
+        """The run with other clients, each a stretch of time, into another directory."""
+        federated = {"num_clients": number, "partitioning": "time", "min_clients": min_clients}
+        return {
+            **self.config,
+            "federated": {**self.config["federated"], **federated},
+            "runtime": {**self.config["runtime"], "out": str(out)},
+        }
 
 
-def test_by_name_from_the_command_line_and_bad_parameters_are_refused(stack: Stack, config: dict[str, Any]) -> None:
-    done = stack.prefect(
-        "deployment", "run", "federated-experiment/on-demand", "--param", f"config={json.dumps(config)}", "--watch"
-    )
-    assert done.returncode == 0
-    assert (Path(config["runtime"]["out"]) / "metrics.json").is_file()
+@pytest.fixture(scope="module")
+def known(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Known:
+    """Ten images over three clients, run by name from the command line."""
+    home = tmp_path_factory.mktemp("known")
+    root = write_tiny_autovi(home / "data", train=10, good=4, defective=2, seed=int(time.time()) % 10_000)
+    config = experiment_values(root, stack.store, home / "run")
+    name = "federated-experiment/on-demand"
+    stack.prefect("deployment", "run", name, "--param", f"config={json.dumps(config)}", "--watch")
+    return Known(config, stack.newest_run(of=name, besides=set()))
+
+
+def test_by_name_results_come_back_and_bad_parameters_are_refused(stack: Stack, known: Known, tmp_path: Path) -> None:
+    out, scored = Path(known.config["runtime"]["out"]), tmp_path / "scored"
+    assert stack.wait_for(known.flow_run)["state_name"] == "Completed"
     before = stack.api("/flow_runs/count", {})
-    wrong = {**config, "model": {"coreset_percentage": 7}}
+    wrong = {**known.config, "model": {"coreset_percentage": 7}}
     refused = stack.prefect(
         "deployment", "run", "federated-experiment/on-demand", "--param", f"config={json.dumps(wrong)}", check=False
     )
     assert refused.returncode != 0
     assert "coreset_percentage" in refused.stdout + refused.stderr
-    assert stack.api("/flow_runs/count", {}) == before
+
+    images = Path(known.config["dataset"]["root"]) / "pipe_clip" / "test"
+    parameters = {"model": str(out), "paths": [str(images)], "out": str(scored), "category": "pipe_clip"}
+    printed = stack.python("-c", PYTHON, known.flow_run, json.dumps(wrong), json.dumps(parameters)).splitlines()
+    result, refusal, state, decisions = printed[-4:]
+    assert json.loads(result)["run_directory"] == str(out)
+    assert json.loads(result)["failed_clients"] == {}
+    assert (out / "metrics.json").is_file()
+    assert refusal.startswith("refused:")
+    assert "coreset_percentage" in refusal
+    assert stack.api("/flow_runs/count", {}) == before + 1  # the refused ones made no run
+    assert state == "Completed"
+    table = pd.read_parquet(scored / "decisions.parquet")
+    assert len(table) == len(json.loads(decisions)) == len(list(images.rglob("*.png")))
+    assert set(table.decision) <= {"good", "defective"}
+    assert (scored / str(table.picture.iloc[0])).is_file()
 
 
-def test_the_schedule_makes_runs(stack: Stack) -> None:
-    deadline = time.monotonic() + 60
-    names: Counter[str] = Counter()
-    while time.monotonic() < deadline and not names:
-        runs = stack.api("/flow_runs/filter", {"flow_runs": {"state": {"name": {"any_": ["Scheduled"]}}}, "limit": 50})
-        names = Counter(run["deployment_id"] for run in runs if run["auto_scheduled"])
-        time.sleep(1)
-    nightly = stack.api("/deployments/name/full-benchmark/nightly")
-    assert names[nightly["id"]] > 0
-    assert nightly["concurrency_limit"] == 1 or nightly["global_concurrency_limit"]["limit"] == 1
+def broken_run(stack: Stack, config: dict[str, Any]) -> tuple[str, Path, Path]:
+    """A run in which the client of the fifth image fails: (flow run, the image, where what it was is kept).
 
-
-def failing_run(stack: Stack, config: dict[str, Any]) -> tuple[str, Path, Path]:
-    """A run in which the third client fails; (flow run, where its image was, where it is)."""
-    store = Path(config["runtime"]["store"])
-    warm = {**config, "federated": {**config["federated"], "mode": "centralized"}}
-    warm["dataset"] = {**config["dataset"]}
-    first = stack.run_by_name("centralized-experiment/on-demand", warm)
-    assert stack.wait_for(first)["state_type"] == "COMPLETED"
-    shutil.rmtree(store / "index" / "image_features")  # what was extracted is gone, the index of the data set stays
-    victim, away = break_client_2(config)
-    content = victim.read_bytes()
-    stat = victim.stat()
-    victim.write_bytes(content[::-1])  # same size, another content: the camera's disk returns rubbish
+    The image is broken as by a disk that returns rubbish after the index was made: of the same size and date.
+    """
+    shutil.rmtree(stack.store / "index" / "image_features")  # what was extracted is gone, the index of the data stays
+    victim = sorted((Path(config["dataset"]["root"]) / "pipe_clip" / "train" / "good").iterdir())[4]
+    away = victim.with_suffix(".away")
+    content, stat = victim.read_bytes(), victim.stat()
+    victim.write_bytes(content[::-1])
     os.utime(victim, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     away.write_bytes(content)
     return stack.run_by_name("federated-experiment/on-demand", config), victim, away
@@ -80,38 +116,38 @@ def mend(victim: Path, away: Path) -> None:
     away.unlink()
 
 
-def test_a_failed_client_is_retried_from_the_ui_and_nothing_else_runs(stack: Stack, config: dict[str, Any]) -> None:
-    flow_run, victim, away = failing_run(stack, config)
+def test_a_failed_client_is_retried_from_the_ui_and_nothing_else_runs(
+    stack: Stack, known: Known, tmp_path: Path
+) -> None:
+    flow_run, victim, away = broken_run(stack, known.with_clients(tmp_path, 5, min_clients=5))
     run = stack.wait_for(flow_run)
-    assert run["state_type"] == "FAILED"
+    mend(victim, away)
+    assert run["state_type"] == "FAILED", run["state"]["message"]
     assert "client_2" in run["state"]["message"]
     assert victim.name in run["state"]["message"]
     before = stack.task_states(flow_run)
-    assert ("extract-client_2", "Failed") in before
-    assert Counter(s for n, s in before if n.startswith("extract-client_"))["Completed"] == 4
-    mend(victim, away)
+    extracted = {name: state for name, state in before if name.startswith("extract-client_")}
+    assert {name for name, state in extracted.items() if state == "Failed"} == {"extract-client_2"}
+    assert len(extracted) == 5
     retry(stack, flow_run, picture="ui_failed_client")
     run = stack.wait_for(flow_run, beyond=run["run_count"])
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
-    after = stack.task_states(flow_run)
-    new = Counter(after) - Counter(before)
-    extracted = {name: state for (name, state) in new if name.startswith("extract-client_")}
-    coresets = {name: state for (name, state) in new if name.startswith("coreset-client_")}
-    assert extracted == {f"extract-client_{n}": "Completed" if n == 2 else "Cached" for n in range(5)}
-    assert coresets == {f"coreset-client_{n}": "Completed" if n == 2 else "Cached" for n in range(5)}
-    assert (Path(config["runtime"]["out"]) / "metrics.json").is_file()
+    new = dict(Counter(stack.task_states(flow_run)) - Counter(before))
+    for step in ("extract", "coreset"):
+        states = {name: state for name, state in new if name.startswith(f"{step}-client_")}
+        assert states == {f"{step}-client_{n}": "Completed" if n == 2 else "Cached" for n in range(5)}
+    assert (tmp_path / "metrics.json").is_file()
 
 
 def test_a_partial_run_is_retried_to_a_whole_one_and_a_damaged_artifact_is_made_again(
-    stack: Stack, config: dict[str, Any]
+    stack: Stack, known: Known, tmp_path: Path
 ) -> None:
-    config = {**config, "federated": {**config["federated"], "min_clients": 4}}
-    flow_run, victim, away = failing_run(stack, config)
+    flow_run, victim, away = broken_run(stack, known.with_clients(tmp_path, 4, min_clients=3))
     run = stack.wait_for(flow_run)
-    assert (run["state_type"], run["state_name"]) == ("COMPLETED", "CompletedPartial")
-    assert "client_2" in run["state"]["message"]
-    before = stack.task_states(flow_run)
     mend(victim, away)
+    assert (run["state_type"], run["state_name"]) == ("COMPLETED", "CompletedPartial")
+    assert "client_1" in run["state"]["message"]
+    before = stack.task_states(flow_run)
     uploads = stack.store / "objects" / "client_upload"
     damaged = max(uploads.rglob("*.npz"), key=lambda path: path.stat().st_mtime)
     damaged.write_bytes(b"0" * damaged.stat().st_size)
@@ -120,9 +156,9 @@ def test_a_partial_run_is_retried_to_a_whole_one_and_a_damaged_artifact_is_made_
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Completed")
     new = Counter(stack.task_states(flow_run)) - Counter(before)
     again = sorted(n for n, s in new if n.startswith(("extract-client_", "coreset-client_")) and s == "Completed")
-    assert [name for name in again if name.startswith("extract")] == ["extract-client_2"]
+    assert [name for name in again if name.startswith("extract")] == ["extract-client_1"]
     assert len(again) == 3  # the mended client's coreset, and the one that was damaged
-    assert "coreset-client_2" in again
+    assert "coreset-client_1" in again
 
 
 def test_two_runs_of_one_experiment_at_once_compute_each_step_once(stack: Stack, config: dict[str, Any]) -> None:
@@ -136,22 +172,23 @@ def test_two_runs_of_one_experiment_at_once_compute_each_step_once(stack: Stack,
             assert sorted(state[name] for state in states) == ["Cached", "Completed"], name
 
 
-def test_the_nightly_benchmark_runs_when_it_is_due(stack: Stack) -> None:
-    write_tiny_autovi(stack.dataset, train=10, good=4, defective=2, seed=5)
-    deployment = stack.api("/deployments/name/full-benchmark/nightly")
-    schedule = {"schedule": {"interval": 60}, "active": True}
-    (made,) = stack.api(f"/deployments/{deployment['id']}/schedules", [schedule])
-    query = {"deployments": {"id": {"any_": [deployment["id"]]}}, "limit": 200}
-    deadline = time.monotonic() + 240
+def test_the_nightly_benchmark_is_scheduled_and_runs_when_it_is_due(stack: Stack) -> None:
+    write_tiny_autovi(stack.dataset, train=6, good=2, defective=1, seed=5)
+    nightly = stack.api("/deployments/name/full-benchmark/nightly")
+    assert nightly["concurrency_limit"] == 1 or nightly["global_concurrency_limit"]["limit"] == 1
+    every_minute = {"schedule": {"interval": 60}, "active": True}
+    (made,) = stack.api(f"/deployments/{nightly['id']}/schedules", [every_minute])
+    query = {"deployments": {"id": {"any_": [nightly["id"]]}}, "limit": 200}
+    deadline = time.monotonic() + 600
     done: list[dict[str, Any]] = []
     while time.monotonic() < deadline and not done:
-        runs = stack.api("/flow_runs/filter", query)
-        done = [
-            run for run in runs if run["auto_scheduled"] and run["state_type"] in ("COMPLETED", "FAILED", "CRASHED")
-        ]
         time.sleep(1)
-    stack.delete(f"/deployments/{deployment['id']}/schedules/{made['id']}")
+        scheduled = [run for run in stack.api("/flow_runs/filter", query) if run["auto_scheduled"]]
+        done = [run for run in scheduled if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED")]
+    stack.delete(f"/deployments/{nightly['id']}/schedules/{made['id']}")
     assert [run["state_type"] for run in done] == ["COMPLETED"], stack.logs()
+    at_two = [run for run in scheduled if run["expected_start_time"][11:16] == "02:00"]
+    assert any(run["state_type"] == "SCHEDULED" for run in at_two)
     rows = stack.api("/artifacts/filter", {"flow_runs": {"id": {"any_": [done[0]["id"]]}}, "limit": 200})
     (table,) = [json.loads(row["data"]) for row in rows if row["key"] == "comparison"]
     assert {row["experiment"] for row in table} == {"centralized", "iid_3", "iid_5"}

@@ -21,7 +21,7 @@ COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "run"]
 
 
 def test_a_killed_worker_process_is_one_clear_line_and_nothing_finished_is_lost(tmp_path: Path) -> None:
-    root = write_tiny_autovi(tmp_path / "data", train=100, good=4, defective=2, size=(640, 480))
+    root = write_tiny_autovi(tmp_path / "data", train=60, good=2, defective=1, size=(640, 480))
     values = experiment_values(
         root,
         tmp_path / "store",

@@ -259,6 +259,7 @@ def test_memory_is_bounded() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_400_maps_of_1000_x_750_pixels_within_2_gb() -> None:
     """12 defects in 5 folders and 2 groups, a tenth of each defective image marked: 15 million marked pixels."""
     base = np.random.default_rng(0).random((750, 1000), dtype=np.float32)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT, experiment_values
+from flows.cli import main
+from tests.conftest import experiment_values
 from tests.dataset_fixtures import write_tiny_autovi
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -30,28 +29,33 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(path)], check=True)
 
 
-def test_a_full_disk_is_one_clear_line_and_nothing_half_written(small_disk: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("prefect_server")
+def test_a_full_disk_is_one_clear_line_and_nothing_half_written(
+    small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = write_tiny_autovi(tmp_path / "data", train=40, good=4, defective=2)
     values = experiment_values(root, small_disk / "store", tmp_path / "run", federated={"mode": "centralized"})
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "run", str(tmp_path / "c.yaml")]
 
-    def run(*options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
+    def run(*options: str) -> tuple[int, str]:
+        """Exit status and last line of `fedpatch run`."""
+        status = 0
+        try:
+            main(["run", str(tmp_path / "c.yaml"), *options])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return status, [*capsys.readouterr().err.strip().splitlines(), ""][-2]
 
-    refused = run()
-    assert refused.returncode == 1
-    assert "the run would not fit" in refused.stderr
-    assert "1.0 MB are free" in refused.stderr
+    status, line = run()
+    assert status == 1
+    assert "the run would not fit" in line
+    assert "1.0 MB are free" in line
     assert not list(small_disk.rglob("*.parquet"))
-    full = run("--force")
-    assert full.returncode == 1
-    assert "No space left on device" in full.stderr.strip().splitlines()[-1]
+    status, line = run("--force")
+    assert status == 1
+    assert "No space left on device" in line
     assert not list(small_disk.rglob("*.tmp"))
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    again = run()
-    assert again.returncode == 0, again.stderr[-2000:]
+    status, line = run()
+    assert status == 0, line
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["categories"]
