@@ -323,8 +323,11 @@ class FeatureExtractor(nn.Module):
 
     def _hook(self, layer: str) -> Any:
         def capture(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            if output.ndim != 4:
+                raise ConfigError(f"model.layers: {layer!r} gives no feature map, but shape {tuple(output.shape)}")
             maps = self._captured.maps
-            maps[layer] = output
+            averaged = apply_local_neighborhood_averaging(output.float(), self.settings.neighborhood_size)
+            maps[layer] = output.clone() if averaged is output else averaged  # a later layer may work in place
             if len(maps) == len(self.settings.layers):
                 raise _LastLayerReached
 
@@ -337,12 +340,11 @@ class FeatureExtractor(nn.Module):
             self.network(images.to(self.device, self._dtype, memory_format=torch.channels_last))
         maps: dict[str, Tensor] = self._captured.maps
         self._captured.maps = {}
-        averaged = []
-        for layer in self.settings.layers:
-            if maps[layer].ndim != 4:
-                raise ConfigError(f"model.layers: {layer!r} gives no feature map, but shape {tuple(maps[layer].shape)}")
-            feature_map = maps[layer].float()
-            averaged.append(apply_local_neighborhood_averaging(feature_map, self.settings.neighborhood_size))
+        if unused := [layer for layer in self.settings.layers if layer not in maps]:
+            raise ConfigError(
+                f"model.layers: {self.settings.backbone} never calls {', '.join(unused)}; name layers that it computes"
+            )
+        averaged = [maps[layer] for layer in self.settings.layers]
         grid = max((m.shape[-2:] for m in averaged), key=math.prod)
         resized = [
             m if m.shape[-2:] == grid else functional.interpolate(m, grid, mode="bilinear", align_corners=False)

@@ -75,6 +75,33 @@ def test_nothing_past_the_last_layer_is_computed(wide_resnet: FeatureExtractor) 
     assert calls == []
 
 
+@pytest.mark.parametrize("neighborhood_size", [1, 3])
+@pytest.mark.parametrize("extraction", ["plain", "fused"])
+@pytest.mark.parametrize(
+    ("backbone", "layers"), [("resnet18", ("layer1.0.bn1", "layer2")), ("squeezenet1_1", ("features.0", "features.4"))]
+)
+def test_a_layer_is_what_it_gave_though_a_later_one_works_in_place(
+    backbone: str, layers: tuple[str, ...], extraction: str, neighborhood_size: int
+) -> None:
+    pixels = torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    one, other = (
+        FeatureExtractor(backbone, layers, weights="random", extraction=extraction, neighborhood_size=neighborhood_size)
+        for _ in range(2)
+    )
+    for module in other.network.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    assert torch.equal(one.extract(pixels)[0], other.extract(pixels)[0])
+    assert (one.extract(pixels)[0] < 0).any()  # what a ReLU would have taken away
+
+
+def test_a_layer_that_is_never_called_is_named() -> None:
+    extractor = FeatureExtractor("resnet18", ["layer1", "layer4"], weights="random")
+    extractor.network.layer4 = torch.nn.Identity()
+    with pytest.raises(ConfigError, match=r"model.layers: resnet18 never calls layer4"):
+        extractor.extract(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+
+
 def test_random_weights_depend_on_the_seed_only() -> None:
     pixels = torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     same = [FeatureExtractor("resnet18", weights="random", seed=5).extract(pixels)[0] for _ in range(2)]
@@ -115,6 +142,7 @@ def test_batch_and_position_do_not_change_a_single_images_features(lite0: Featur
         (lambda p: FeatureExtractor("no_such_net"), ConfigError, "model.backbone: got 'no_such_net'"),
         (lambda p: FeatureExtractor("efficientnet_lite0", ["blocks.9"]), ConfigError, "no layer 'blocks.9'"),
         (lambda p: FeatureExtractor("densenet121", weights="random"), ConfigError, "name them"),
+        (lambda p: _extracted("fc"), ConfigError, r"'fc' gives no feature map, but shape \(1, 1000\)"),
         (lambda p: FeatureExtractor("resnet18", weights_path=p / "none.pth"), WeightsError, "there is no file"),
         (lambda p: FeatureExtractor("resnet18", weights_path=_written(p)), WeightsError, "not a state dict"),
         (lambda p: FeatureExtractor("resnet34", weights_path=_other(p)), WeightsError, "tensors, the network has"),
@@ -123,6 +151,11 @@ def test_batch_and_position_do_not_change_a_single_images_features(lite0: Featur
 def test_errors_say_what_to_do(tmp_path: Path, call: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call(tmp_path)  # type: ignore[operator]
+
+
+def _extracted(layer: str) -> None:
+    pixels = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+    FeatureExtractor("resnet18", ["layer1", layer], weights="random").extract(pixels)
 
 
 def _written(directory: Path) -> Path:
