@@ -9,8 +9,11 @@ import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.states import Failed
 
+from data_contracts.errors import DownloadError, WeightsError
 from tasks import stage
+from tasks.data import resolve_backbone
 
 
 def artifacts_named(key: str) -> list[Any]:
@@ -84,3 +87,21 @@ def test_without_a_server_for_artifacts_the_task_goes_on(prefect_server: None, m
 )
 def test_a_name_is_made_a_key_that_the_ui_takes(name: str, key: str) -> None:
     assert stage.artifact_key(name) == key
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (DownloadError("no network"), True),
+        (WeightsError("404"), False),
+        (FileNotFoundError(), False),
+        (TypeError(), False),
+        (ConnectionError(), True),
+        (MemoryError(), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_may_pass_is_tried_again(error: Exception, again: bool) -> None:
+    assert stage.is_transient(resolve_backbone, None, Failed(data=error)) is again  # type: ignore[arg-type]
+    assert resolve_backbone.retry_condition_fn is stage.is_transient
+    assert resolve_backbone.retries == len(stage.RETRY_DELAYS_SECONDS)
