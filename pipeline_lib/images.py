@@ -69,6 +69,8 @@ def decode_image(content: bytes, *, name: str) -> Image.Image:
     image = _open(io.BytesIO(content), name=name)
     try:
         image.load()
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise many kinds; each becomes one clear error
         raise ImageError(
             f"cannot read image {name}: truncated or damaged ({error}); copy it from its source"
@@ -101,6 +103,8 @@ def _open(file: IO[bytes], *, name: str) -> Image.Image:
         raise ImageError(_too_large(name, str(error))) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"cannot read image {name}: not an image that can be identified; {_ACCEPTED}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged header can raise nearly anything; it becomes one clear error
         raise ImageError(f"cannot read image {name}: damaged header ({error}); copy it from its source") from error
     width, height = image.size

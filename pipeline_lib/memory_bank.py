@@ -147,13 +147,17 @@ class MemoryBank:
     def load(cls, path: Path | str, *, threads: int | None = None) -> MemoryBank:
         """Read what `save` wrote. Raises ArtifactError when the file is missing, damaged or something else."""
         try:
-            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
+            content = Path(path).read_bytes()
+        except FileNotFoundError as error:
+            raise ArtifactError(f"memory bank is missing: {path}") from error
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 stored = {name: file[name] for name in file.files}
             search: Any = str(stored["search"])
             features, use_faiss, seed = stored["features"], bool(stored["use_faiss"]), int(stored["seed"])
-        except FileNotFoundError as error:
-            raise ArtifactError(f"memory bank is missing: {path}") from error
-        except Exception as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # what reads a damaged archive may raise nearly anything
             raise ArtifactError(f"{path} is no memory bank that can be read ({error}); build it again") from error
         return cls(features, use_faiss=use_faiss, search=search, seed=seed, threads=threads)
 

@@ -14,8 +14,9 @@ import threading
 import numpy as np
 
 from data_contracts.errors import FedpatchError
+from pipeline_lib.bfloat16_products import has_fast_bfloat16
 from pipeline_lib.block_threads import block_mapper
-from pipeline_lib.distance_bounds import RUN, BFloat16Bounds, Bounds, Float32Bounds, has_fast_bfloat16, padded_rows
+from pipeline_lib.distance_bounds import RUN, BFloat16Bounds, Bounds, Float32Bounds, padded_rows
 from pipeline_lib.short_forms import (
     ENOUGH,
     FLOAT32_UNIT,
@@ -112,7 +113,6 @@ class ExactSearch:
 
         with block_mapper(self.threads) as map_blocks:
             map_blocks(fill, range(0, len(self.rows), 2048))
-        self.bounds.finish()
 
     def _centered(self, raw: np.ndarray) -> np.ndarray:
         result: np.ndarray = raw.astype(np.float64)

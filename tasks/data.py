@@ -18,7 +18,7 @@ from pipeline_lib import (
     seeding,
     validation,
 )
-from tasks.stage import open_store, progress_log, stage
+from tasks.stage import RETRIED, open_store, progress_log, stage
 
 
 @task(name="fingerprint-dataset")
@@ -27,7 +27,7 @@ def fingerprint_dataset(dataset: DatasetConfig, place: Place) -> str:
     return dataset_index.dataset_fingerprint(place.data_root, layout=dataset.layout, categories=dataset.categories)
 
 
-@task(name="resolve-backbone")
+@task(name="resolve-backbone", **RETRIED)
 def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, seed: int) -> BackboneSettings:
     """Fill in the backbone's layers, mean and std, and find its weights."""
     return backbone.resolve_backbone(model, preprocessing, seed=seed)

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 
-from data_contracts.errors import FedpatchError
+from data_contracts.errors import DownloadError, FedpatchError
 from data_contracts.stages import Place
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.hardware import choose_cuda_kernels, limit_threads
@@ -36,11 +36,20 @@ def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> boo
     """Whether trying again may help: not for bad data, a wrong configuration or a missing file."""
     try:
         state.result()
+    except DownloadError:
+        return True
     except PERMANENT:
         return False
     except Exception:
         return True
     return False
+
+
+RETRIED: Any = {
+    "retries": len(RETRY_DELAYS_SECONDS),
+    "retry_delay_seconds": RETRY_DELAYS_SECONDS,
+    "retry_condition_fn": is_transient,
+}
 
 
 def stage(name: str, *, run_name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
@@ -51,9 +60,7 @@ def stage(name: str, *, run_name: str | None = None) -> Callable[[Callable[P, R]
         persist_result=True,
         result_serializer="json",
         cache_result_in_memory=False,
-        retries=len(RETRY_DELAYS_SECONDS),
-        retry_delay_seconds=RETRY_DELAYS_SECONDS,
-        retry_condition_fn=is_transient,
+        **RETRIED,
     )
 
 

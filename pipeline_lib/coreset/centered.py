@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.errors import FedpatchError
+from pipeline_lib.bfloat16_products import BFloat16Factors
 from pipeline_lib.block_threads import Mapper
 from pipeline_lib.coreset.selection import refuse_non_finite
-from pipeline_lib.coreset.upper_bounds import BFloat16Rows
 from pipeline_lib.scratch import scratch_array
 from pipeline_lib.short_forms import choose_basis, shorten
 
@@ -56,7 +56,7 @@ class CenteredFeatures:
             largest = float(np.sqrt(squared_norms(sample).max()))
         if not np.isfinite(largest):
             raise FedpatchError("features are too large: the squares of their distances overflow; rescale them")
-        self.bfloat16_rows = BFloat16Rows(rows, self.dim, scratch=scratch) if bfloat16 else None
+        self.bfloat16_rows = BFloat16Factors(rows, self.dim, side=1, scratch=scratch) if bfloat16 else None
         self.basis = choose_basis(sample / largest) if largest > 0 and not bfloat16 else None
         self.squared_norms = np.empty(rows)
         self.first_squares = np.empty(rows)

@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.errors import FedpatchError
+from pipeline_lib.bfloat16_products import has_fast_bfloat16
 from pipeline_lib.block_threads import Mapper, block_mapper
 from pipeline_lib.coreset.center_distances import CenterDistances, RowBlock
 from pipeline_lib.coreset.centered import CenteredFeatures, squared_norms
 from pipeline_lib.coreset.quotas import GroupQuotas
 from pipeline_lib.coreset.selection import CoresetSelection, Progress, check_features
 from pipeline_lib.coreset.upper_bounds import UpperBounds
-from pipeline_lib.distance_bounds import has_fast_bfloat16
 
 CANDIDATES_PER_ROUND = 8192  # at most; fewer of few rows
 ROWS_PER_PRODUCT = 1024

@@ -6,18 +6,12 @@ most rows of a selection never are. Used on processors that multiply bfloat16 (A
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
+from pipeline_lib.bfloat16_products import BFLOAT16_UNIT, BFloat16Factors
 from pipeline_lib.block_threads import Mapper
-from pipeline_lib.scratch import scratch_array
-from pipeline_lib.short_forms import FLOAT32_UNIT
 
-BFLOAT16_UNIT = 2.0**-9  # largest relative rounding error
-TINY = 1e-36  # over all that underflows
-FAR = 1e37  # squared norm of a center that is not there
 ROWS_PER_PRODUCT = 2048
 CENTERS_PER_PRODUCT = 512
 RUN = (
@@ -25,50 +19,19 @@ RUN = (
 )
 
 
-class BFloat16Rows:
-    """Rows x or centers c as factors of a product that is no less than |x - c|^2.
-
-    Each value is off by at most u = 2^-9 of it, so that 2 x . c is off by at most 2 (2u + u^2) |x||c|, which is at most
-    (2u + u^2)(|x|^2 + |c|^2) (Cauchy-Schwarz, and the means' inequality). Both squares are raised by that share, by the
-    error of a sum in float32 and by that of a square as two bfloat16 values, and are summed with the product.
-    """
-
-    def __init__(self, rows: int, dim: int, *, centers: bool = False, scratch: Path | None = None) -> None:
-        """Room for (rows, dim); `centers` are far from everything until they are `put`."""
-        self.dim = dim
-        self.values = torch.from_numpy(scratch_array((rows, dim + 4), np.int16, directory=scratch)).view(torch.bfloat16)
-        self.factor = -2.0 if centers else 1.0
-        self.own = slice(dim + 2 * centers, dim + 2 * centers + 2)  # its square, as two values
-        self.other = slice(dim + 2 * (not centers), dim + 2 * (not centers) + 2)
-        self.raised = 1.0 + 2 * BFLOAT16_UNIT + BFLOAT16_UNIT**2 + 2 * (dim + 24) * FLOAT32_UNIT + 2.0**-15
-        if centers:
-            self.values.zero_()
-            self.values[:, self.other] = 1.0
-            self.values[:, self.own.start] = FAR
-
-    def put(self, part: slice, scaled: np.ndarray, squares: np.ndarray) -> None:
-        """Set rows: float64 (rows, dim), centered and scaled, and their squared norms (rows,)."""
-        target = self.values[part]
-        target[:, : self.dim] = torch.from_numpy(scaled).float() * self.factor
-        target[:, self.other] = 1.0
-        raised = torch.from_numpy(squares * self.raised + TINY)
-        first = raised.float().bfloat16()
-        target[:, self.own] = torch.stack([first, (raised - first.double()).float().bfloat16()], dim=1)
-
-
 class UpperBounds:
     """Of the squared distance of every row to the nearest of the first `stamps` centers: `values`, float64 (rows,)."""
 
-    def __init__(self, rows: BFloat16Rows, values: np.ndarray, capacity: int) -> None:
+    def __init__(self, rows: BFloat16Factors, values: np.ndarray, capacity: int) -> None:
         """`values` are those to the first center, and are copied; `capacity` is how many centers there will be."""
         self.rows = rows
         self.values = values.copy()
         self.stamps = np.ones(len(values), np.int32)
-        self.centers = BFloat16Rows(capacity + CENTERS_PER_PRODUCT, rows.dim, centers=True)
+        self.centers = BFloat16Factors(capacity + CENTERS_PER_PRODUCT, rows.size, side=1, negated=True)
         self.count = 0
 
     def add(self, scaled: np.ndarray, squares: np.ndarray) -> None:
-        """Append centers, as `BFloat16Rows.put` takes them."""
+        """Append centers, as `BFloat16Factors.put` takes them."""
         self.centers.put(slice(self.count, self.count + len(scaled)), scaled, squares)
         self.count += len(scaled)
 
@@ -116,5 +79,5 @@ def _smallest_of_product(rows: torch.Tensor, centers: torch.Tensor) -> np.ndarra
     """
     bits = torch.mm(rows, centers.T).view(torch.int16).amin(dim=1).numpy().astype(np.int32)
     result: np.ndarray = (np.maximum(bits, 0) << 16).view(np.float32).astype(np.float64)
-    result *= 1.0 + 2 * BFLOAT16_UNIT  # the product is rounded
+    result *= 1.0 + BFLOAT16_UNIT  # the product was rounded
     return result

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
+from email.message import Message
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from data_contracts.config import ModelConfig, PreprocessingConfig
-from data_contracts.errors import ConfigError, WeightsError
+from data_contracts.errors import ConfigError, DownloadError, WeightsError
 from pipeline_lib.backbone import (
     FeatureExtractor,
     apply_local_neighborhood_averaging,
@@ -75,6 +79,33 @@ def test_nothing_past_the_last_layer_is_computed(wide_resnet: FeatureExtractor) 
     assert calls == []
 
 
+@pytest.mark.parametrize("neighborhood_size", [1, 3])
+@pytest.mark.parametrize("extraction", ["plain", "fused"])
+@pytest.mark.parametrize(
+    ("backbone", "layers"), [("resnet18", ("layer1.0.bn1", "layer2")), ("squeezenet1_1", ("features.0", "features.4"))]
+)
+def test_a_layer_is_what_it_gave_though_a_later_one_works_in_place(
+    backbone: str, layers: tuple[str, ...], extraction: str, neighborhood_size: int
+) -> None:
+    pixels = torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    one, other = (
+        FeatureExtractor(backbone, layers, weights="random", extraction=extraction, neighborhood_size=neighborhood_size)
+        for _ in range(2)
+    )
+    for module in other.network.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    assert torch.equal(one.extract(pixels)[0], other.extract(pixels)[0])
+    assert (one.extract(pixels)[0] < 0).any()  # what a ReLU would have taken away
+
+
+def test_a_layer_that_is_never_called_is_named() -> None:
+    extractor = FeatureExtractor("resnet18", ["layer1", "layer4"], weights="random")
+    extractor.network.layer4 = torch.nn.Identity()
+    with pytest.raises(ConfigError, match=r"model.layers: resnet18 never calls layer4"):
+        extractor.extract(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+
+
 def test_random_weights_depend_on_the_seed_only() -> None:
     pixels = torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     same = [FeatureExtractor("resnet18", weights="random", seed=5).extract(pixels)[0] for _ in range(2)]
@@ -115,8 +146,14 @@ def test_batch_and_position_do_not_change_a_single_images_features(lite0: Featur
         (lambda p: FeatureExtractor("no_such_net"), ConfigError, "model.backbone: got 'no_such_net'"),
         (lambda p: FeatureExtractor("efficientnet_lite0", ["blocks.9"]), ConfigError, "no layer 'blocks.9'"),
         (lambda p: FeatureExtractor("densenet121", weights="random"), ConfigError, "name them"),
+        (lambda p: _extracted("fc"), ConfigError, r"'fc' gives no feature map, but shape \(1, 1000\)"),
         (lambda p: FeatureExtractor("resnet18", weights_path=p / "none.pth"), WeightsError, "there is no file"),
         (lambda p: FeatureExtractor("resnet18", weights_path=_written(p)), WeightsError, "not a state dict"),
+        (
+            lambda p: FeatureExtractor("resnet18", weights_path=_other(p, [1])),
+            WeightsError,
+            "holds a list, not a state",
+        ),
         (lambda p: FeatureExtractor("resnet34", weights_path=_other(p)), WeightsError, "tensors, the network has"),
     ],
 )
@@ -125,14 +162,68 @@ def test_errors_say_what_to_do(tmp_path: Path, call: object, error: type[Excepti
         call(tmp_path)  # type: ignore[operator]
 
 
+def _extracted(layer: str) -> None:
+    pixels = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+    FeatureExtractor("resnet18", ["layer1", layer], weights="random").extract(pixels)
+
+
 def _written(directory: Path) -> Path:
     (directory / "bad.pth").write_bytes(b"not weights")
     return directory / "bad.pth"
 
 
-def _other(directory: Path) -> Path:
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), directory / "18.pth")
+def _other(directory: Path, content: object = None) -> Path:
+    torch.save(content or torchvision.models.resnet18(weights=None).state_dict(), directory / "18.pth")
     return directory / "18.pth"
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [
+        (URLError(TimeoutError("timed out")), DownloadError),
+        (http.client.IncompleteRead(b""), DownloadError),
+        (HTTPError("https://x", 503, "Service Unavailable", Message(), None), DownloadError),
+        (HTTPError("https://x", 429, "Too Many Requests", Message(), None), DownloadError),
+        (HTTPError("https://x", 404, "Not Found", Message(), None), WeightsError),
+        (PermissionError("the cache cannot be written"), WeightsError),
+        (LocalEntryNotFoundError("the hub cannot be reached"), WeightsError),
+        (HfHubHTTPError.__bases__[0]("timed out"), DownloadError),  # of the HTTP client that the hub uses
+        (TypeError("create_model() got an unexpected argument"), TypeError),
+        (RuntimeError("Error(s) in loading state_dict"), RuntimeError),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+@pytest.mark.parametrize("name", ["wide_resnet50_2", "timm/resnet18"])
+def test_what_stops_a_download_is_told_from_a_mistake_in_the_code(
+    name: str, cause: Exception, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise cause
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(kind) as found:
+        find_pretrained_weights(name, backbone_source(name))
+    assert found.type is kind
+
+
+def test_a_backbone_without_published_weights_says_so() -> None:
+    name = next(n for n in timm.list_models() if not timm.get_pretrained_cfg(n).has_weights)
+    with pytest.raises(WeightsError, match=r"timm has no pretrained weights of it; give model\.weights_path"):
+        find_pretrained_weights(f"timm/{name}", backbone_source(f"timm/{name}"))
+
+
+def test_a_weights_file_that_cannot_be_read_now_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise OSError("Stale file handle")
+
+    path = _other(tmp_path)
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(OSError, match="Stale file handle"):
+        FeatureExtractor("resnet18", weights_path=path)
 
 
 def test_missing_pretrained_weights_are_an_error_not_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

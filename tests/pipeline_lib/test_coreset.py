@@ -83,6 +83,15 @@ def test_is_exact_among_near_duplicates_beside_far_outliers() -> None:
     assert_exact(features, 400)
 
 
+def test_is_exact_for_values_that_round_hardest_in_bfloat16() -> None:
+    """Nine significant bits, of which bfloat16 keeps eight: all are half a last place off, and all upwards."""
+    half = (259 + 4 * rng().integers(0, 8, size=(2048, 8))) / 256
+    features = np.concatenate([half, -half]).astype(np.float32)
+    selection = greedy_coreset_selection(features, 400, rng=rng(1), threads=1)
+    assert selection.indices.tolist() == slow_k_center(features, 400, start=int(selection.indices[0]))
+    assert selection.covering_radius == replay(features, selection.indices)[2] == pytest.approx(0.078125)
+
+
 @pytest.mark.parametrize("pool_bytes", [1, 32 << 20])
 def test_is_exact_on_a_grid_full_of_ties(pool_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kcenter, "POOL_BYTES", pool_bytes)

@@ -7,16 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline_lib import distance_bounds, nearest_neighbors
-from pipeline_lib.distance_bounds import (
-    RUN,
-    BFloat16Bounds,
-    Bounds,
-    Float32Bounds,
-    bfloat16_product_is_accurate,
-    has_fast_bfloat16,
-    padded_rows,
-)
+from pipeline_lib import nearest_neighbors
+from pipeline_lib.bfloat16_products import bfloat16_product_is_accurate
+from pipeline_lib.distance_bounds import RUN, BFloat16Bounds, Bounds, Float32Bounds, padded_rows
 from pipeline_lib.nearest_neighbors import ExactSearch
 
 needs_accurate_products = pytest.mark.skipif(
@@ -29,12 +22,17 @@ def squares(rows: np.ndarray) -> np.ndarray:
     return (rows**2).sum(axis=1)
 
 
+def with_nine_bits(values: np.ndarray) -> np.ndarray:
+    """About the same values with nine significant bits, all of which bfloat16 rounds by half a last place."""
+    mantissa, exponent = np.frexp(values)
+    return np.ldexp((2 * np.trunc(mantissa * 256) + np.sign(mantissa)) / 512, exponent)
+
+
 def bounds_of(kind: type[Bounds], rows: np.ndarray, queries: np.ndarray) -> tuple[Bounds, np.ndarray, np.ndarray]:
     made = kind(len(rows), rows.shape[1], 0.0)
     half = len(rows) // 2
     made.put(0, rows[:half], squares(rows[:half]))
     made.put(half, rows[half:], squares(rows[half:]))
-    made.finish()
     buffer = np.empty(padded_rows(len(rows)) * len(queries), made.dtype)
     return made, *made.bounds(queries, squares(queries), buffer)
 
@@ -47,16 +45,19 @@ def bounds_of(kind: type[Bounds], rows: np.ndarray, queries: np.ndarray) -> tupl
     queries=st.integers(1, 20),
     size=st.integers(1, 90),
     spread=st.sampled_from([0.0, 1e-6, 1e-2, 1.0]),
-    reach=st.sampled_from([1e-8, 1.0, 1e6]),
+    reach=st.sampled_from([1e-30, 1e-8, 1.0, 1e6]),
+    nine_bits=st.booleans(),
 )
 def test_no_row_within_reach_is_excluded(
-    kind: type[Bounds], seed: int, rows: int, queries: int, size: int, spread: float, reach: float
+    kind: type[Bounds], seed: int, rows: int, queries: int, size: int, spread: float, reach: float, nine_bits: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     middle = rng.normal(size=size)
     bank = middle + spread * rng.normal(size=(rows, size)) * rng.exponential(size=(rows, 1))
     bank /= 2 * np.sqrt(squares(bank).max())  # as ExactSearch scales them
     asked = np.concatenate([bank[: queries // 2], reach * rng.normal(size=(queries - queries // 2, size))])
+    if nine_bits:
+        bank, asked = with_nine_bits(bank), with_nine_bits(asked)
     true = ((asked[None] - bank[:, None]) ** 2).sum(axis=2)
     made, values, smallest = bounds_of(kind, bank, asked)
     assert (smallest == values.reshape(-1, RUN, len(asked)).min(axis=1)).all()
@@ -104,14 +105,3 @@ def test_search_answers_alike_in_both_precisions(rows: int, dim: int, monkeypatc
     for one, other in zip(answers[:2], answers[2:], strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
-
-
-def test_a_product_that_is_rounded_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = distance_bounds.torch.mm
-    monkeypatch.setattr(distance_bounds.torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    monkeypatch.setattr(distance_bounds, "bfloat16_product_is_accurate", lambda: True)
-    assert has_fast_bfloat16.__wrapped__()
-    monkeypatch.undo()
-    monkeypatch.setattr(distance_bounds.torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    monkeypatch.setattr(distance_bounds.torch, "mm", lambda left, right: real(left, right) * 1.03)
-    assert not has_fast_bfloat16.__wrapped__()

@@ -64,6 +64,21 @@ def test_a_layer_whose_own_output_is_wanted_stays() -> None:
     torch.testing.assert_close(fused.extract(PIXELS)[0], plain.extract(PIXELS)[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "layers"),
+    [
+        ("resnet18", ("layer1.0.bn1", "layer2")),  # a ReLU in place follows
+        ("timm/tf_efficientnet_lite0", ("blocks.1.0.bn1", "blocks.1.1.bn2.act", "blocks.2")),  # its own activation
+    ],
+)
+def test_a_normalization_whose_output_is_wanted_stays(backbone: str, layers: tuple[str, ...]) -> None:
+    plain = FeatureExtractor(backbone, layers, weights="random")
+    fused = FeatureExtractor(backbone, layers, weights="random", extraction="fused")
+    assert type(fused.network.get_submodule(layers[0])) is type(plain.network.get_submodule(layers[0]))
+    assert fused_count(fused) > 0
+    torch.testing.assert_close(fused.extract(PIXELS)[0], plain.extract(PIXELS)[0], rtol=1e-4, atol=1e-4)
+
+
 class Shared(nn.Module):
     """One convolution used twice, one whose output also goes elsewhere, one that can be fused."""
 

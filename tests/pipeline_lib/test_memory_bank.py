@@ -124,6 +124,15 @@ def test_missing_or_damaged_bank(tmp_path: Path) -> None:
         MemoryBank.load(tmp_path / "other.npz")
 
 
+def test_a_bank_that_cannot_be_read_now_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_self: Path) -> bytes:
+        raise OSError("Stale file handle")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match="Stale file handle"):
+        MemoryBank.load(tmp_path / "bank.npz")
+
+
 def test_refuses_bad_input() -> None:
     with pytest.raises(FedpatchError, match="no rows"):
         MemoryBank(np.empty((0, 4), np.float32))

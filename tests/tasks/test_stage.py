@@ -11,8 +11,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.states import Failed
 
-from data_contracts.errors import ArtifactError, ConfigError, DatasetError
+from data_contracts.errors import ArtifactError, ConfigError, DatasetError, DownloadError, WeightsError
 from tasks import stage
+from tasks.data import resolve_backbone
 
 
 def artifacts_named(key: str) -> list[Any]:
@@ -95,6 +96,8 @@ def test_a_name_is_made_a_key_that_the_ui_takes(name: str, key: str) -> None:
         (OSError(5, "Input/output error"), True),
         (ConnectionError("no server"), True),
         (TimeoutError("the store's lock"), True),
+        (DownloadError("no network"), True),
+        (WeightsError("404"), False),
         (DatasetError("image a.png has changed"), False),
         (ConfigError("wrong"), False),
         (ArtifactError("damaged"), False),
@@ -106,3 +109,8 @@ def test_a_name_is_made_a_key_that_the_ui_takes(name: str, key: str) -> None:
 def test_what_may_be_gone_by_itself_is_tried_again_and_nothing_else(error: Exception, transient: bool) -> None:
     nothing: Any = None
     assert stage.is_transient(nothing, nothing, Failed(data=error)) is transient
+
+
+def test_finding_the_weights_is_tried_again_as_a_stage_is() -> None:
+    assert resolve_backbone.retry_condition_fn is stage.is_transient
+    assert resolve_backbone.retries == len(stage.RETRY_DELAYS_SECONDS)
