@@ -101,7 +101,7 @@ def test_a_layer_is_what_it_gave_though_a_later_one_works_in_place(
 
 def test_a_layer_that_is_never_called_is_named() -> None:
     extractor = FeatureExtractor("resnet18", ["layer1", "layer4"], weights="random")
-    extractor.network.layer4 = torch.nn.Identity()
+    extractor.network.layer4 = extractor.network.fc = torch.nn.Identity()
     with pytest.raises(ConfigError, match=r"model.layers: resnet18 never calls layer4"):
         extractor.extract(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
 
