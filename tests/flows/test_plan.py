@@ -197,8 +197,8 @@ def test_a_benchmark_is_refused_before_its_first_experiment(
     two = config(tmp_path / "nothing yet", {"iid_3": {}, "iid_2": {"federated.num_clients": 2}})
     assert call("benchmark", two) == 1
     line = capsys.readouterr().err.strip()
-    assert line.startswith("fedpatch: the run would not fit: iid_3: it may write")
-    assert "; iid_2: it may write" in line
+    assert line.startswith("fedpatch: the run would not fit: iid_2: it may write")
+    assert "; iid_3: it may write" in line
     assert not (tmp_path / "bench").exists()
     assert not (tmp_path / "nothing yet").exists()
     assert call("benchmark", config(store, {"iid_3": {}}), "--force") == 0
