@@ -80,6 +80,10 @@ def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they
     ranked = json.loads((out / "ranking.json").read_text())
     assert ranked[0]["place"] == 1
     assert (out / "codec-float16" / "seed_2" / "samples" / "pipe_clip.npz").is_file()
+    readable = len(list(tiny_root.glob("*/t*/*/*.png")))
+    assert (
+        len(list((tmp_path / "store" / "index" / "image_features").rglob("*.json"))) == readable
+    )  # once for both seeds
     assert (out / "tables" / "clients.csv").is_file()
     assert (out / "tables" / "weak_spots.tex").is_file()
     assert (out / "figures" / "curves-pipe_clip.pdf").is_file()
