@@ -194,6 +194,7 @@ def test_a_changed_image_redoes_its_client_and_what_hangs_on_it(
     assert calls == expected
 
 
+@pytest.mark.slow
 def test_process_pool_gives_the_same_bank(tiny_root: Path, tmp_path: Path, store: Path) -> None:
     sections = {"dataset": {"categories": ["pipe_clip"]}, "federated": {"num_clients": 2}}
     for runner in ("processes", "threads"):
