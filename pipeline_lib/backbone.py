@@ -96,19 +96,29 @@ def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, *, 
     layers = model.layers or source.layers
     if not layers:
         raise ConfigError(f"model.layers: {model.backbone} has no usual choice of layers, name them")
-    path: Path | None = None
     if source.library == "extension":
         return _resolve_extension(model, preprocessing, source, seed=seed)
-    if model.weights_path is not None:
-        path, origin = model.weights_path.expanduser(), str(model.weights_path)
-        if not path.is_file():
-            raise WeightsError(f"model.weights_path: there is no file {path}")
-    elif model.weights == "random":
-        origin = "random"
-    else:
-        path, origin = find_pretrained_weights(model.backbone, source)
+    path, origin = find_weights(model, source)
     digest = hashlib.sha256(f"random weights, seed {seed}".encode() if path is None else path.read_bytes()).hexdigest()
     return _settings(model, preprocessing, source, origin=origin, digest=digest, path=path, seed=seed)
+
+
+def find_weights(model: ModelConfig, source: BackboneSource | None = None) -> tuple[Path | None, str]:
+    """The file with a backbone's weights and what to call it; None for random ones and a function of the user's.
+
+    Raises WeightsError, with what can be done, when they cannot be had; ConfigError for unknown backbones.
+    """
+    source = source or backbone_source(model.backbone)
+    if source.library == "extension":
+        return None, "extension"
+    if model.weights_path is not None:
+        path = model.weights_path.expanduser()
+        if not path.is_file():
+            raise WeightsError(f"model.weights_path: there is no file {path}")
+        return path, str(model.weights_path)
+    if model.weights == "random":
+        return None, "random"
+    return find_pretrained_weights(model.backbone, source)
 
 
 def _settings(

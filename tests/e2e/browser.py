@@ -1,4 +1,4 @@
-"""What a person does in Prefect's V2 UI, in headless Chromium.
+"""What a person does in Prefect's two UIs, V1 and V2, in headless Chromium.
 
 With FEDPATCH_SCREENSHOTS=<directory> the pages are kept there, as docs/images shows them.
 """
@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
@@ -17,16 +18,18 @@ from tests.e2e.prefect_stack import Stack
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 PATIENCE_MS = 60_000
 CLICKS = 5
+UI = Literal["v1", "v2"]
+PREFIXES: dict[UI, str] = {"v1": "", "v2": "v2/"}
 
 
 @contextmanager
-def open_page(stack: Stack, path: str) -> Iterator[Page]:
-    """A page of the V2 UI."""
+def open_page(stack: Stack, path: str, *, ui: UI = "v2") -> Iterator[Page]:
+    """A page of one of the UIs."""
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         page.set_default_timeout(PATIENCE_MS)
-        page.goto(f"{stack.url}/v2/{path}")
+        page.goto(f"{stack.url}/{PREFIXES[ui]}{path}")
         yield page
         browser.close()
 
@@ -38,22 +41,27 @@ def keep(page: Page, name: str) -> None:
         page.screenshot(path=str(Path(directory) / f"{name}.png"))
 
 
-def retry(stack: Stack, flow_run: str, *, picture: str | None = None) -> None:
+def retry(stack: Stack, flow_run: str, *, picture: str | None = None, ui: UI = "v2") -> None:
     """Open the run's page and retry it; once more if the server asked for that (503: its database was locked)."""
-    with open_page(stack, f"runs/flow-run/{flow_run}") as page:
-        menu = page.get_by_role("button", name="Open menu").first
-        menu.wait_for()
+    with open_page(stack, f"runs/flow-run/{flow_run}", ui=ui) as page:
+        if ui == "v1":
+            first, dialog = page.get_by_role("button", name="Retry").first, page.get_by_role("dialog")
+        else:
+            first, dialog = page.get_by_role("button", name="Open menu").first, page.get_by_role("alertdialog")
+        first.wait_for()
         if picture:
             keep(page, picture)
         for _ in range(CLICKS):
-            menu.click()
-            page.get_by_role("menuitem", name="Retry").click()
+            first.click()
+            if ui == "v2":
+                page.get_by_role("menuitem", name="Retry").click()
             with page.expect_response(lambda answer: answer.url.endswith("/set_state")) as asked:
-                page.get_by_role("alertdialog").get_by_role("button", name="Retry").click()
-            page.get_by_role("alertdialog").wait_for(state="detached")
+                dialog.get_by_role("button", name="Retry").click()
+            dialog.wait_for(state="detached")
             if asked.value.status != 503:
                 break
         assert asked.value.ok, asked.value.text()
+        assert asked.value.json()["status"] == "ACCEPT", asked.value.text()  # a refusal is an answer like others
 
 
 def field(page: Page, label: str) -> Locator:

@@ -108,14 +108,17 @@ def test_a_partial_run_is_retried_to_a_whole_one_and_a_damaged_artifact_is_made_
     config = {**config, "federated": {**config["federated"], "min_clients": 4}}
     flow_run, victim, away = failing_run(stack, config)
     run = stack.wait_for(flow_run)
-    assert (run["state_type"], run["state_name"]) == ("COMPLETED", "CompletedPartial")
+    assert (run["state_type"], run["state_name"]) == ("FAILED", "Partial")
     assert "client_2" in run["state"]["message"]
+    retry(stack, flow_run, ui="v2", picture="ui_partial_run")  # too early: the image is still damaged
+    run = stack.wait_for(flow_run, beyond=run["run_count"])
+    assert run["state_name"] == "Partial"
     before = stack.task_states(flow_run)
     mend(victim, away)
     uploads = stack.store / "objects" / "client_upload"
     damaged = max(uploads.rglob("*.npz"), key=lambda path: path.stat().st_mtime)
     damaged.write_bytes(b"0" * damaged.stat().st_size)
-    retry(stack, flow_run)
+    retry(stack, flow_run, ui="v1", picture="ui_partial_run_v1")
     run = stack.wait_for(flow_run, beyond=run["run_count"])
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Completed")
     new = Counter(stack.task_states(flow_run)) - Counter(before)

@@ -91,7 +91,7 @@ def test_a_failed_client_is_left_out_and_the_quorum_decides(
     monkeypatch.setattr(tasks.clients.client_coreset, "select_client_coreset", failing)
     alone = {"mode": "local_only", "min_clients": 2}
     state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", federated=alone))
-    assert state.name == "CompletedPartial"
+    assert state.name == "Partial"
     assert list(metrics(tmp_path / "a").local_clients) == ["client_0", "client_2"]
     alone["min_clients"] = 3
     assert run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "b", federated=alone)).is_failed()

@@ -113,7 +113,7 @@ def test_a_client_that_fails_in_the_second_round_stays_in_the_banks_and_is_mende
     monkeypatch.setattr(tasks.rounds.client_rounds, "select_round_coreset", failing)
     federated = {"num_rounds": 2, "min_clients": 2}
     state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", federated=federated))
-    assert state.name == "CompletedPartial"
+    assert state.name == "Partial"
     assert "client client_1 failed in round 2: OSError" in state.message
     document = metrics(tmp_path / "a")
     assert "client_1" in document.federation.clients
@@ -144,7 +144,7 @@ def test_the_server_goes_on_without_a_client_that_sends_nan(
 ) -> None:
     poison(monkeypatch, client="client_1")
     state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", federated={"min_clients": 2}))
-    assert state.name == "CompletedPartial"
+    assert state.name == "Partial"
     document = metrics(tmp_path / "a")
     assert set(document.federation.clients) == {"client_0", "client_2"}
     assert "not finite" in document.federation.failed_clients["client_1"]
@@ -162,7 +162,7 @@ def test_the_server_goes_on_without_a_client_that_sends_nan(
 def test_a_client_refused_for_one_bank_stays_in_the_others(tiny_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     poison(monkeypatch, client="client_1", bank="pipe_clip")
     state = run(experiment_values(tiny_root, tmp_path / "store", tmp_path / "a", federated={"min_clients": 3}))
-    assert state.name == "CompletedPartial"
+    assert state.name == "Partial"
     assert "upload of client client_1 for pipe_clip refused" in state.message
     document = metrics(tmp_path / "a")
     assert document.federation.failed_clients == {}
