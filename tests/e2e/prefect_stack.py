@@ -53,8 +53,8 @@ class Stack:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "2592000",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "FEDPATCH_RETRY_DELAYS": "0.1",
             "FEDPATCH_STORE": str(self.store),
             "FEDPATCH_DATASET": str(self.dataset),
@@ -63,13 +63,22 @@ class Stack:
 
     def start(self) -> None:
         """Start the server, make the pool, deploy, start a worker."""
-        self._spawn("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
-        self._wait_for_health()
+        self.start_server()
         self.prefect("work-pool", "create", "local", "--type", "process", "--overwrite")
         self.prefect("work-pool", "create", "stations", "--type", "process", "--overwrite")
         self.prefect("deploy", "--all", "--no-prompt")
         self.python("-m", "flows.automations")
         self.start_worker()
+
+    def start_server(self) -> None:
+        """Start the server and wait until it answers."""
+        self.server = self._spawn("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
+        self._wait_for_health()
+
+    def kill_server(self) -> None:
+        """End the server as a power cut does."""
+        os.killpg(self.server.pid, signal.SIGKILL)
+        self.server.wait()
 
     def start_worker(self) -> None:
         """Start a worker on the pool `local`."""

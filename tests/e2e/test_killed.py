@@ -1,9 +1,11 @@
-"""kill -9 of the flow process, of the worker, of both: what was finished is not lost, and nothing blocks a retry."""
+"""kill -9 of the flow process, of the worker, of both, of all: nothing finished is lost, and nothing blocks a retry."""
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,22 @@ def test_kill_9_of_the_worker_with_its_run_is_noticed_and_retried(stack: Stack, 
     flow_run = in_the_middle_of_a_client(stack, slow_config(stack, tmp_path, seed=5))
     stack.kill_worker(with_runs=True)
     assert stack.api(f"/flow_runs/{flow_run}")["state_type"] == "RUNNING"
+    run = stack.wait_for(flow_run, seconds=240)
+    assert run["state_type"] == "CRASHED"
+    assert "Nothing was heard of this run" in run["state"]["message"]
+    stack.start_worker()
+    check_retry_goes_on(stack, flow_run, run["run_count"])
+
+
+def test_a_power_cut_overnight_is_noticed_when_the_server_is_back(stack: Stack, tmp_path: Path) -> None:
+    flow_run = in_the_middle_of_a_client(stack, slow_config(stack, tmp_path, seed=6))
+    stack.kill_worker(with_runs=True)
+    stack.kill_server()
+    yesterday = str(datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1))
+    with sqlite3.connect(stack.home / "prefect" / "prefect.db") as database:  # as if it had been off since yesterday
+        assert database.execute('update automation_bucket set "end" = ?', (yesterday,)).rowcount >= 1
+    database.close()
+    stack.start_server()
     run = stack.wait_for(flow_run, seconds=240)
     assert run["state_type"] == "CRASHED"
     assert "Nothing was heard of this run" in run["state"]["message"]
