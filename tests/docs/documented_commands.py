@@ -88,6 +88,7 @@ SESSION = (
 )
 
 STACK = "tests/e2e/prefect_stack.py::Stack.start"
+SERVE = "tests/e2e/test_serve.py::test_make_serve_starts_everything_says_what_to_do_and_ends_all_of_it"
 STATION = "tests/e2e/station_users.py::Plant.start"
 BENCHMARKS = "tests/docs/test_commands.py::test_what_measures_takes_the_arguments_of_the_docs"
 CI = ".ci/run"
@@ -96,7 +97,8 @@ ELSEWHERE = {
     "make install": CI,
     "make test": CI,
     "make test-slow": CI,
-    "make serve": "tests/e2e/test_serve.py::test_make_serve_starts_everything_and_ends_all_of_it",
+    "make serve": SERVE,
+    "FEDPATCH_DATASET=/data/autovi make serve": SERVE,
     "make bench": BENCHMARKS,
     "FEDPATCH_REAL_DATA=DIR make bench": BENCHMARKS,
     "fedpatch doctor": "tests/pipeline_lib/test_doctor.py::test_the_command_prints_all_checks",
@@ -117,7 +119,7 @@ ELSEWHERE = {
     "prefect deploy --all --no-prompt": STACK,
     "python -m flows.automations": STACK,
     "python -m flows.automations --webhook https://hooks.example.org/fedpatch": (
-        "tests/e2e/test_regression_webhook.py::test_a_regression_is_posted_to_the_webhook"
+        "tests/e2e/test_webhook.py::test_what_goes_wrong_is_posted_to_the_webhook"
     ),
     "prefect worker start --pool local": "tests/e2e/prefect_stack.py::Stack.start_worker",
     "prefect worker start --pool stations --work-queue station-a": STATION,
@@ -125,7 +127,8 @@ ELSEWHERE = {
         "tests/e2e/test_three_uses.py::test_by_name_from_the_command_line_and_bad_parameters_are_refused"
     ),
     "prefect deployment run 'federated-experiment/on-demand' --param "
-    '\'config={"dataset": {"root": "/data/autovi"}, "federated": {"num_clients": 3}}\' --watch': (
+    '\'config={"dataset": {"root": "/data/autovi"}, "model": {"backbone": "efficientnet_lite0", "coreset_percentage": '
+    '0.01}, "federated": {"num_clients": 3}}\' --watch': (
         "tests/e2e/test_three_uses.py::test_by_name_from_the_command_line_and_bad_parameters_are_refused"
     ),
     "prefect deployment run station-coordinator/on-demand "
