@@ -103,10 +103,13 @@ def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, *, 
     return _settings(model, preprocessing, source, origin=origin, digest=digest, path=path, seed=seed)
 
 
-def find_weights(model: ModelConfig, source: BackboneSource | None = None) -> tuple[Path | None, str]:
+def find_weights(
+    model: ModelConfig, source: BackboneSource | None = None, *, fetch: bool = True
+) -> tuple[Path | None, str]:
     """The file with a backbone's weights and what to call it; None for random ones and a function of the user's.
 
-    Raises WeightsError, with what can be done, when they cannot be had; ConfigError for unknown backbones.
+    What is not on disk is downloaded, unless not `fetch`. Raises WeightsError, with what can be done, when they cannot
+    be had; ConfigError for unknown backbones.
     """
     source = source or backbone_source(model.backbone)
     if source.library == "extension":
@@ -118,7 +121,7 @@ def find_weights(model: ModelConfig, source: BackboneSource | None = None) -> tu
         return path, str(model.weights_path)
     if model.weights == "random":
         return None, "random"
-    return find_pretrained_weights(model.backbone, source)
+    return find_pretrained_weights(model.backbone, source, fetch=fetch)
 
 
 def _settings(
@@ -164,15 +167,16 @@ def extension_weights_sha256(settings: BackboneSettings) -> str:
     return digest.hexdigest()
 
 
-def find_pretrained_weights(name: str, source: BackboneSource) -> tuple[Path, str]:
+def find_pretrained_weights(name: str, source: BackboneSource, *, fetch: bool = True) -> tuple[Path, str]:
     """The file with a backbone's pretrained weights and what to call it; downloaded where it is not on disk yet.
 
-    Raises WeightsError, with what can be done, when it cannot be had.
+    Raises WeightsError, with what can be done, when it cannot be had, or is not there and `fetch` is False.
     """
     advice = (
         "give model.weights_path (a state dict), choose model.backbone: efficientnet_lite0 (its weights are installed "
-        "with fedpatch), or say model.weights: random"
+        "with fedpatch; leave model.layers out), or say model.weights: random"
     )
+    absent = WeightsError(f"{name}: pretrained weights are not on disk; a run fetches them, or {advice}")
     if name in PACKAGED_WEIGHTS:
         _, module_name, class_name = PACKAGED_WEIGHTS[name]
         package = module_name.replace("_", "-")
@@ -187,15 +191,21 @@ def find_pretrained_weights(name: str, source: BackboneSource) -> tuple[Path, st
             url = torchvision.models.get_model_weights(source.model_name)["DEFAULT"].url
             path = cache / url.rsplit("/", 1)[1]
             if not path.is_file():
+                if not fetch:
+                    raise absent
                 cache.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(url, str(path), progress=False)
             return path, f"torchvision {path.name}"
         path = cache / f"timm-{source.model_name}.pth"
         if not path.is_file():
+            if not fetch:
+                raise absent
             state = timm.create_model(source.model_name, pretrained=True).state_dict()
             cache.mkdir(parents=True, exist_ok=True)
             torch.save(state, path)
         return path, f"timm {source.model_name}"
+    except WeightsError:
+        raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
