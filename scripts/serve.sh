@@ -6,7 +6,7 @@ port=${FEDPATCH_PORT:-4200}
 export PREFECT_SERVER_API_HOST=127.0.0.1 PREFECT_SERVER_API_PORT="$port" PREFECT_API_URL="http://127.0.0.1:$port/api"
 export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT=false
 export PREFECT_LOGGING_EXTRA_LOGGERS=pipeline_lib
-export PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER=2592000 # 30 days: a run cut off that long ago is still marked Crashed
+export PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER=P30D # 30 days: a run cut off that long ago is still marked Crashed
 run='"model": {"backbone": "efficientnet_lite0", "coreset_percentage": 0.01}, "federated": {"num_clients": 3}'
 
 say() { echo "serve: $*" >&2; }

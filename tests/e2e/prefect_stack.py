@@ -53,7 +53,7 @@ class Stack:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             "DO_NOT_TRACK": "1",
-            "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "2592000",
+            "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P30D",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "FEDPATCH_RETRY_DELAYS": "0.1",
             "FEDPATCH_STORE": str(self.store),
