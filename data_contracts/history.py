@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-RunState = Literal["good", "regressed", "failed"]
+RunState = Literal["good", "regressed", "partial", "failed"]
 
 
 class Record(BaseModel):

@@ -1,7 +1,8 @@
-"""What the server does by itself: a run whose machine went silent is marked Crashed; a regression calls a webhook.
+"""What the server does by itself: a run whose machine went silent is marked Crashed; a webhook hears of what is wrong.
 
 `python -m flows.automations` installs it on the server that PREFECT_API_URL names; again, it replaces what is
-there. `--webhook URL` also has regressions of watched benchmarks sent to that address.
+there. `--webhook URL` has runs that failed, crashed, are partial or late, and regressions, sent to that address. All of
+it concerns the runs of prefect.yaml's deployments, by their tag.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import sys
 from datetime import timedelta
 from typing import cast
+from uuid import UUID
 
 from prefect.automations import Automation
 from prefect.blocks.webhook import Webhook
@@ -19,33 +21,54 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from pydantic import SecretStr
 
-from flows.benchmark import REGRESSION_EVENT
+from flows.benchmark import REGRESSED, REGRESSION_EVENT
+from flows.running import PARTIAL
 
+TAG = "fedpatch"
+OURS = ResourceSpecification({"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"})
 REGRESSIONS = "fedpatch: a benchmark regressed"
-REGRESSION_WEBHOOK = "fedpatch-regression"
-_WEBHOOK_PAYLOAD = """{
+UNFINISHED = "fedpatch: a run failed, crashed or is partial"
+LATE = "fedpatch: a run is late"
+WEBHOOK = "fedpatch-regression"  # the block's name from before it heard of anything else
+_REGRESSION_PAYLOAD = """{
+  "text": {{ (event.resource['prefect.resource.name'] ~ ' regressed: '
+              ~ event.payload.regressions | join('; ')) | tojson }},
   "benchmark": "{{ event.resource['prefect.resource.name'] }}",
   "directory": {{ event.payload.directory | tojson }},
   "compared_with": {{ event.payload.compared_with | tojson }},
   "regressions": {{ event.payload.regressions | tojson }}
 }"""
+_RUN_PAYLOAD = """{
+  "text": {{ (flow.name ~ '/' ~ deployment.name ~ ' is ' ~ event.resource['prefect.state-name'] ~ ': '
+              ~ event.resource['prefect.state-message'] ~ ' ' ~ (flow_run | ui_url)) | tojson }},
+  "deployment": {{ (flow.name ~ '/' ~ deployment.name) | tojson }},
+  "run": {{ flow_run.name | tojson }},
+  "state": {{ event.resource['prefect.state-name'] | tojson }},
+  "message": {{ event.resource['prefect.state-message'] | tojson }},
+  "url": {{ flow_run | ui_url | tojson }}
+}"""
+_BAD_ENDS = [StateType.FAILED.value, StateType.CRASHED.value]
 SILENT_RUNS = "fedpatch: silent runs are crashed"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 NOT_RUNNING = (
-    *("Completed", "CompletedPartial", "CompletedRegressed", "Failed", "Crashed", "Cancelled"),
+    *("Completed", REGRESSED, PARTIAL, "Failed", "Crashed", "Cancelled"),
     *("Cancelling", "Paused", "Suspended", "AwaitingRetry"),
 )
-SILENCE_SECONDS = 90.0  # heartbeats come every PREFECT_FLOWS_HEARTBEAT_FREQUENCY seconds, 30 in scripts/serve.sh
+SILENCE_SECONDS = 90.0  # heartbeats come every PREFECT_FLOWS_HEARTBEAT_FREQUENCY seconds, 30 in prefect.yaml
 
 
 def silent_runs(silence_seconds: float = SILENCE_SECONDS) -> Automation:
-    """The rule: after a heartbeat of a run, neither another one nor its end within `silence_seconds`: Crashed."""
+    """The rule: after a heartbeat of a run, neither another one nor its end within `silence_seconds`: Crashed.
+
+    Prefect's runs send one every 180 s unless told otherwise: those of the deployments are, others are not concerned.
+    """
     return Automation(
         name=SILENT_RUNS,
         description="A run that was neither heard of nor ended: its machine or its worker is gone. Retry goes on from "
         "the clients that are finished.",
         trigger=EventTrigger(
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=OURS,
             for_each={"prefect.resource.id"},
             after={HEARTBEAT},
             expect={HEARTBEAT, *(f"prefect.flow-run.{state}" for state in NOT_RUNNING)},
@@ -63,23 +86,49 @@ def silent_runs(silence_seconds: float = SILENCE_SECONDS) -> Automation:
     )
 
 
-def regression_webhook(url: str) -> Automation:
-    """The rule: a regression of a watched benchmark calls `url` with what regressed, as JSON by POST.
+def webhook_rules(url: str) -> list[Automation]:
+    """The rules: `url` gets a POST for each run that failed, crashed, is partial or late, and for each regression.
 
     Saves the webhook as a block on the server.
     """
-    block = Webhook(method="POST", url=SecretStr(url))
-    block_id = block.save(REGRESSION_WEBHOOK, overwrite=True)
-    return Automation(
-        name=REGRESSIONS,
-        description="A watched benchmark is worse than its last good run.",
-        trigger=EventTrigger(
-            expect={REGRESSION_EVENT},
-            match=ResourceSpecification({"prefect.resource.id": "fedpatch.benchmark.*"}),
-            posture=Posture.Reactive,
-            threshold=1,
+    block = cast(UUID, Webhook(method="POST", url=SecretStr(url)).save(WEBHOOK, overwrite=True))
+    return [
+        _told(
+            block,
+            UNFINISHED,
+            "A run of a deployment ended in a state of the type Failed or Crashed; Partial is one.",
+            # by type, for a state with a name of its own has an event of its own
+            ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*", "prefect.state-type": _BAD_ENDS}),
+            "prefect.flow-run.*",
         ),
-        actions=[CallWebhook(block_document_id=block_id, payload=_WEBHOOK_PAYLOAD)],
+        _told(
+            block,
+            LATE,
+            "A run of a deployment did not start when it should have: is its worker up?",
+            ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            "prefect.flow-run.Late",
+        ),
+        Automation(
+            name=REGRESSIONS,
+            description="A watched benchmark is worse than its last good run.",
+            trigger=EventTrigger(
+                expect={REGRESSION_EVENT},
+                match=ResourceSpecification({"prefect.resource.id": "fedpatch.benchmark.*"}),
+                posture=Posture.Reactive,
+                threshold=1,
+            ),
+            actions=[CallWebhook(block_document_id=block, payload=_REGRESSION_PAYLOAD)],
+        ),
+    ]
+
+
+def _told(block: UUID, name: str, description: str, match: ResourceSpecification, event: str) -> Automation:
+    """A POST for each such event of a run of the deployments."""
+    return Automation(
+        name=name,
+        description=description,
+        trigger=EventTrigger(expect={event}, match=match, match_related=OURS, posture=Posture.Reactive, threshold=1),
+        actions=[CallWebhook(block_document_id=block, payload=_RUN_PAYLOAD)],
     )
 
 
@@ -98,10 +147,14 @@ def main() -> None:
     """Install the rules."""
     parser = argparse.ArgumentParser(prog="python -m flows.automations", description=__doc__)
     parser.add_argument("silence_seconds", nargs="?", type=float, default=SILENCE_SECONDS)
-    parser.add_argument("--webhook", metavar="URL", help="also call this address when a watched benchmark regresses")
+    parser.add_argument(
+        "--webhook",
+        metavar="URL",
+        help="also tell this address of failed, crashed, partial and late runs, and regressions",
+    )
     arguments = parser.parse_args()
     rules = [silent_runs(arguments.silence_seconds)]
-    rules += [regression_webhook(arguments.webhook)] if arguments.webhook else []
+    rules += webhook_rules(arguments.webhook) if arguments.webhook else []
     for rule in rules:
         install(rule)
         sys.stdout.write(f"installed: {rule.name}\n")

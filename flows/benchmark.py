@@ -20,9 +20,11 @@ from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
 from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
+from data_contracts.quorum import listed
 from flows.experiment import run_experiment
-from flows.running import refuse_what_does_not_fit
+from flows.running import PARTIAL, partial_state, refuse_what_does_not_fit
 from tasks.comparison import benchmark_directory, compare_with_last_good, publish_comparison
+from tasks.resources import refuse_without_weights
 
 REGRESSED = "CompletedRegressed"
 REGRESSION_TAG = "regression"
@@ -33,34 +35,45 @@ REGRESSION_EVENT = "fedpatch.benchmark.regression"
 def full_benchmark(config: BenchmarkConfig, force: bool = False) -> Any:
     """Run all cells; one that fails does not stop the others, but the run is then Failed and can be retried.
 
-    When this machine cannot hold one of the experiments, all are refused before any begins, unless `force`.
+    Where all have a result, but some without all of their clients, it is Partial and can be retried, too. When this
+    machine cannot hold one of the experiments, all are refused before any begins, unless `force`; where it lacks the
+    weights of one, always.
     """
     cells = config.cells()
+    refuse_without_weights(cell.config for cell in cells)
     refuse_what_does_not_fit({cell.experiment: cell.config for cell in cells}, force=force)
     out = benchmark_directory(config)
     results: dict[str, dict[int, ExperimentResult]] = {}
     failed: dict[str, str] = {}
+    partial: dict[str, str] = {}
     progress = _Progress(len(cells))
     for cell in cells:
         runtime = cell.config.runtime.model_copy(update={"out": out / config.directory(cell)})
-        outcome = _run_one(cell.config.model_copy(update={"runtime": runtime}))
+        result, problem = _run_one(cell.config.model_copy(update={"runtime": runtime}))
         name = cell.name if len(cells) > len(config.changes()) else cell.experiment
-        if isinstance(outcome, ExperimentResult):
-            results.setdefault(cell.experiment, {})[cell.seed] = outcome
-        else:
-            failed[name] = outcome
-            get_run_logger().error("experiment %s failed: %s", name, outcome)
+        if result is not None:
+            results.setdefault(cell.experiment, {})[cell.seed] = result
+        if problem:
+            (failed if result is None else partial)[name] = problem
+            get_run_logger().error("experiment %s %s: %s", name, "failed" if result is None else "is partial", problem)
         progress.advance(name)
     rows = publish_comparison(config, results, failed, out)
-    entry = compare_with_last_good(config, results, failed, rows, out)
+    entry = compare_with_last_good(config, results, failed, partial, rows, out)
     if entry and entry.regressions:
         announce(config.name, entry)
+    worse = "; ".join(regression.text for regression in entry.regressions) if entry else ""
+    problems = [
+        f"{len(failed)} of {len(cells)} experiments failed: {listed(failed)}" if failed else "",
+        f"clients missing in {len(partial)} of {len(cells)} experiments: {listed(partial)}" if partial else "",
+        f"worse than on {entry.compared_with}: {worse}" if entry and worse else "",
+    ]
+    message = "; ".join(problem for problem in problems if problem)
     if failed:
-        causes = "; ".join(f"{name}: {cause}" for name, cause in failed.items())
-        return Failed(message=f"{len(failed)} of {len(cells)} experiments failed: {causes}")
-    if entry and entry.regressions:
-        found = "; ".join(regression.text for regression in entry.regressions)
-        return Completed(name=REGRESSED, message=f"worse than on {entry.compared_with}: {found}", data=str(out))
+        return Failed(message=message)
+    if partial:
+        return partial_state(message, str(out))
+    if worse:
+        return Completed(name=REGRESSED, message=message, data=str(out))
     return str(out)
 
 
@@ -99,14 +112,13 @@ class _Progress:
             get_run_logger().debug("no progress bar: %s", error)
 
 
-def _run_one(config: ExperimentConfig) -> ExperimentResult | str:
-    """The result of one experiment, or why there is none in one line."""
+def _run_one(config: ExperimentConfig) -> tuple[ExperimentResult | None, str]:
+    """The result of one experiment, None where it failed; and in one line why, or what the result is without."""
     try:
         outcome = run_experiment(config)
     except Exception as error:  # whatever it is, the other experiments go on and the run says so
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return None, f"{type(error).__name__}: {error}".splitlines()[0]
     if isinstance(outcome, str):
-        return ExperimentResult.model_validate_json(outcome)
-    if outcome.is_failed():
-        return outcome.message or "failed"
-    return ExperimentResult.model_validate_json(str(outcome.data))
+        return ExperimentResult.model_validate_json(outcome), ""
+    result = ExperimentResult.model_validate_json(str(outcome.data)) if outcome.name == PARTIAL else None
+    return result, outcome.message or "failed"

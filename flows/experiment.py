@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Failed
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import IndexedDataset, MeasuredCategory
@@ -16,10 +16,11 @@ from flows.coverage import measure_coverage
 from flows.federation import Federation
 from flows.local import measure_alone, without_upload
 from flows.rounds import train
-from flows.running import located, place_of, refuse_what_does_not_fit, submit, task_runner
+from flows.running import located, partial_state, place_of, refuse_what_does_not_fit, submit, task_runner
 from flows.steps import Run, index_and_validate, measure_banks, partition_images
 from tasks.data import resolve_backbone
 from tasks.reporting import finish_run, publish_clients, publish_results
+from tasks.resources import refuse_without_weights
 
 
 @flow(name="centralized-experiment", persist_result=True, result_serializer="json")
@@ -29,6 +30,7 @@ def centralized_experiment(config: ExperimentConfig, force: bool = False) -> Any
     What this machine cannot hold is refused before it begins, unless `force`.
     """
     config = config.model_copy(update={"federated": config.federated.as_mode("centralized")})
+    refuse_without_weights([config])
     refuse_what_does_not_fit({"": config}, force=force)
     return run_experiment(config)
 
@@ -42,6 +44,7 @@ def federated_experiment(config: ExperimentConfig, force: bool = False) -> Any:
     local_only = config.federated.mode == "local_only"
     federated = config.federated.as_mode("local_only" if local_only else "federated")
     config = config.model_copy(update={"federated": federated})
+    refuse_without_weights([config])
     refuse_what_does_not_fit({"": config}, force=force)
     return run_experiment(config)
 
@@ -94,7 +97,7 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         publish_results(result, place)
     text = result.model_dump_json()
     if federation.partial:
-        return Completed(name="CompletedPartial", message=f"without {federation.partial}", data=text)
+        return partial_state(f"without {federation.partial}", text)
     return text
 
 

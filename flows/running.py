@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prefect import Task
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
+from prefect.states import Failed
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from data_contracts.config import ExperimentConfig, RuntimeConfig
@@ -21,6 +23,8 @@ from data_contracts.stages import Place
 from tasks import resources
 
 R = TypeVar("R")
+
+PARTIAL = "Partial"
 
 KILLED = "a worker process was killed, and all that the pool was at went with it; retry goes on from what is finished"
 
@@ -38,8 +42,9 @@ def place_of(config: ExperimentConfig) -> Place:
     root = config.dataset.root or os.environ.get("FEDPATCH_DATASET")
     if not root:
         raise ConfigError(
-            "dataset.root: not given; say where the data set lies, such as --set dataset.root=/data/autovi, "
-            "or set FEDPATCH_DATASET"
+            "dataset.root: not given; say where the data set lies: --set dataset.root=/data/autovi, or by name "
+            "config.dataset.root (full-benchmark: config.base.dataset.root); or start the command, or the worker, with "
+            "FEDPATCH_DATASET=/data/autovi"
         )
     return Place(
         store=(config.runtime.store or default_store()).expanduser().absolute(),
@@ -104,6 +109,15 @@ def failure_of(future: PrefectFuture[Any]) -> str | None:
     text = str(cause) if isinstance(cause, BaseException) and str(cause) else future.state.message or future.state.name
     name = f"{type(cause).__name__}: " if isinstance(cause, OSError | MemoryError) else ""
     return name + (text or "unknown").splitlines()[0]
+
+
+def partial_state(message: str, data: str) -> State[Any]:
+    """The state of a run that has a result, `data`, without some of its clients, which `message` names.
+
+    Its type is Failed, which every UI retries (docs/decisions/partial_runs.md); `state.result(raise_on_failure=False)`
+    returns the result.
+    """
+    return Failed(name=PARTIAL, message=message, data=data)
 
 
 class StageClock:

@@ -8,8 +8,9 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.states import Completed, Failed
+from prefect.states import Failed
 
+from flows.running import partial_state
 from tasks.scoring import score_paths
 
 
@@ -24,7 +25,8 @@ def score_images(
 ) -> Any:
     """Decide for each image at `paths` (files or directories) whether it is good; table and pictures go to `out`.
 
-    `model` is a run directory. Refused images are listed with the reason; with nothing but refused images it fails.
+    `model` is a run directory. Refused images are listed with the reason, and the run is Partial; with nothing but
+    refused images it fails.
     """
     decisions = score_paths(model, paths, out, category, explain, target_false_alarm_rate)
     create_table_artifact(key="decisions", table=decisions, description=f"Decisions by {model}; pictures in {out}.")
@@ -33,5 +35,5 @@ def score_images(
         return Failed(message=f"all {len(refused)} images are refused; the first: {refused[0]['reason']}")
     text = json.dumps(decisions)
     if refused:
-        return Completed(name="CompletedPartial", message=f"{len(refused)} images are refused", data=text)
+        return partial_state(f"{len(refused)} images are refused", text)
     return text

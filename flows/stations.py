@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from prefect import flow
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Failed
 from pydantic import Field
 
 from data_contracts.config import ExperimentConfig
@@ -19,7 +19,7 @@ from data_contracts.manifests import Manifest
 from data_contracts.quorum import listed
 from data_contracts.stages import client_config_hash
 from flows.rounds import refuse_clients_without_region, refuse_rounds_without_cover
-from flows.running import task_runner
+from flows.running import partial_state, task_runner
 from flows.station_places import coordinator_place, own_config
 from flows.station_rounds import Coordination, collect_figures, federate
 from flows.station_steps import open_station, send_coreset, send_figures
@@ -121,5 +121,5 @@ def station_coordinator(
     text = result.model_dump_json()
     left_out = "; ".join(part for part in (listed(missing), *federation.incidents) if part)
     if left_out:
-        return Completed(name="CompletedPartial", message=f"without {left_out}", data=text)
+        return partial_state(f"without {left_out}", text)
     return text

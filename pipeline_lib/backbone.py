@@ -104,19 +104,32 @@ def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, *, 
     layers = model.layers or source.layers
     if not layers:
         raise ConfigError(f"model.layers: {model.backbone} has no usual choice of layers, name them")
-    path: Path | None = None
     if source.library == "extension":
         return _resolve_extension(model, preprocessing, source, seed=seed)
-    if model.weights_path is not None:
-        path, origin = model.weights_path.expanduser(), str(model.weights_path)
-        if not path.is_file():
-            raise WeightsError(f"model.weights_path: there is no file {path}")
-    elif model.weights == "random":
-        origin = "random"
-    else:
-        path, origin = find_pretrained_weights(model.backbone, source)
+    path, origin = find_weights(model, source)
     digest = hashlib.sha256(f"random weights, seed {seed}".encode() if path is None else path.read_bytes()).hexdigest()
     return _settings(model, preprocessing, source, origin=origin, digest=digest, path=path, seed=seed)
+
+
+def find_weights(
+    model: ModelConfig, source: BackboneSource | None = None, *, fetch: bool = True
+) -> tuple[Path | None, str]:
+    """The file with a backbone's weights and what to call it; None for random ones and a function of the user's.
+
+    What is not on disk is downloaded, unless not `fetch`. Raises WeightsError, with what can be done, when they cannot
+    be had; ConfigError for unknown backbones.
+    """
+    source = source or backbone_source(model.backbone)
+    if source.library == "extension":
+        return None, "extension"
+    if model.weights_path is not None:
+        path = model.weights_path.expanduser()
+        if not path.is_file():
+            raise WeightsError(f"model.weights_path: there is no file {path}")
+        return path, str(model.weights_path)
+    if model.weights == "random":
+        return None, "random"
+    return find_pretrained_weights(model.backbone, source, fetch=fetch)
 
 
 def _settings(
@@ -162,14 +175,15 @@ def extension_weights_sha256(settings: BackboneSettings) -> str:
     return digest.hexdigest()
 
 
-def find_pretrained_weights(name: str, source: BackboneSource) -> tuple[Path, str]:
+def find_pretrained_weights(name: str, source: BackboneSource, *, fetch: bool = True) -> tuple[Path, str]:
     """The file with a backbone's pretrained weights and what to call it; downloaded where it is not on disk yet.
 
-    Raises WeightsError, with what can be done, when it cannot be had; DownloadError where another try may succeed.
+    Raises WeightsError, with what can be done, when it cannot be had, or is not there and `fetch` is False;
+    DownloadError where another try may succeed.
     """
     advice = (
         "give model.weights_path (a state dict), choose model.backbone: efficientnet_lite0 (its weights are installed "
-        "with fedpatch), or say model.weights: random"
+        "with fedpatch; leave model.layers out), or say model.weights: random"
     )
     if name in PACKAGED_WEIGHTS:
         _, module_name, class_name = PACKAGED_WEIGHTS[name]
@@ -181,12 +195,18 @@ def find_pretrained_weights(name: str, source: BackboneSource) -> tuple[Path, st
         return Path(getattr(module, class_name).get_model_file_path()), f"package {package}"
     if not _are_published(source):
         raise WeightsError(f"{name}: {source.library} has no pretrained weights of it; {advice}")
+    path, origin = _place_of_weights(source)
+    if path.is_file():
+        return path, origin
+    if not fetch:
+        raise WeightsError(f"{name}: pretrained weights are not on disk; a run fetches them, or {advice}")
     try:
-        return _fetched_weights(source)
+        _fetch_weights(source, path)
     except FETCH_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         kind = DownloadError if _may_pass(error) else WeightsError
         raise kind(f"{name}: pretrained weights are not on disk and cannot be fetched ({reason}); {advice}") from error
+    return path, origin
 
 
 def _are_published(source: BackboneSource) -> bool:
@@ -196,22 +216,29 @@ def _are_published(source: BackboneSource) -> bool:
     return config is not None and bool(config.has_weights)
 
 
-def _fetched_weights(source: BackboneSource) -> tuple[Path, str]:
-    """The file in torch's cache and what to call it. Raises FETCH_ERRORS."""
+def _place_of_weights(source: BackboneSource) -> tuple[Path, str]:
+    """The file in torch's cache, there or not, and what to call it."""
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     if source.library == "torchvision":
-        url = torchvision.models.get_model_weights(source.model_name)["DEFAULT"].url
-        path = cache / url.rsplit("/", 1)[1]
-        if not path.is_file():
-            cache.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), progress=False)
+        path = cache / _torchvision_url(source).rsplit("/", 1)[1]
         return path, f"torchvision {path.name}"
-    path = cache / f"timm-{source.model_name}.pth"
-    if not path.is_file():
-        state = timm.create_model(source.model_name, pretrained=True).state_dict()
-        cache.mkdir(parents=True, exist_ok=True)
-        torch.save(state, path)
-    return path, f"timm {source.model_name}"
+    return cache / f"timm-{source.model_name}.pth", f"timm {source.model_name}"
+
+
+def _fetch_weights(source: BackboneSource, path: Path) -> None:
+    """Raises FETCH_ERRORS."""
+    if source.library == "torchvision":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(_torchvision_url(source), str(path), progress=False)
+        return
+    state = timm.create_model(source.model_name, pretrained=True).state_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path)
+
+
+def _torchvision_url(source: BackboneSource) -> str:
+    url: str = torchvision.models.get_model_weights(source.model_name)["DEFAULT"].url
+    return url
 
 
 def _may_pass(error: BaseException) -> bool:

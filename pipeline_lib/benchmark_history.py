@@ -68,8 +68,13 @@ def judge(
     failed: Mapping[str, str],
     before: HistoryEntry | None,
     out: Path,
+    *,
+    partial: Mapping[str, str],
 ) -> HistoryEntry:
-    """Tonight's entry. rows: of comparison.json, on all test images; before: the last good run, or None."""
+    """Tonight's entry. rows: of comparison.json, on all test images; before: the last good run, or None.
+
+    partial: experiment -> what its result is without.
+    """
     values = tuple(
         HistoryValue(experiment=r["experiment"], metric=r["metric"], value=r["value"], ci95=r["value_ci95"])
         for r in against_baselines(rows)
@@ -78,14 +83,15 @@ def judge(
     note = "" if before else "no good run of this configuration before"
     if before:
         regressions, note = _regressions(config, directories, values, before)
+    found = "failed" if failed else "partial" if partial else "regressed" if regressions else "good"
     return HistoryEntry(
         name=config.name,
         config_hash=benchmark_hash(config),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         directory=str(out),
-        state="failed" if failed else "regressed" if regressions else "good",
+        state=found,
         compared_with=before.finished if before else None,
-        note=note,
+        note="; ".join([*(f"{name}: {what}" for name, what in partial.items()), *([note] if note else [])]),
         values=values,
         regressions=tuple(regressions),
     )

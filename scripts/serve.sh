@@ -5,27 +5,86 @@ set -eu
 port=${FEDPATCH_PORT:-4200}
 export PREFECT_SERVER_API_HOST=127.0.0.1 PREFECT_SERVER_API_PORT="$port" PREFECT_API_URL="http://127.0.0.1:$port/api"
 export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT=false
-export PREFECT_LOGGING_EXTRA_LOGGERS=pipeline_lib PREFECT_FLOWS_HEARTBEAT_FREQUENCY=30
+export PREFECT_LOGGING_EXTRA_LOGGERS=pipeline_lib
+export PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER=P30D # 30 days: a run cut off that long ago is still marked Crashed
+run='"model": {"backbone": "efficientnet_lite0", "coreset_percentage": 0.01}, "federated": {"num_clients": 3}'
 
-# A session of its own, so that Ctrl-C reaches the worker first and the server when the worker is gone.
-python -c 'import os, sys; os.setsid(); os.execvp("prefect", ["prefect", *sys.argv[1:]])' \
-    server start --host 127.0.0.1 --port "$port" &
-server=$!
-trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null' EXIT
+say() { echo "serve: $*" >&2; }
+
+# Anything else that listens there would be deployed into, and its runs shared with a second worker.
+if ! python -c 'import socket, sys; socket.create_server(("127.0.0.1", int(sys.argv[1]))).close()' "$port" 2>/dev/null
+then
+    say "port $port is in use, perhaps by another make serve: end that, or take a free one: FEDPATCH_PORT=4300 make serve"
+    exit 1
+fi
+if [ -z "${FEDPATCH_DATASET:-}" ]; then
+    say "FEDPATCH_DATASET is not set, so full-benchmark/nightly will fail; for it, end this (Ctrl-C) and start it with" \
+        "FEDPATCH_DATASET=DIR make serve"
+elif [ ! -d "$FEDPATCH_DATASET" ]; then
+    say "FEDPATCH_DATASET is $FEDPATCH_DATASET, which is no directory"
+    exit 1
+fi
+
+# For the background alone. Sessions of their own, so that Ctrl-C reaches this script alone, which ends the worker first and then the server.
+started() {
+    exec python -c 'import os, signal, sys
+os.setsid()
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp("prefect", ["prefect", *sys.argv[1:]])' "$@"
+}
+server='' worker=''
+end() {
+    for process in $worker $server; do
+        kill "$process" 2>/dev/null || true
+        wait "$process" 2>/dev/null || true
+    done
+}
+trap end EXIT
 trap 'exit 130' INT TERM
 
-tries=0
-until python -c "import urllib.request as u; u.urlopen('$PREFECT_API_URL/health', timeout=2)" 2>/dev/null; do
-    tries=$((tries + 1))
-    if [ "$tries" -ge 120 ] || ! kill -0 "$server" 2>/dev/null; then
-        echo "serve: the server did not start on port $port" >&2
-        exit 1
-    fi
-    sleep 1
-done
+# until CONDITION holds, for two minutes, as long as the process lives
+await() {
+    what=$1 process=$2 tries=0
+    shift 2
+    until "$@" 2>/dev/null; do
+        tries=$((tries + 1))
+        if [ "$tries" -ge 120 ] || ! kill -0 "$process" 2>/dev/null; then
+            say "$what did not start"
+            exit 1
+        fi
+        sleep 1
+    done
+}
+
+started server start --host 127.0.0.1 --port "$port" &
+server=$!
+await "the server on port $port" "$server" \
+    python -c "import urllib.request as u; u.urlopen('$PREFECT_API_URL/health', timeout=2)"
 prefect work-pool create local --type process --overwrite
 prefect work-pool create stations --type process --overwrite
+since=$(date +%s)
+started worker start --pool local --name serve &
+worker=$!
+await "the worker" "$worker" python -c "
+import datetime, json, urllib.request as u
+asked = u.Request('$PREFECT_API_URL/work_pools/local/workers/filter', b'{}', {'Content-Type': 'application/json'})
+seen = [w['last_heartbeat_time'] for w in json.load(u.urlopen(asked, timeout=5)) if w['name'] == 'serve']
+assert datetime.datetime.fromisoformat(seen[0]).timestamp() >= $since"
 prefect deploy --all --no-prompt
 python -m flows.automations
-echo "serve: UI at http://127.0.0.1:$port  (deployments: prefect deployment ls)"
-prefect worker start --pool local
+
+cat <<END
+
+serve: ready. UI: http://127.0.0.1:$port    Ctrl-C ends all of it.
+In another terminal:
+
+  export PREFECT_API_URL=$PREFECT_API_URL PATH="$(dirname "$(command -v prefect)"):\$PATH"
+END
+if [ -z "${FEDPATCH_DATASET:-}" ]; then
+    made=$PWD/made
+    [ -d "$made" ] || echo "  fedpatch dataset synthesize --out $made --scale 0.5 --images 24"
+    run="\"dataset\": {\"root\": \"$made\"}, $run"
+fi
+echo "  prefect deployment run federated-experiment/on-demand --param 'config={$run}' --watch"
+echo
+wait "$worker"

@@ -56,12 +56,14 @@ def compare_with_last_good(
     config: BenchmarkConfig,
     results: dict[str, dict[int, ExperimentResult]],
     failed: dict[str, str],
+    partial: dict[str, str],
     rows: list[dict[str, Any]],
     out: Path,
 ) -> HistoryEntry | None:
     """Compare with the last good run of the same configuration, and add this one to the history and its page.
 
-    None where `config.history` is not given. What regressed is written into metrics.json of its run directories.
+    partial: experiment and seed -> what its result is without. None where `config.history` is not given. What
+    regressed is written into metrics.json of its run directories.
     """
     if config.history is None:
         return None
@@ -69,7 +71,7 @@ def compare_with_last_good(
     entries = benchmark_history.read_history(history)
     directories = {name: {s: Path(r.run_directory) for s, r in found.items()} for name, found in results.items()}
     before = benchmark_history.last_good(entries, benchmark_history.benchmark_hashes(config))
-    entry = benchmark_history.judge(config, directories, rows, failed, before, out)
+    entry = benchmark_history.judge(config, directories, rows, failed, before, out, partial=partial)
     benchmark_history.mark_runs(entry, directories)
     entries.append(entry)
     benchmark_history.write_entry(history, entry, render_history(entries))

@@ -1,14 +1,17 @@
-"""Whether what is about to run fits this machine."""
+"""Whether what is about to run fits this machine, and has its weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 
-from data_contracts.config import ExperimentConfig
-from data_contracts.errors import FedpatchError, ResourceError
+from data_contracts.config import ExperimentConfig, ModelConfig
+from data_contracts.errors import DownloadError, FedpatchError, ResourceError, WeightsError
 from data_contracts.stages import Place
+from pipeline_lib.backbone import find_weights
 from pipeline_lib.plan import plan_experiment
 from pipeline_lib.resource_bounds import shortages
+from tasks.stage import RETRY_DELAYS_SECONDS
 
 
 def refuse_what_does_not_fit(runs: Mapping[str, tuple[ExperimentConfig, Place]]) -> None:
@@ -28,3 +31,28 @@ def refuse_what_does_not_fit(runs: Mapping[str, tuple[ExperimentConfig, Place]])
         raise ResourceError(
             f"the run would not fit: {'; '.join(problems)}; --force runs it all the same (by name: the parameter force)"
         )
+
+
+def refuse_without_weights(configs: Iterable[ExperimentConfig]) -> None:
+    """Fetch the weights that are not on disk yet. Raises WeightsError, naming all backbones that have none."""
+    models = [config.model for config in configs]
+    problems = []
+    for model in {(model.backbone, model.weights, model.weights_path): model for model in models}.values():
+        try:
+            _fetch(model)
+        except WeightsError as error:
+            problems.append(str(error))
+    if problems:
+        raise WeightsError("; ".join(problems))
+
+
+def _fetch(model: ModelConfig) -> None:
+    """A download that breaks off is tried again as a task would be."""
+    for pause_s in RETRY_DELAYS_SECONDS:
+        try:
+            find_weights(model)
+        except DownloadError:
+            time.sleep(pause_s)
+        else:
+            return
+    find_weights(model)

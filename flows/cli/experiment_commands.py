@@ -29,11 +29,11 @@ def run(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = Fal
     settings = load_config(config, overrides)
     with temporary_server() as server:  # it starts while the rest is imported
         from flows.cli.experiments import print_experiment, run_and_describe
+        from flows.running import place_of
+        from tasks.resources import refuse_what_does_not_fit, refuse_without_weights
 
+        refuse_without_weights([settings])
         if not force:
-            from flows.running import place_of
-            from tasks.resources import refuse_what_does_not_fit
-
             refuse_what_does_not_fit({"": (settings, place_of(settings))})
         server.wait()
         outcome = run_and_describe(settings, quiet=json_)

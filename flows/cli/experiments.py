@@ -20,8 +20,10 @@ from flows.cli.comparing import print_comparison
 from flows.cli.printing import print_json, print_metrics, print_where
 from flows.cli.progress import show_progress
 from flows.experiment import centralized_experiment, federated_experiment
+from flows.running import PARTIAL
 from pipeline_lib.config_files import load_benchmark, load_config
 from pipeline_lib.synthetic import synthesize_dataset
+from tasks.resources import refuse_without_weights
 
 DEMO_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 DEMO_IMAGES = 24
@@ -45,7 +47,7 @@ def run_and_describe(config: ExperimentConfig, *, quiet: bool = False) -> Outcom
     with show_progress(config.name, quiet=quiet):
         state: State[Any] = flow(config, force=True, return_state=True)  # type: ignore[assignment]
     value = state.result(raise_on_failure=False)
-    if state.is_failed() or state.is_crashed():
+    if state.name != PARTIAL and not state.is_completed():
         if isinstance(value, FedpatchError | OSError | MemoryError):
             raise value
         if isinstance(value, Exception) and type(value).__name__ not in ("FailedRun", "UnfinishedRun", "CrashedRun"):
@@ -100,11 +102,14 @@ def run_benchmark(path: Path, overrides: list[str], out: Path | None, *, as_json
     Raises ResourceError when an experiment would not fit, unless `force`; QuorumError naming those that failed.
     """
     config = load_benchmark(path, overrides, out)
+    refuse_without_weights(cell.config for cell in config.cells())
     with show_progress(config.name, quiet=as_json):
         state: State[Any] = full_benchmark(config, force=force, return_state=True)  # type: ignore[assignment]
-    if not state.is_completed():
+    if state.name == PARTIAL:
+        print(f"fedpatch: {state.message}", file=sys.stderr)
+    elif not state.is_completed():
         cause = state.result(raise_on_failure=False)
         if isinstance(cause, FedpatchError):
             raise cause
         raise QuorumError(state.message or str(cause))
-    print_comparison(config.name, Path(str(state.result())), as_json=as_json)
+    print_comparison(config.name, Path(str(state.result(raise_on_failure=False))), as_json=as_json)

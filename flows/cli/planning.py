@@ -7,8 +7,10 @@ from typing import Any
 
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
+from data_contracts.errors import WeightsError
 from flows.cli.printing import print_json, print_table
 from flows.running import place_of
+from pipeline_lib.backbone import find_weights
 from pipeline_lib.plan import ExperimentPlan, plan_experiment
 from pipeline_lib.resource_bounds import available_memory_bytes, disk_bytes, free_disk_bytes, memory_bytes, shortages
 
@@ -36,6 +38,7 @@ def print_plan(config: ExperimentConfig, *, as_json: bool) -> None:
     print(f"memory: at most {needed / 1e9:.2f} GB, {available_memory_bytes() / 1e9:.1f} GB are available")
     for problem in value["does_not_fit"]:
         print(f"does not fit: {problem}")
+    _say_what_is_fetched([config])
 
 
 def print_benchmark_plan(config: BenchmarkConfig, *, as_json: bool) -> None:
@@ -85,6 +88,16 @@ def print_benchmark_plan(config: BenchmarkConfig, *, as_json: bool) -> None:
         print(f"assumed: {text}")
     for problem in problems:
         print(f"does not fit: {problem}")
+    _say_what_is_fetched([cell.config for cell, _ in runs])
+
+
+def _say_what_is_fetched(configs: list[ExperimentConfig]) -> None:
+    """A line for each backbone whose weights are not on disk."""
+    for model in {config.model.backbone: config.model for config in configs}.values():
+        try:
+            find_weights(model, fetch=False)
+        except WeightsError as error:
+            print(f"weights: {error}")
 
 
 def describe(plan: ExperimentPlan) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Prefect starts one by itself where no API is configured, but only when a flow begins, waits for it, and imports the
 server's modules into this process too. Here the same server starts at once, and this process talks to it as to any
-other.
+other. It has a database of its own: two servers on one SQLite file lock each other out, and the rules of a server that
+stays (flows/automations.py) are not for a command's runs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
+DATABASE = "fedpatch.db"  # in PREFECT_HOME, beside a server's prefect.db
 POLL_SECONDS = 0.05
 STOP_SECONDS = 5.0
 
@@ -89,8 +91,12 @@ class TemporaryServer:
             "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on",
         ]  # fmt: skip
         ephemeral = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-        settings = get_current_settings().to_environment_variables(exclude_unset=True)
-        self.process = subprocess.Popen(command, env={**os.environ, **ephemeral, **settings})
+        settings = get_current_settings()
+        if not settings.server.database.model_fields_set & {"connection_url", "driver"}:
+            own = f"sqlite+aiosqlite:///{settings.home / DATABASE}"
+            ephemeral["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = own
+        given = settings.to_environment_variables(exclude_unset=True)
+        self.process = subprocess.Popen(command, env={**os.environ, **ephemeral, **given})
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def history_charts(entries: Sequence[HistoryEntry]) -> list[tuple[str, Drawing]]
             for value in entry.values:
                 if value.metric == metric and value.value is not None:
                     points.setdefault(value.experiment, []).append((number, 100 * value.value, None))
-        caption = f"{title} in per cent, the last {len(shown)} runs; red: regressed or failed"
+        caption = f"{title} in per cent, the last {len(shown)} runs; red: regressed, partial or failed"
         bad = [number for number, entry in enumerate(shown) if entry.state != "good"]
         series = [Series(name, own) for name, own in points.items()]
         dates = [entry.finished[5:10] for entry in shown]

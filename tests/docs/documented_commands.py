@@ -101,6 +101,7 @@ ELSEWHERE = {
     "make test-all": "Makefile",
     "pytest -n 3 --dist loadgroup": "Makefile",
     "make serve": SERVED,
+    "FEDPATCH_DATASET=/data/autovi make serve": SERVED,
     "make bench": BENCHMARKS,
     "FEDPATCH_REAL_DATA=DIR make bench": BENCHMARKS,
     "fedpatch doctor": "tests/pipeline_lib/test_doctor.py::test_the_command_prints_all_checks",
@@ -121,7 +122,7 @@ ELSEWHERE = {
     "prefect deploy --all --no-prompt": STACK,
     "python -m flows.automations": STACK,
     "python -m flows.automations --webhook https://hooks.example.org/fedpatch": (
-        "tests/e2e/test_regression_webhook.py::test_a_regression_is_posted_to_the_webhook"
+        "tests/e2e/test_webhook.py::test_what_goes_wrong_is_posted_to_the_webhook"
     ),
     "prefect worker start --pool local": "tests/e2e/prefect_stack.py::Stack.start_worker",
     "prefect worker start --pool stations --work-queue station-a": STATION,
@@ -129,7 +130,8 @@ ELSEWHERE = {
         "tests/e2e/test_three_uses.py::test_by_name_results_come_back_and_bad_parameters_are_refused"
     ),
     "prefect deployment run 'federated-experiment/on-demand' --param "
-    '\'config={"dataset": {"root": "/data/autovi"}, "federated": {"num_clients": 3}}\' --watch': (
+    '\'config={"dataset": {"root": "/data/autovi"}, "model": {"backbone": "efficientnet_lite0", "coreset_percentage": '
+    '0.01}, "federated": {"num_clients": 3}}\' --watch': (
         "tests/e2e/test_three_uses.py::test_by_name_results_come_back_and_bad_parameters_are_refused"
     ),
     "prefect deployment run station-coordinator/on-demand "

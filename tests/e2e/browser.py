@@ -1,4 +1,4 @@
-"""What a person does in Prefect's V2 UI, in headless Chromium.
+"""What a person does in Prefect's two UIs, V1 and V2, in headless Chromium.
 
 With FEDPATCH_SCREENSHOTS=<directory> the pages are kept there, as docs/images shows them.
 """
@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Locator, Page, Response, sync_playwright
 
@@ -18,28 +19,30 @@ ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-compo
 PATIENCE_MS = 120_000
 CLICKS = 5
 LOCKED = 503  # the database was locked: the server asks for another try, the UI says so
+UI = Literal["v1", "v2"]
+PREFIXES: dict[UI, str] = {"v1": "", "v2": "v2/"}
 
 
 @contextmanager
-def open_page(stack: Stack, path: str) -> Iterator[Page]:
-    """A page of the V2 UI, past the log-in where the stack has a password."""
+def open_page(stack: Stack, path: str, *, ui: UI = "v2") -> Iterator[Page]:
+    """A page of one of the UIs; of V2 past the log-in where the stack has a password."""
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         page.set_default_timeout(PATIENCE_MS)
-        go_to(page, stack, path)
+        go_to(page, stack, path, ui=ui)
         if password := stack.environment.get("PREFECT_API_AUTH_STRING"):
             page.locator("input[type=password]").fill(password)
             page.get_by_role("button", name="Login").click()
             page.locator("input[type=password]").wait_for(state="detached")
-            go_to(page, stack, path)
+            go_to(page, stack, path, ui=ui)
         yield page
         browser.close()
 
 
-def go_to(page: Page, stack: Stack, path: str) -> None:
-    """Another page of the V2 UI in the same window."""
-    page.goto(f"{stack.url}/v2/{path}")
+def go_to(page: Page, stack: Stack, path: str, *, ui: UI = "v2") -> None:
+    """Another page in the same window."""
+    page.goto(f"{stack.url}/{PREFIXES[ui]}{path}")
 
 
 def keep(page: Page, name: str) -> None:
@@ -49,22 +52,26 @@ def keep(page: Page, name: str) -> None:
         page.screenshot(path=str(Path(directory) / f"{name}.png"))
 
 
-def retry(stack: Stack, flow_run: str, *, picture: str | None = None) -> None:
+def retry(stack: Stack, flow_run: str, *, picture: str | None = None, ui: UI = "v2") -> None:
     """Open the run's page and retry it; once more if the server asked for that (503: its database was locked)."""
-    with open_page(stack, f"runs/flow-run/{flow_run}") as page:
-        menu = page.get_by_role("button", name="Open menu").first
-        menu.wait_for()
+    with open_page(stack, f"runs/flow-run/{flow_run}", ui=ui) as page:
+        if ui == "v1":
+            first, dialog = page.get_by_role("button", name="Retry").first, page.get_by_role("dialog")
+        else:
+            first, dialog = page.get_by_role("button", name="Open menu").first, page.get_by_role("alertdialog")
+        first.wait_for()
         if picture:
             keep(page, picture)
         for _ in range(CLICKS):
-            menu.click()
-            page.get_by_role("menuitem", name="Retry").click()
-            answer = click_and_wait(page.get_by_role("alertdialog").get_by_role("button", name="Retry"), "/set_state")
-            page.get_by_role("alertdialog").wait_for(state="detached")
+            first.click()
+            if ui == "v2":
+                page.get_by_role("menuitem", name="Retry").click()
+            answer = click_and_wait(dialog.get_by_role("button", name="Retry"), "/set_state")
+            dialog.wait_for(state="detached")
             if answer.status != LOCKED:
                 break
         assert answer.ok, answer.text()
-        assert answer.json()["status"] == "ACCEPT", answer.text()
+        assert answer.json()["status"] == "ACCEPT", answer.text()  # a refusal is an answer like others
 
 
 def click_and_wait(button: Locator, path: str) -> Response:

@@ -21,7 +21,7 @@ from tests.e2e.prefect_stack import ServedStack, Stack, running
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStack]:
     """What `make serve` starts, on SQLite; at the end it is ended by Ctrl-C."""
     with running(ServedStack(tmp_path_factory.mktemp("served"))) as served:
         yield served

@@ -55,8 +55,8 @@ class Stack:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P30D",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "OMP_NUM_THREADS": "1",
             "FEDPATCH_RETRY_DELAYS": "0.1",
             "FEDPATCH_STORE": str(self.store),
@@ -66,13 +66,22 @@ class Stack:
 
     def start(self) -> None:
         """Start the server, make the pool, deploy, start a worker."""
-        server = self._spawn("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
-        self._wait_for(lambda: self.api("/health"), alive=server)
+        self.start_server()
         self.prefect("work-pool", "create", "local", "--type", "process", "--overwrite")
         self.prefect("work-pool", "create", "stations", "--type", "process", "--overwrite")
         self.prefect("deploy", "--all", "--no-prompt")
         self.python("-m", "flows.automations")
         self.start_worker()
+
+    def start_server(self) -> None:
+        """Start the server and wait until it answers."""
+        self.server = self._spawn("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
+        self._wait_for(lambda: self.api("/health"), alive=self.server)
+
+    def kill_server(self) -> None:
+        """End the server as a power cut does."""
+        os.killpg(self.server.pid, signal.SIGKILL)
+        self.server.wait()
 
     def start_worker(self) -> None:
         """Start a worker on the pool `local`."""
@@ -218,17 +227,31 @@ class Stack:
 
 
 class ServedStack(Stack):
-    """What `make serve` starts, and what its Ctrl-C leaves: nothing."""
+    """What `make serve` starts, without a data set of its own, and what its Ctrl-C leaves: nothing."""
 
-    def start(self) -> None:
-        """Run scripts/serve.sh until its worker has reported to the server."""
-        with (self.home / "serve.log").open("wb") as log:
-            self.script = subprocess.Popen(
-                ["sh", "scripts/serve.sh"], cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
-                env={**self.environment, "PATH": f"{BIN}:{os.environ['PATH']}", "FEDPATCH_PORT": str(self.port)},
+    def __init__(self, home: Path, **environment: str) -> None:
+        super().__init__(home, **environment)
+        del self.environment["FEDPATCH_DATASET"]
+
+    @property
+    def said(self) -> str:
+        """What the script wrote."""
+        return (self.home / "serve.log").read_text(errors="replace")
+
+    def serve(self, log: Path, **environment: str) -> subprocess.Popen[bytes]:
+        """Start scripts/serve.sh, as in a terminal of its own."""
+        given = {"PATH": f"{BIN}:{os.environ['PATH']}", "FEDPATCH_PORT": str(self.port), **environment}
+        with log.open("wb") as out:
+            return subprocess.Popen(
+                ["sh", "scripts/serve.sh"], cwd=ROOT, stdout=out, stderr=out, start_new_session=True,
+                env={**self.environment, **given},
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in the background
             )  # fmt: skip
-        self._wait_for(lambda: self.api("/work_pools/local/workers/filter", {}), alive=self.script)
+
+    def start(self) -> None:
+        """Run the script until it says that a run can start."""
+        self.script = self.serve(self.home / "serve.log")
+        self._wait_for(lambda: "serve: ready" in self.said, alive=self.script)
 
     def stop(self) -> None:
         """Press Ctrl-C and see that every process ends."""

@@ -89,21 +89,17 @@ class Plant:
 
     def deploy(self) -> None:
         """A deployment and a queue for each station, and for the coordinator."""
-        blocks: list[dict[str, Any]] = [
-            {
-                "name": station,
-                "entrypoint": "flows.stations.station_client",
-                "work_pool": {"name": POOL, "work_queue_name": station},
-            }
-            for station in self.stations
-        ]
-        blocks.append(
-            {
-                "name": "plant",
-                "entrypoint": "flows.stations.station_coordinator",
-                "work_pool": {"name": POOL, "work_queue_name": COORDINATOR},
-            }
-        )
+        known = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+        by_flow: dict[str, dict[str, Any]] = {block["entrypoint"].rpartition(".")[2]: block for block in known}
+
+        def block(flow: str, name: str, queue: str) -> dict[str, Any]:
+            """One of prefect.yaml's, copied as the docs say."""
+            copied = by_flow[flow]
+            pool = {**copied["work_pool"], "name": POOL, "work_queue_name": queue}
+            return {**copied, "name": name, "work_pool": pool}
+
+        blocks = [block("station_client", station, station) for station in self.stations]
+        blocks.append(block("station_coordinator", "plant", COORDINATOR))
         file = self.root / "plant.yaml"
         file.write_text(yaml.safe_dump({"name": "plant", "deployments": blocks}))
         self.stack.prefect("deploy", "--all", "--no-prompt", "--prefect-file", str(file))

@@ -144,14 +144,17 @@ def test_a_partial_run_is_retried_to_a_whole_one_and_a_damaged_artifact_is_made_
 ) -> None:
     flow_run, victim, away = broken_run(stack, known.with_clients(tmp_path, 4, min_clients=3))
     run = stack.wait_for(flow_run)
-    mend(victim, away)
-    assert (run["state_type"], run["state_name"]) == ("COMPLETED", "CompletedPartial")
+    assert (run["state_type"], run["state_name"]) == ("FAILED", "Partial")
     assert "client_1" in run["state"]["message"]
+    retry(stack, flow_run, ui="v2", picture="ui_partial_run")  # too early: the image is still damaged
+    run = stack.wait_for(flow_run, beyond=run["run_count"])
+    assert run["state_name"] == "Partial"
+    mend(victim, away)
     before = stack.task_states(flow_run)
     uploads = stack.store / "objects" / "client_upload"
     damaged = max(uploads.rglob("*.npz"), key=lambda path: path.stat().st_mtime)
     damaged.write_bytes(b"0" * damaged.stat().st_size)
-    retry(stack, flow_run)
+    retry(stack, flow_run, ui="v1", picture="ui_partial_run_v1")
     run = stack.wait_for(flow_run, beyond=run["run_count"])
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Completed")
     new = Counter(stack.task_states(flow_run)) - Counter(before)
@@ -170,25 +173,3 @@ def test_two_runs_of_one_experiment_at_once_compute_each_step_once(stack: Stack,
         for step in ("extract", "coreset"):
             name = f"{step}-client_{number}"
             assert sorted(state[name] for state in states) == ["Cached", "Completed"], name
-
-
-def test_the_nightly_benchmark_is_scheduled_and_runs_when_it_is_due(stack: Stack) -> None:
-    write_tiny_autovi(stack.dataset, train=6, good=2, defective=1, seed=5)
-    nightly = stack.api("/deployments/name/full-benchmark/nightly")
-    assert nightly["concurrency_limit"] == 1 or nightly["global_concurrency_limit"]["limit"] == 1
-    every_minute = {"schedule": {"interval": 60}, "active": True}
-    (made,) = stack.api(f"/deployments/{nightly['id']}/schedules", [every_minute])
-    query = {"deployments": {"id": {"any_": [nightly["id"]]}}, "limit": 200}
-    deadline = time.monotonic() + 600
-    done: list[dict[str, Any]] = []
-    while time.monotonic() < deadline and not done:
-        time.sleep(1)
-        scheduled = [run for run in stack.api("/flow_runs/filter", query) if run["auto_scheduled"]]
-        done = [run for run in scheduled if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED")]
-    stack.delete(f"/deployments/{nightly['id']}/schedules/{made['id']}")
-    assert [run["state_type"] for run in done] == ["COMPLETED"], stack.logs()
-    at_two = [run for run in scheduled if run["expected_start_time"][11:16] == "02:00"]
-    assert any(run["state_type"] == "SCHEDULED" for run in at_two)
-    rows = stack.api("/artifacts/filter", {"flow_runs": {"id": {"any_": [done[0]["id"]]}}, "limit": 200})
-    (table,) = [json.loads(row["data"]) for row in rows if row["key"] == "comparison"]
-    assert {row["experiment"] for row in table} == {"centralized", "iid_3", "iid_5"}

@@ -12,9 +12,11 @@ import yaml
 from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
+import tasks.clients
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.errors import ConfigError, QuorumError
 from flows.benchmark import full_benchmark
+from flows.cli import main
 from flows.cli.comparing import compare_finished
 from pipeline_lib.config_files import load_benchmark
 from tests.conftest import ROOT, experiment_values
@@ -180,6 +182,42 @@ def test_a_watched_benchmark_that_is_worse_than_its_last_good_run_is_marked(
         )
     assert "regression" in run.tags
     assert {"benchmark-regression", "benchmark-history"} <= {artifact.key for artifact in artifacts}
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_night_without_all_clients_is_partial_and_nothing_is_compared_with_it(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = tasks.clients.client_coreset.select_client_coreset
+
+    def failing(table: Any, store: Any, client_id: str, *args: Any, **kwargs: Any) -> Any:
+        if client_id == "client_1":
+            raise PermissionError(13, "Permission denied", "/dev/camera")
+        return original(table, store, client_id, *args, **kwargs)
+
+    changes = {"federated.num_clients": 2, "federated.min_clients": 1}
+    config = matrix(tiny_root, tmp_path, {"centralized": {"federated.mode": "centralized"}, "iid_2": changes})
+    path, history = tmp_path / "night.yaml", tmp_path / "history"
+    path.write_text(yaml.safe_dump({**config.model_dump(mode="json"), "history": str(history)}))
+
+    def night() -> tuple[dict[str, Any], str]:
+        with pytest.raises(SystemExit) as stop:
+            main(["benchmark", str(path)])
+        assert stop.value.code == 0
+        return json.loads(sorted(history.glob("*.json"))[-1].read_text()), capsys.readouterr().err
+
+    monkeypatch.setattr(tasks.clients.client_coreset, "select_client_coreset", failing)
+    entry, shown = night()
+    assert entry["state"] == "partial"
+    assert "iid_2: without client_1: PermissionError" in entry["note"]
+    assert "fedpatch: clients missing in 1 of 2 experiments: iid_2: without client_1: PermissionError" in shown
+    assert {row["experiment"] for row in json.loads((tmp_path / "bench/comparison.json").read_text())} == {
+        *config.experiments
+    }
+    monkeypatch.undo()
+    entry, shown = night()
+    assert (entry["state"], entry["compared_with"]) == ("good", None)
+    assert "without" not in shown
 
 
 def test_wrong_matrices_are_refused_with_their_experiment(tmp_path: Path) -> None:

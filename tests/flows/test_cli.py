@@ -10,8 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from prefect import get_client
 
+from data_contracts.config import ExperimentConfig
 from flows.cli import main
+from flows.experiment import federated_experiment
+from tasks.stage import RETRY_DELAYS_SECONDS
 from tests.conftest import experiment_values
 
 
@@ -57,6 +61,41 @@ def test_run_fails_with_one_line_and_status_1(tmp_path: Path, capsys: pytest.Cap
     assert lines[-1].startswith("fedpatch: ")
     assert str(tmp_path / "nowhere") in lines[-1]
     assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_weights_that_cannot_be_had_are_refused_before_a_run_is_made(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    tried: list[object] = []
+
+    def offline(url: str, *_args: object, **_kwargs: object) -> None:
+        tried.append(url)
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    values = experiment_values(tiny_root, tmp_path / "store", tmp_path / "out", model={"backbone": "wide_resnet50_2"})
+    with get_client(sync_client=True) as client:
+        before = client.count_flow_runs()
+        benchmark = {"base": values, "experiments": {"centralized": {}}}
+        path = write_yaml(tmp_path / "plan.yaml", values)
+        assert call("plan", path) == 0
+        assert "weights: wide_resnet50_2: pretrained weights are not on disk" in capsys.readouterr().out
+        for command, content in (("run", values), ("benchmark", benchmark)):
+            assert call(command, write_yaml(tmp_path / f"{command}.yaml", content)) == 1
+            message = capsys.readouterr().err
+            assert message.count("\n") == 1
+            assert "choose model.backbone: efficientnet_lite0 (its weights are installed" in message
+            assert len(tried) == 1 + len(RETRY_DELAYS_SECONDS)
+            tried.clear()
+        assert client.count_flow_runs() == before
+    state = federated_experiment(ExperimentConfig.model_validate(values), return_state=True)  # as when run by name
+    assert state.is_failed()
+    assert "choose model.backbone: efficientnet_lite0" in state.message
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ import pytest
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import DatasetError
+from data_contracts.manifests import ExperimentResult
 from data_contracts.results import MetricsDocument
+from flows.cli.experiments import run_and_describe
 from flows.experiment import centralized_experiment, federated_experiment
 from pipeline_lib.artifact_store import sha256_of_file
 from pipeline_lib.saved_partition import save_partition
@@ -208,7 +210,12 @@ def test_process_pool_gives_the_same_bank(tiny_root: Path, tmp_path: Path, store
 
 
 def test_too_few_clients_fail_the_run_and_enough_make_it_partial(
-    tiny_root: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, calls: Counter[str]
+    tiny_root: Path,
+    tmp_path: Path,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: Counter[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     import tasks.clients
 
@@ -232,12 +239,16 @@ def test_too_few_clients_fail_the_run_and_enough_make_it_partial(
 
     partial = values("b", 2)
     state = run(partial)
-    assert (state.name, state.is_completed()) == ("CompletedPartial", True)
+    assert (state.name, state.is_failed()) == ("Partial", True)  # a type that every UI of Prefect retries
+    result = ExperimentResult.model_validate_json(state.result(raise_on_failure=False))
+    assert result.run_directory == partial["runtime"]["out"]
     assert "client_1" in state.message
     document = metrics(partial)
     assert set(document.federation.clients) == {"client_0", "client_2"}
     assert "Input/output error" in document.federation.failed_clients["client_1"]
     assert any("client_1" in warning for warning in document.warnings)
+    assert run_and_describe(ExperimentConfig.model_validate(partial), quiet=True).metrics == document  # no error
+    assert "fedpatch: client client_1 failed: OSError" in capsys.readouterr().err
 
     monkeypatch.setattr(tasks.clients.client_coreset, "select_client_coreset", original)
     calls.clear()
@@ -265,7 +276,7 @@ def test_a_transient_cause_is_tried_again_by_the_task_and_bad_data_is_not(
     sections: dict[str, Any] = {"model": {"coreset_percentage": 0.2}, "federated": {"min_clients": 2}}
     state = run(experiment_values(tiny_root, store, tmp_path / "a", **sections))
     assert tried == {"client_0": 1, "client_1": 2, "client_2": 1}
-    assert state.name == "CompletedPartial"
+    assert state.name == "Partial"
     assert state.message == "without client_2: image a.png has changed"
 
 

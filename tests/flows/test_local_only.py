@@ -92,7 +92,7 @@ def test_a_failed_client_is_left_out_and_the_quorum_decides(
     alone: dict[str, Any] = {"mode": "local_only", "min_clients": 2}
     model = {"coreset_percentage": 0.2}
     state = run(experiment_values(tiny_root, store, tmp_path / "a", federated=alone, model=model))
-    assert state.name == "CompletedPartial"
+    assert state.name == "Partial"
     assert list(metrics(tmp_path / "a").local_clients) == ["client_0", "client_2"]
     alone["min_clients"] = 3
     assert run(experiment_values(tiny_root, store, tmp_path / "b", federated=alone, model=model)).is_failed()

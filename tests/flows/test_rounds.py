@@ -112,7 +112,7 @@ def test_a_client_that_fails_in_the_second_round_stays_in_the_banks_and_is_mende
     monkeypatch.setattr(tasks.rounds.client_rounds, "select_round_coreset", failing)
     federated = {"num_rounds": 2, "min_clients": 2}
     state = run(experiment_values(tiny_root, store, tmp_path / "a", federated=federated))
-    assert state.name == "CompletedPartial"
+    assert state.name == "Partial"
     assert "client client_1 failed in round 2: OSError" in state.message
     document = metrics(tmp_path / "a")
     assert "client_1" in document.federation.clients
@@ -148,7 +148,7 @@ def test_the_server_goes_on_without_what_is_not_finite(
         return run(experiment_values(tiny_root, store, tmp_path / out, model=model, federated=federated))
 
     state = state_of("a", 2)
-    assert state.name == "CompletedPartial"
+    assert state.name == "Partial"
     assert "upload of client client_2 for pipe_clip refused" in state.message
     document = metrics(tmp_path / "a")
     assert set(document.federation.clients) == {"client_0", "client_2"}

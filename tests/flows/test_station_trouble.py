@@ -48,7 +48,7 @@ def test_a_station_that_fails_is_named_and_the_quorum_decides(
     assert "2 of 3 clients delivered" in state.message
     assert "station-b: its run did not start" in state.message
     state = coordinate(values(tmp_path, federated={"min_clients": 2}))
-    assert state.name == "CompletedPartial"
+    assert state.name == "Partial"
     document = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert document["federation"]["failed_clients"] == {"station-b": "its run did not start"}
 
@@ -72,7 +72,7 @@ def test_a_replayed_upload_and_a_station_without_the_provenance_of_what_it_sent_
     monkeypatch.setattr(flows.station_rounds, "call_stations", with_a_replay)
     as_run(monkeypatch, "run-2", run_count=1)
     state = coordinate(config)
-    assert state.name == "CompletedPartial"
+    assert state.name == "Partial"
     assert "uploads of station-b refused: its manifest says run_id 'run-1', expected 'run-2'" in state.message
     assert "replay of another run" in document_of(tmp_path / "run").federation.refused_uploads["station-b"]
 
@@ -113,7 +113,7 @@ def test_a_station_that_misses_a_round_joins_the_next(
 ) -> None:
     break_calls(monkeypatch, {"station-b:coreset:1"})
     state = coordinate(values(tmp_path, federated={"num_rounds": 2, "min_clients": 2}))
-    assert state.name == "CompletedPartial"
+    assert state.name == "Partial"
     assert "station-b failed in round 1" in state.message
     federation = document_of(tmp_path / "run").federation
     assert federation.rounds[0].delivered == ["station-a", "station-c"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, temporary_settings
 
-from flows.cli.temporary_server import temporary_server
+from flows.cli.temporary_server import DATABASE, temporary_server
 from tests.conftest import ROOT
 
 SCRIPT = """
@@ -60,7 +60,8 @@ def test_the_runs_last_logs_reach_the_server_before_it_ends(tmp_path: Path) -> N
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    with sqlite3.connect(tmp_path / "prefect.db") as database:
+    assert not (tmp_path / "prefect.db").exists()  # that is for a server that stays
+    with sqlite3.connect(tmp_path / DATABASE) as database:
         assert database.execute("select count(*) from log where message = 'said at the end'").fetchone() == (1,)
         assert database.execute("select state_type from flow_run").fetchall() == [("COMPLETED",)]
     database.close()

@@ -59,10 +59,10 @@ def judged(tmp_path: Path, then: float, now: float, **written: Any) -> HistoryEn
     write_run(tmp_path / "then" / "centralized", then)
     own = write_run(tmp_path / "now" / "centralized", now, **written)
     before = judge(CONFIG, {"centralized": {42: tmp_path / "then" / "centralized"}}, rows(0.9), {}, None,
-                   tmp_path / "then")  # fmt: skip
+                   tmp_path / "then", partial={})  # fmt: skip
     assert before.state == "good"
     assert "no good run" in before.note
-    return judge(CONFIG, {"centralized": {42: own}}, rows(0.7), {}, before, tmp_path / "now")
+    return judge(CONFIG, {"centralized": {42: own}}, rows(0.7), {}, before, tmp_path / "now", partial={})
 
 
 def test_worse_on_the_same_images_is_a_regression_with_its_paired_interval(tmp_path: Path) -> None:
