@@ -182,7 +182,9 @@ class FederatedConfig(Section):
     turns: Literal["parallel", "relay"] = Field(
         "parallel", description="relay: one client after the other, each with what those before it sent in the round"
     )
-    min_clients: int = Field(1, ge=1, description="quorum: with fewer uploads a run fails")
+    min_clients: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        "all", description="quorum: with fewer uploads a run fails; all: every client that has images"
+    )
     coreset_percentage_by_client: Annotated[
         dict[str, Annotated[float, Field(gt=0, le=1)]],
         BeforeValidator(
@@ -201,7 +203,7 @@ class FederatedConfig(Section):
         if self.partitioning == "saved":
             return self
         clients = self.client_names()
-        if self.min_clients > len(clients):
+        if self.min_clients != "all" and self.min_clients > len(clients):
             raise ValueError(f"min_clients is {self.min_clients}, but there are only {len(clients)} clients")
         if unknown := sorted(set(self.coreset_percentage_by_client) - set(clients)):
             raise ValueError(
@@ -388,6 +390,8 @@ class ExperimentConfig(Section):
         values = self.model_dump(mode="json", exclude=unimportant)
         if self.aggregation.regions is None:
             del values["aggregation"]["regions"]  # runs from before there were regions keep their hash
+        if self.federated.mode == "centralized" and self.federated.min_clients == "all":
+            values["federated"]["min_clients"] = 1  # the default of before; without clients it says the same
         return canonical_hash(values)[:16]
 
 

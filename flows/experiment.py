@@ -10,6 +10,7 @@ from prefect.states import Completed, Failed
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import IndexedDataset, MeasuredCategory
+from data_contracts.quorum import without_images
 from data_contracts.stages import BackboneSettings, EvaluationSettings
 from flows.calibration import calibrate
 from flows.coverage import measure_coverage
@@ -62,8 +63,9 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         partition = partition_images(run, indexed)
         federation = train(run, partition, backbone)
         publish_clients(partition, federation.uploads, federation.failed, place)
+        skipped = [without_images(partition.skipped_clients)] if partition.skipped_clients else []
         if federation.problem:
-            return Failed(message=federation.problem)
+            return Failed(message="; ".join([federation.problem, *skipped]))
         with run.clock.stage("calibrate"):
             delivered = [] if is_alone else federation.uploads
             calibration = calibrate(runner, config, delivered, run.features[: len(delivered)], federation.banks, place)
@@ -94,7 +96,10 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         publish_results(result, place)
     text = result.model_dump_json()
     if federation.partial:
-        return Completed(name="CompletedPartial", message=f"without {federation.partial}", data=text)
+        message = "; ".join([f"without {federation.partial}", *skipped])
+        return Completed(name="CompletedPartial", message=message, data=text)
+    if skipped:
+        return Completed(message=skipped[0], data=text)
     return text
 
 

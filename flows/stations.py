@@ -16,7 +16,7 @@ from pydantic import Field
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
 from data_contracts.manifests import Manifest
-from data_contracts.quorum import listed
+from data_contracts.quorum import listed, quorum_out_of_reach
 from data_contracts.stages import client_config_hash
 from flows.rounds import refuse_clients_without_region, refuse_rounds_without_cover
 from flows.running import task_runner
@@ -59,9 +59,10 @@ def station_coordinator(
 ) -> Any:
     """Call the stations, check and merge what they publish, publish the banks, pool what the stations count.
 
-    In every round `federated.min_clients` stations must deliver within `deadline_s` seconds; the figures have as long
-    again. A retry takes up what was published and runs failed stations again. `coreset_percentage_by_station` takes
-    the place of `model.coreset_percentage` at the stations that it names. Returns the result as JSON.
+    In every round `federated.min_clients` of the stations (all: each that is named) must deliver within `deadline_s`
+    seconds; the figures have as long again. A retry takes up what was published and runs failed stations again.
+    `coreset_percentage_by_station` takes the place of `model.coreset_percentage` at the stations that it names.
+    Returns the result as JSON.
     """
     if config.federated.turns == "relay" or config.aggregation.budget == "coverage":
         raise ConfigError(
@@ -76,6 +77,8 @@ def station_coordinator(
             f"coreset_percentage_by_station names {', '.join(unknown)}, but the stations are {', '.join(stations)}"
         )
     own = own_config(config)
+    if problem := quorum_out_of_reach(min_clients=own.federated.min_clients, n_clients=len(stations)):
+        raise ConfigError(problem)
     refuse_rounds_without_cover(own)
     refuse_clients_without_region(own, stations)
     place = coordinator_place(own)

@@ -116,7 +116,9 @@ def run_warnings(
     for category in sorted(set(indexed.categories) - set(indexed.test_images)):
         warnings.append(f"{category} has no readable test images and is not measured")
     warnings += [f"client {name} failed and is not in the bank: {cause}" for name, cause in failed.items()]
-    warnings += [f"client {name} has no images and was skipped" for name in skipped]
+    warnings += [
+        f"client {name} has no images and was skipped; a disk that is not mounted looks like that" for name in skipped
+    ]
     warnings += incidents
     return warnings
 

@@ -273,17 +273,21 @@ def test_a_transient_cause_is_tried_again_by_the_task_and_bad_data_is_not(
     assert tries == 2 or f"client_1: {'PermissionError: ' * isinstance(error, OSError)}{error}" in state.message
 
 
-def test_a_client_without_images_is_skipped_and_not_counted_in_the_quorum(tiny_root: Path, tmp_path: Path) -> None:
-    federated = {
-        "partitioning": "category",
-        "client_assignments": {"clips": ["pipe_clip"], "tanks": ["tank_screw"]},
-        "min_clients": 2,
-    }
+def test_a_client_without_images_is_named_and_does_not_count_among_all(
+    tiny_root: Path, tmp_path: Path, calls: Counter[str]
+) -> None:
+    federated = {"partitioning": "category", "client_assignments": {"clips": ["pipe_clip"], "tanks": ["tank_screw"]}}
     values = experiment_values(
         tiny_root, tmp_path / "store", tmp_path / "a", federated=federated, dataset={"categories": ["pipe_clip"]}
     )
-    assert run(values).is_completed()
+    refused = run({**values, "federated": {**values["federated"], "min_clients": 2}})
+    assert refused.is_failed()
+    assert "min_clients is 2, clients with images: 1; without images: tanks" in refused.message
+    assert calls["extract"] == 0
+    state = run(values)
+    assert (state.name, state.message) == ("Completed", "without images: tanks")
     document = metrics(values)
+    assert any("client tanks has no images" in warning for warning in document.warnings)
     assert list(document.federation.clients) == ["clips"]
     assert document.federation.skipped_clients == ["tanks"]
 

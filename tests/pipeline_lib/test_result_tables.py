@@ -123,7 +123,7 @@ def test_everything_that_a_reader_must_know_is_said() -> None:
         "3 images cannot be read and were set aside; validation.txt lists them",
         "nut has no readable test images and is not measured",
         "client a failed and is not in the bank: OSError: disk",
-        "client b has no images and was skipped",
+        "client b has no images and was skipped; a disk that is not mounted looks like that",
     ]
 
 
