@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -383,6 +384,15 @@ class ExperimentConfig(Section):
                 "give one of them"
             )
         return self
+
+    def extensions(self) -> dict[str, str]:
+        """Key -> `module:function`, of the keys that name a function of the user's."""
+        named = {
+            "model.backbone": self.model.backbone,
+            "federated.partitioning": self.federated.partitioning,
+            "aggregation.strategy": self.aggregation.strategy,
+        }
+        return {key: name for key, name in named.items() if re.fullmatch(EXTENSION_PATTERN, name)}
 
     def config_hash(self) -> str:
         """First 16 hex digits of the SHA-256 over the canonical JSON, without what changes no other figure."""

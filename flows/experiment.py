@@ -20,6 +20,7 @@ from flows.rounds import train
 from flows.running import located, place_of, refuse_what_does_not_fit, submit, task_runner
 from flows.steps import Run, index_and_validate, measure_banks, partition_images
 from tasks.data import resolve_backbone
+from tasks.extensions import try_extensions
 from tasks.reporting import finish_run, publish_clients, publish_results
 
 
@@ -56,6 +57,8 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         is_alone = config.federated.mode == "local_only"
         if is_alone:
             run = without_upload(run)
+        if config.extensions():
+            submit(runner, try_extensions, config=config, place=place).result()
         backbone = submit(
             runner, resolve_backbone, model=config.model, preprocessing=config.preprocessing, seed=config.seed
         ).result()

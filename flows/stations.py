@@ -25,6 +25,7 @@ from flows.station_rounds import Coordination, collect_figures, federate
 from flows.station_steps import open_station, send_coreset, send_figures
 from flows.steps import Run
 from tasks.data import resolve_backbone
+from tasks.extensions import try_extensions
 from tasks.reporting import publish_results
 from tasks.station_results import finish_stations, show_stations
 from tasks.stations import register_part
@@ -82,6 +83,8 @@ def station_coordinator(
     refuse_rounds_without_cover(own)
     refuse_clients_without_region(own, stations)
     place = coordinator_place(own)
+    if own.extensions():
+        try_extensions(own, place, keys=("model.backbone", "aggregation.strategy"))
     backbone = resolve_backbone(model=own.model, preprocessing=own.preprocessing, seed=own.seed)
     with task_runner(own.runtime) as runner:
         coordination = Coordination(

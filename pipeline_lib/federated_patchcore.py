@@ -40,6 +40,7 @@ from pipeline_lib.autovi_dataset import AutoVIDataset, AutoVISubset
 from pipeline_lib.backbone import FeatureExtractor, resolve_backbone
 from pipeline_lib.client_coreset import GLOBAL_BANK
 from pipeline_lib.config_files import parse_config
+from pipeline_lib.extension_trial import try_extensions
 from pipeline_lib.federated_checkpoints import RoundCheckpoint, RoundSummary, read_rounds, write_round
 from pipeline_lib.federated_client import ClientUpload, PatchCoreClient
 from pipeline_lib.federated_server import FederatedServer
@@ -78,6 +79,7 @@ class FederatedPatchCore:
             federated = resolved.federated.as_mode("federated")
             resolved = resolved.model_copy(update={"federated": federated})
         self.config = resolved
+        try_extensions(resolved, keys=["aggregation.strategy"])
         if extractor is None:
             settings = resolve_backbone(resolved.model, resolved.preprocessing, seed=resolved.seed)
             extractor = FeatureExtractor(settings=settings, device=pick_device(resolved.runtime.device))

@@ -22,6 +22,7 @@ from data_contracts.stages import AggregationSettings, BackboneSettings, Coreset
 from pipeline_lib.backbone import FeatureExtractor, resolve_backbone
 from pipeline_lib.client_coreset import GLOBAL_BANK, coreset_size
 from pipeline_lib.dataset_index import find_images, select_categories, thin_out
+from pipeline_lib.extension_trial import try_extensions
 from pipeline_lib.partition import client_ids, partition_images
 from pipeline_lib.seeding import stage_rng
 
@@ -80,6 +81,7 @@ def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
     index = list_images(config, root)
     if not len(index):
         raise DatasetError(f"no images in {root} for layout {config.dataset.layout}")
+    try_extensions(config, index=index)
     model = config.model.model_copy(update={"weights": "random", "weights_path": None})
     backbone = resolve_backbone(model, config.preprocessing, seed=config.seed)
     sizes = {category: config.preprocessing.size(category) for category in dict.fromkeys(index.category)}

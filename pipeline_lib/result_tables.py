@@ -123,6 +123,20 @@ def run_warnings(
     return warnings
 
 
+def choice_warnings(config: ExperimentConfig, federation: FederationSummary) -> list[str]:
+    """Banks in which a strategy that was chosen by name made no difference.
+
+    The default does so by design (each client sends its quota), and simple_concatenate is asked to keep all.
+    """
+    strategy, banks = config.aggregation.strategy, federation.banks_without_choice
+    if strategy in ("federated_coreset", "simple_concatenate") or not banks:
+        return []
+    return [
+        f"aggregation.strategy: {strategy} had nothing to decide for {', '.join(banks)}: every uploaded row is kept; "
+        "set aggregation.oversample_factor above 1, or a smaller aggregation.global_bank_size"
+    ]
+
+
 def name_warnings(config: ExperimentConfig, categories: Sequence[str], measured: MetricsDocument) -> list[str]:
     """Names of the configuration that stand for nothing in the data set, such as misspelt ones.
 

@@ -106,6 +106,7 @@ def finish_run(
         incidents or [],
         search_recall={category.category: category.search_recall for category in scored},
     )
+    warnings += result_tables.choice_warnings(config, federation)
     documents = run_directory.build_documents(config, measured, store, federation, timings_s, warnings)
     round_files.fill_round_means(documents, measured_rounds or [], store)
     scores = _joined(store, [category.scores for category in scored], IMAGE_SCORES)

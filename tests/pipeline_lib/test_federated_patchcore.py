@@ -92,7 +92,7 @@ def test_a_client_without_images_is_skipped_and_does_not_count_among_all(
     (summary,) = made.train()
     assert (summary.delivered, summary.failed) == (["clips"], {})
     strict = federation(extractor, AutoVIDataset(tiny_root, ["pipe_clip"]), federated={**federated, "min_clients": 2})
-    with pytest.raises(QuorumError, match="quorum out of reach.*without images: tanks"):
+    with pytest.raises(QuorumError, match=r"quorum out of reach.*without images: tanks"):
         strict.train()
 
 
