@@ -372,6 +372,8 @@ class ExperimentConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _a_federated_section_means_federated(cls, data: Any) -> Any:
+        if isinstance(data, dict):  # null: a section that is folded in the UI's form
+            data = {key: value for key, value in data.items() if value is not None}
         if isinstance(data, dict) and isinstance(section := data.get("federated"), dict) and "mode" not in section:
             return {**data, "federated": {**section, "mode": "federated"}}
         return data

@@ -15,10 +15,12 @@ from pydantic import Field
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
+from data_contracts.forms import FEDERATED_FORM
 from data_contracts.manifests import Manifest
 from data_contracts.quorum import listed, quorum_out_of_reach
 from data_contracts.stages import client_config_hash
 from flows.rounds import refuse_clients_without_region, refuse_rounds_without_cover
+from flows.run_pages import coordinator_title, show_failure, station_title
 from flows.running import task_runner
 from flows.station_places import coordinator_place, own_config
 from flows.station_rounds import Coordination, collect_figures, federate
@@ -34,7 +36,7 @@ Phase = Literal["coreset", "figures"]
 Ratios = dict[str, Annotated[float, Field(gt=0, le=1)]]
 
 
-@flow(name="station-client")
+@flow(name="station-client", flow_run_name=station_title, on_failure=[show_failure])
 def station_client(
     config: ExperimentConfig,
     run_id: str,
@@ -51,9 +53,9 @@ def station_client(
     register_part(run_id, f"{phase}-{round_number}", run.used, run.place)
 
 
-@flow(name="station-coordinator")
+@flow(name="station-coordinator", flow_run_name=coordinator_title, on_failure=[show_failure])
 def station_coordinator(
-    config: ExperimentConfig,
+    config: Annotated[ExperimentConfig, FEDERATED_FORM],
     stations: list[str],
     deadline_s: float = 3600.0,
     coreset_percentage_by_station: Ratios | None = None,

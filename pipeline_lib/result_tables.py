@@ -42,6 +42,17 @@ def _row(name: str, values: MetricValues, ci95: dict[str, tuple[float, float] | 
     }
 
 
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table, with the columns of the first."""
+    columns = list(rows[0]) if rows else []
+    lines = [columns, ["---"] * len(columns), *([_cell(row[column]) for column in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+
+
 def client_rows(federation: FederationSummary) -> list[dict[str, Any]]:
     """A row a client: images, patches, rows sent, bytes sent and their share of the client's own image files."""
     rows: list[dict[str, Any]] = []

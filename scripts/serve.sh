@@ -1,5 +1,5 @@
 #!/bin/sh
-# A Prefect server on loopback with everything deployed, and a worker. Ctrl-C ends all of it.
+# A Prefect server on loopback with everything deployed but stations, and a worker. Ctrl-C ends all of it.
 #   FEDPATCH_PORT (4200), FEDPATCH_DATASET (where the worker's data set lies), FEDPATCH_STORE
 set -eu
 port=${FEDPATCH_PORT:-4200}
@@ -24,8 +24,22 @@ until python -c "import urllib.request as u; u.urlopen('$PREFECT_API_URL/health'
     sleep 1
 done
 prefect work-pool create local --type process --overwrite
-prefect work-pool create stations --type process --overwrite
-prefect deploy --all --no-prompt
+# All but the stations' deployments, which need workers of their own (docs/stations.md: prefect deploy --all).
+deployed=.prefect-serve-$$.yaml
+trap 'rm -f "$deployed"; kill "$server" 2>/dev/null; wait "$server" 2>/dev/null' EXIT
+python - "$deployed" <<'EOF'
+import sys
+
+import yaml
+
+with open("prefect.yaml") as file:
+    values = yaml.safe_load(file)
+values["deployments"] = [one for one in values["deployments"] if "stations" not in one.get("tags", [])]
+with open(sys.argv[1], "w") as file:
+    yaml.safe_dump(values, file)
+EOF
+prefect deploy --all --no-prompt --prefect-file "$deployed"
+rm -f "$deployed"
 python -m flows.automations
 echo "serve: UI at http://127.0.0.1:$port  (deployments: prefect deployment ls)"
 prefect worker start --pool local

@@ -72,9 +72,8 @@ def _by_category(store: ArtifactStore, results: Mapping[str, StationResults]) ->
     return found
 
 
-@task(name="show-stations")
 def show_stations(stations: Sequence[str], uploads: Sequence[ClientUploads], missing: Mapping[str, str]) -> None:
-    """A table of the stations on the run's page: what each sent, or why it is missing."""
+    """A table of the stations on the run's page, called by the flow itself: what each sent, or why it is missing."""
     sent = {client.client_id: client.uploads for client in uploads}
     rows = []
     for station in stations:

@@ -270,7 +270,7 @@ def test_all_clients_failing_is_one_clear_error(
     images: AutoVIDataset, extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, lambda _client, _round: True)
-    with pytest.raises(QuorumError, match=r"0 of 3 clients delivered and 1 are needed: client_0: OSError"):
+    with pytest.raises(QuorumError, match=r"0 of 3 clients delivered and 3 are needed: client_0: OSError"):
         federation(extractor, images).train()
 
 
