@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -186,7 +187,9 @@ class FederatedConfig(Section):
     turns: Literal["parallel", "relay"] = Field(
         "parallel", description="relay: one client after the other, each with what those before it sent in the round"
     )
-    min_clients: int = Field(1, ge=1, description="quorum: with fewer uploads a run fails")
+    min_clients: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        "all", description="quorum: with fewer uploads a run fails; all: every client that has images"
+    )
     coreset_percentage_by_client: Annotated[
         dict[str, Annotated[float, Field(gt=0, le=1)]],
         BeforeValidator(
@@ -205,7 +208,7 @@ class FederatedConfig(Section):
         if self.partitioning == "saved":
             return self
         clients = self.client_names()
-        if self.min_clients > len(clients):
+        if self.min_clients != "all" and self.min_clients > len(clients):
             raise ValueError(f"min_clients is {self.min_clients}, but there are only {len(clients)} clients")
         if unknown := sorted(set(self.coreset_percentage_by_client) - set(clients)):
             raise ValueError(
@@ -373,6 +376,8 @@ class ExperimentConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _a_federated_section_means_federated(cls, data: Any) -> Any:
+        if isinstance(data, dict):  # null: a section that is folded in the UI's form
+            data = {key: value for key, value in data.items() if value is not None}
         if isinstance(data, dict) and isinstance(section := data.get("federated"), dict) and "mode" not in section:
             return {**data, "federated": {**section, "mode": "federated"}}
         return data
@@ -386,6 +391,15 @@ class ExperimentConfig(Section):
             )
         return self
 
+    def extensions(self) -> dict[str, str]:
+        """Key -> `module:function`, of the keys that name a function of the user's."""
+        named = {
+            "model.backbone": self.model.backbone,
+            "federated.partitioning": self.federated.partitioning,
+            "aggregation.strategy": self.aggregation.strategy,
+        }
+        return {key: name for key, name in named.items() if re.fullmatch(EXTENSION_PATTERN, name)}
+
     def config_hash(self) -> str:
         """First 16 hex digits of the SHA-256 over the canonical JSON, without what changes no other figure."""
         return self.config_hashes()[0]
@@ -397,8 +411,12 @@ class ExperimentConfig(Section):
         for (section, key), unchanged in ADDED_KEYS.items():
             if values[section][key] == unchanged:
                 del values[section][key]
-        hashes = (canonical_hash(one)[:16] for one in (values | {"training": HASHED_TRAINING}, values))
-        return tuple(dict.fromkeys(hashes))
+        before = now = values
+        if self.federated.min_clients == "all":  # one client was enough where nothing was said
+            before = {**values, "federated": {**values["federated"], "min_clients": 1}}
+            now = before if self.federated.mode == "centralized" else values  # without clients both say the same
+        written = (now | {"training": HASHED_TRAINING}, before | {"training": HASHED_TRAINING}, before)
+        return tuple(dict.fromkeys(canonical_hash(one)[:16] for one in written))
 
 
 def canonical_json(value: Any) -> str:

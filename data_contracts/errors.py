@@ -36,7 +36,7 @@ class UploadError(FedpatchError):
 
 
 class QuorumError(FedpatchError):
-    """Fewer clients delivered than `federated.min_clients` asks for."""
+    """Fewer clients delivered, or have images, than `federated.min_clients` asks for."""
 
 
 class ResourceError(FedpatchError):

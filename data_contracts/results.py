@@ -136,6 +136,9 @@ class FederationSummary(BaseModel):
     skipped_clients: list[str] = []
     bank_rows: int = Field(0, description="of all banks; local_only: of each category's bank, mean over clients")
     bank_rows_by_category: dict[str, int] = {}
+    banks_without_choice: list[str] = Field(
+        [], description="banks that hold every uploaded row: aggregation.strategy had nothing to decide"
+    )
     regional: dict[str, RegionalMerge] = Field({}, description="bank -> its merge in two levels; aggregation.regions")
     rounds: list[RoundSummary] = Field([], description="empty for one round")
     pooling_error: float | None = Field(

@@ -22,6 +22,7 @@ from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
 from data_contracts.quorum import listed
 from flows.experiment import run_experiment
+from flows.run_pages import benchmark_title, show_failure
 from flows.running import PARTIAL, partial_state, refuse_what_does_not_fit
 from tasks.comparison import benchmark_directory, compare_with_last_good, publish_comparison
 from tasks.resources import refuse_without_weights
@@ -31,7 +32,13 @@ REGRESSION_TAG = "regression"
 REGRESSION_EVENT = "fedpatch.benchmark.regression"
 
 
-@flow(name="full-benchmark", persist_result=True, result_serializer="json")
+@flow(
+    name="full-benchmark",
+    flow_run_name=benchmark_title,
+    on_failure=[show_failure],
+    persist_result=True,
+    result_serializer="json",
+)
 def full_benchmark(config: BenchmarkConfig, force: bool = False) -> Any:
     """Run all cells; one that fails does not stop the others, but the run is then Failed and can be retried.
 

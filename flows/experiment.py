@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 
 from data_contracts.config import ExperimentConfig
+from data_contracts.forms import CENTRALIZED_FORM, FEDERATED_FORM
 from data_contracts.manifests import IndexedDataset, MeasuredCategory
+from data_contracts.quorum import without_images
 from data_contracts.stages import BackboneSettings, EvaluationSettings
 from flows.calibration import calibrate
 from flows.coverage import measure_coverage
 from flows.federation import Federation
 from flows.local import measure_alone, without_upload
 from flows.rounds import train
+from flows.run_pages import experiment_title, show_failure
 from flows.running import located, partial_state, place_of, refuse_what_does_not_fit, submit, task_runner
 from flows.steps import Run, index_and_validate, measure_banks, partition_images
 from tasks.data import resolve_backbone
+from tasks.extensions import try_extensions
 from tasks.reporting import finish_run, publish_clients, publish_results
 from tasks.resources import refuse_without_weights
 
 
-@flow(name="centralized-experiment", persist_result=True, result_serializer="json")
-def centralized_experiment(config: ExperimentConfig, force: bool = False) -> Any:
+@flow(
+    name="centralized-experiment",
+    flow_run_name=experiment_title,
+    on_failure=[show_failure],
+    persist_result=True,
+    result_serializer="json",
+)
+def centralized_experiment(config: Annotated[ExperimentConfig, CENTRALIZED_FORM], force: bool = False) -> Any:
     """All images at one place: the baseline that a federation is compared with.
 
     What this machine cannot hold is refused before it begins, unless `force`.
@@ -35,8 +45,14 @@ def centralized_experiment(config: ExperimentConfig, force: bool = False) -> Any
     return run_experiment(config)
 
 
-@flow(name="federated-experiment", persist_result=True, result_serializer="json")
-def federated_experiment(config: ExperimentConfig, force: bool = False) -> Any:
+@flow(
+    name="federated-experiment",
+    flow_run_name=experiment_title,
+    on_failure=[show_failure],
+    persist_result=True,
+    result_serializer="json",
+)
+def federated_experiment(config: Annotated[ExperimentConfig, FEDERATED_FORM], force: bool = False) -> Any:
     """Each client keeps its images and uploads a coreset; a failed client can be retried from the UI.
 
     What this machine cannot hold is refused before it begins, unless `force`.
@@ -58,15 +74,18 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         is_alone = config.federated.mode == "local_only"
         if is_alone:
             run = without_upload(run)
+        if config.extensions():
+            submit(runner, try_extensions, config=config, place=place).result()
         backbone = submit(
             runner, resolve_backbone, model=config.model, preprocessing=config.preprocessing, seed=config.seed
         ).result()
         indexed, validation = index_and_validate(run)
         partition = partition_images(run, indexed)
         federation = train(run, partition, backbone)
-        publish_clients(partition, federation.uploads, federation.failed, place)
+        publish_clients(partition, federation.uploads, federation.failed)
+        skipped = [without_images(partition.skipped_clients)] if partition.skipped_clients else []
         if federation.problem:
-            return Failed(message=federation.problem)
+            return Failed(message="; ".join([federation.problem, *skipped]))
         with run.clock.stage("calibrate"):
             delivered = [] if is_alone else federation.uploads
             calibration = calibrate(runner, config, delivered, run.features[: len(delivered)], federation.banks, place)
@@ -97,7 +116,9 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         publish_results(result, place)
     text = result.model_dump_json()
     if federation.partial:
-        return partial_state(f"without {federation.partial}", text)
+        return partial_state("; ".join([f"without {federation.partial}", *skipped]), text)
+    if skipped:
+        return Completed(message=skipped[0], data=text)
     return text
 
 

@@ -13,7 +13,7 @@ from prefect.futures import PrefectFuture
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
 from data_contracts.manifests import BankManifest, ClientUploads, Manifest, Partition
-from data_contracts.quorum import quorum_problem
+from data_contracts.quorum import quorum_out_of_reach, quorum_problem
 from data_contracts.rounds import FederationRound, download_bytes
 from data_contracts.stages import AggregationSettings, BackboneSettings, client_config_hash, sizes_of
 from flows.federation import Federation, by_bank
@@ -55,7 +55,13 @@ def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federat
     refuse_rounds_without_cover(config)
     refuse_clients_without_region(config, [client.client_id for client in partition.clients])
     num_rounds = config.federated.num_rounds if config.federated.mode == "federated" else 1
+    min_clients = 1 if config.federated.mode == "centralized" else config.federated.min_clients
     federation = Federation()
+    federation.problem = quorum_out_of_reach(
+        min_clients=min_clients, n_clients=len(partition.clients), empty_clients=partition.skipped_clients
+    )
+    if federation.problem:
+        return federation
     with run.clock.stage("clients"):
         features = _features(run, partition, backbone)
     for number in range(1, num_rounds + 1):
@@ -69,7 +75,7 @@ def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federat
             causes = {**failed, **{client: refused[client] for client in sorted(gone)}}
             federation.causes |= causes
             federation.problem = quorum_problem(
-                min_clients=1 if config.federated.mode == "centralized" else config.federated.min_clients,
+                min_clients=min_clients,
                 n_clients=len(partition.clients),
                 n_delivered=len(delivered),
                 causes=causes,

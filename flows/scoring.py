@@ -10,11 +10,18 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.states import Failed
 
+from flows.run_pages import scoring_title, show_failure
 from flows.running import partial_state
 from tasks.scoring import score_paths
 
 
-@flow(name="score-images", persist_result=True, result_serializer="json")
+@flow(
+    name="score-images",
+    flow_run_name=scoring_title,
+    on_failure=[show_failure],
+    persist_result=True,
+    result_serializer="json",
+)
 def score_images(
     model: Path,
     paths: list[Path],

@@ -26,6 +26,7 @@ from tasks.calibration import calibrate_client
 from tasks.clients import extract_client_features, select_client_coreset
 from tasks.data import fingerprint_dataset, index_dataset, resolve_backbone
 from tasks.evaluation import extract_test_features, score_category
+from tasks.extensions import try_extensions
 from tasks.rounds import select_round_coreset
 from tasks.stage import on_store
 
@@ -62,6 +63,8 @@ def open_station(config: ExperimentConfig, run_id: str, ratios: Mapping[str, flo
     federated = config.federated.model_copy(update={"coreset_percentage_by_client": dict(ratios)})
     config = config.model_copy(update={"federated": federated})
     place = place_of(config)
+    if config.extensions():
+        try_extensions(config, place, keys=("model.backbone",))
     backbone = resolve_backbone(model=config.model, preprocessing=config.preprocessing, seed=config.seed)
     fingerprint = fingerprint_dataset(dataset=config.dataset, place=place)
     indexed = on_store(index_dataset, place)(fingerprint=fingerprint, dataset=config.dataset, place=place)

@@ -15,16 +15,19 @@ from pydantic import Field
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
+from data_contracts.forms import FEDERATED_FORM
 from data_contracts.manifests import Manifest
-from data_contracts.quorum import listed
+from data_contracts.quorum import listed, quorum_out_of_reach
 from data_contracts.stages import client_config_hash
 from flows.rounds import refuse_clients_without_region, refuse_rounds_without_cover
+from flows.run_pages import coordinator_title, show_failure, station_title
 from flows.running import partial_state, task_runner
 from flows.station_places import coordinator_place, own_config
 from flows.station_rounds import Coordination, collect_figures, federate
 from flows.station_steps import open_station, send_coreset, send_figures
 from flows.steps import Run
 from tasks.data import resolve_backbone
+from tasks.extensions import try_extensions
 from tasks.reporting import publish_results
 from tasks.station_results import finish_stations, show_stations
 from tasks.stations import register_part
@@ -33,7 +36,7 @@ Phase = Literal["coreset", "figures"]
 Ratios = dict[str, Annotated[float, Field(gt=0, le=1)]]
 
 
-@flow(name="station-client")
+@flow(name="station-client", flow_run_name=station_title, on_failure=[show_failure])
 def station_client(
     config: ExperimentConfig,
     run_id: str,
@@ -50,18 +53,19 @@ def station_client(
     register_part(run_id, f"{phase}-{round_number}", run.used, run.place)
 
 
-@flow(name="station-coordinator")
+@flow(name="station-coordinator", flow_run_name=coordinator_title, on_failure=[show_failure])
 def station_coordinator(
-    config: ExperimentConfig,
+    config: Annotated[ExperimentConfig, FEDERATED_FORM],
     stations: list[str],
     deadline_s: float = 3600.0,
     coreset_percentage_by_station: Ratios | None = None,
 ) -> Any:
     """Call the stations, check and merge what they publish, publish the banks, pool what the stations count.
 
-    In every round `federated.min_clients` stations must deliver within `deadline_s` seconds; the figures have as long
-    again. A retry takes up what was published and runs failed stations again. `coreset_percentage_by_station` takes
-    the place of `model.coreset_percentage` at the stations that it names. Returns the result as JSON.
+    In every round `federated.min_clients` of the stations (all: each that is named) must deliver within `deadline_s`
+    seconds; the figures have as long again. A retry takes up what was published and runs failed stations again.
+    `coreset_percentage_by_station` takes the place of `model.coreset_percentage` at the stations that it names.
+    Returns the result as JSON.
     """
     if config.federated.turns == "relay" or config.aggregation.budget == "coverage":
         raise ConfigError(
@@ -76,9 +80,13 @@ def station_coordinator(
             f"coreset_percentage_by_station names {', '.join(unknown)}, but the stations are {', '.join(stations)}"
         )
     own = own_config(config)
+    if problem := quorum_out_of_reach(min_clients=own.federated.min_clients, n_clients=len(stations)):
+        raise ConfigError(problem)
     refuse_rounds_without_cover(own)
     refuse_clients_without_region(own, stations)
     place = coordinator_place(own)
+    if own.extensions():
+        try_extensions(own, place, keys=("model.backbone", "aggregation.strategy"))
     backbone = resolve_backbone(model=own.model, preprocessing=own.preprocessing, seed=own.seed)
     with task_runner(own.runtime) as runner:
         coordination = Coordination(

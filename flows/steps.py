@@ -71,7 +71,7 @@ def partition_images(run: Run, indexed: IndexedDataset) -> Partition:
             place=run.place,
         ).result()
     for client in partition.skipped_clients:
-        get_run_logger().warning("client %s has no images and is skipped; it does not count in the quorum", client)
+        get_run_logger().warning("client %s has no images and is skipped; min_clients: all does not count it", client)
     return partition
 
 

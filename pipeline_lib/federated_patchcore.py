@@ -34,12 +34,13 @@ from typing import Any, Literal, Protocol
 
 from data_contracts.config import ExperimentConfig, canonical_hash
 from data_contracts.errors import ConfigError, FedpatchError, QuorumError
-from data_contracts.quorum import quorum_problem
+from data_contracts.quorum import quorum_out_of_reach, quorum_problem
 from data_contracts.stages import ScoringSettings, client_config_hashes
 from pipeline_lib.autovi_dataset import AutoVIDataset, AutoVISubset
 from pipeline_lib.backbone import FeatureExtractor, resolve_backbone
 from pipeline_lib.client_coreset import GLOBAL_BANK
 from pipeline_lib.config_files import parse_config
+from pipeline_lib.extension_trial import try_extensions
 from pipeline_lib.federated_checkpoints import RoundCheckpoint, RoundSummary, read_rounds, write_round
 from pipeline_lib.federated_client import ClientUpload, PatchCoreClient
 from pipeline_lib.federated_server import FederatedServer
@@ -78,6 +79,7 @@ class FederatedPatchCore:
             federated = resolved.federated.as_mode("federated")
             resolved = resolved.model_copy(update={"federated": federated})
         self.config = resolved
+        try_extensions(resolved, keys=["aggregation.strategy"])
         if extractor is None:
             settings = resolve_backbone(resolved.model, resolved.preprocessing, seed=resolved.seed)
             extractor = FeatureExtractor(settings=settings, device=pick_device(resolved.runtime.device))
@@ -117,7 +119,7 @@ class FederatedPatchCore:
         self._partition = {client: [dataset.samples[i][0] for i in shard] for client, shard in shards.items()}
         self.skipped_clients = sorted(set(shards) - set(self._images))
         for client in self.skipped_clients:
-            logger.warning("client %s has no images and is skipped; it does not count in the quorum", client)
+            logger.warning("client %s has no images and is skipped; min_clients: all does not count it", client)
         self.partition_stats = compute_partition_stats(dataset, shards, clients=shards)
         return self.partition_stats
 
@@ -128,14 +130,20 @@ class FederatedPatchCore:
         cover, so that all rounds together send as many rows as one round would. With `checkpoint_dir` each round is
         written, and finished rounds found there are not done again. A client that fails or is refused is named in the
         summary and the others go on.
-        Raises QuorumError when fewer than `federated.min_clients` delivered; ConfigError for more than one round
-        without k-center, or a checkpoint of another federation.
+        Raises QuorumError when fewer than `federated.min_clients` have images or delivered; ConfigError for more than
+        one round without k-center, or a checkpoint of another federation.
         """
         num_rounds = self.config.federated.num_rounds if num_rounds is None else num_rounds
         if num_rounds < 1:
             raise ConfigError(f"num_rounds is {num_rounds}; at least one round is needed")
         if not self._images:
             raise FedpatchError("there are no clients yet; call setup_clients with a data set")
+        if problem := quorum_out_of_reach(
+            min_clients=self.config.federated.min_clients,
+            n_clients=len(self._images),
+            empty_clients=self.skipped_clients,
+        ):
+            raise QuorumError(problem)
         if self.config.federated.turns == "relay" or self.config.aggregation.budget == "coverage":
             raise ConfigError(
                 "federated.turns: relay and aggregation.budget: coverage are there in runs alone (fedpatch run); "

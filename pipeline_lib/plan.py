@@ -16,11 +16,13 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.errors import DatasetError
+from data_contracts.errors import DatasetError, QuorumError
+from data_contracts.quorum import quorum_out_of_reach
 from data_contracts.stages import AggregationSettings, BackboneSettings, CoresetSettings
 from pipeline_lib.backbone import FeatureExtractor, resolve_backbone
 from pipeline_lib.client_coreset import GLOBAL_BANK, coreset_size
 from pipeline_lib.dataset_index import find_images, select_categories, thin_out
+from pipeline_lib.extension_trial import try_extensions
 from pipeline_lib.partition import client_ids, partition_images
 from pipeline_lib.seeding import stage_rng
 
@@ -60,9 +62,10 @@ class ExperimentPlan:
     dim: int
     train: dict[str, PlannedImages]  # by category
     test: dict[str, PlannedImages]
-    clients: list[PlannedClient]
+    clients: list[PlannedClient]  # those that have images
     bank_rows: dict[str, int]
     backbone: BackboneSettings = field(repr=False)  # with random weights: sizes and speed are those of any weights
+    skipped_clients: tuple[str, ...] = ()  # without images
 
     @property
     def patches(self) -> int:
@@ -73,11 +76,12 @@ class ExperimentPlan:
 def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
     """Count what a run of `config` on the data set at `root` makes.
 
-    Raises DatasetError or ConfigError as the run would.
+    Raises DatasetError or ConfigError as the run would; QuorumError where fewer clients have images than must deliver.
     """
     index = list_images(config, root)
     if not len(index):
         raise DatasetError(f"no images in {root} for layout {config.dataset.layout}")
+    try_extensions(config, index=index)
     model = config.model.model_copy(update={"weights": "random", "weights_path": None})
     backbone = resolve_backbone(model, config.preprocessing, seed=config.seed)
     sizes = {category: config.preprocessing.size(category) for category in dict.fromkeys(index.category)}
@@ -100,16 +104,24 @@ def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
     }
     partition = partition_images(index, config.federated, rng=stage_rng(config.seed, "partition"))
     owned = index.merge(partition, on="image_id")
+    names = client_ids(config.federated)
     clients = [
         _client(config, name, rows.category, per_image, dim)
-        for name in client_ids(config.federated)
+        for name in names
         if len(rows := owned[owned.client_id == name])
     ]
+    skipped = tuple(sorted(set(names) - {client.client_id for client in clients}))
+    if config.federated.mode != "centralized" and (
+        problem := quorum_out_of_reach(
+            min_clients=config.federated.min_clients, n_clients=len(clients), empty_clients=skipped
+        )
+    ):
+        raise QuorumError(problem)
     patches_of_bank: Counter[str] = Counter()
     for category, part in parts["train"].items():
         patches_of_bank[GLOBAL_BANK if config.aggregation.bank_scope == "global" else category] += part.patches
     bank_rows = {bank: _bank_rows(config, bank, clients, patches) for bank, patches in sorted(patches_of_bank.items())}
-    return ExperimentPlan(config, dim, parts["train"], parts["test"], clients, bank_rows, backbone)
+    return ExperimentPlan(config, dim, parts["train"], parts["test"], clients, bank_rows, backbone, skipped)
 
 
 def list_images(config: ExperimentConfig, root: Path) -> pd.DataFrame:

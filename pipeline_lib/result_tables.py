@@ -42,6 +42,17 @@ def _row(name: str, values: MetricValues, ci95: dict[str, tuple[float, float] | 
     }
 
 
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table, with the columns of the first."""
+    columns = list(rows[0]) if rows else []
+    lines = [columns, ["---"] * len(columns), *([_cell(row[column]) for column in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+
+
 def client_rows(federation: FederationSummary) -> list[dict[str, Any]]:
     """A row a client: images, patches, rows sent, bytes sent and their share of the client's own image files."""
     rows: list[dict[str, Any]] = []
@@ -116,9 +127,25 @@ def run_warnings(
     for category in sorted(set(indexed.categories) - set(indexed.test_images)):
         warnings.append(f"{category} has no readable test images and is not measured")
     warnings += [f"client {name} failed and is not in the bank: {cause}" for name, cause in failed.items()]
-    warnings += [f"client {name} has no images and was skipped" for name in skipped]
+    warnings += [
+        f"client {name} has no images and was skipped; a disk that is not mounted looks like that" for name in skipped
+    ]
     warnings += incidents
     return warnings
+
+
+def choice_warnings(config: ExperimentConfig, federation: FederationSummary) -> list[str]:
+    """Banks in which a strategy that was chosen by name made no difference.
+
+    The default does so by design (each client sends its quota), and simple_concatenate is asked to keep all.
+    """
+    strategy, banks = config.aggregation.strategy, federation.banks_without_choice
+    if strategy in ("federated_coreset", "simple_concatenate") or not banks:
+        return []
+    return [
+        f"aggregation.strategy: {strategy} had nothing to decide for {', '.join(banks)}: every uploaded row is kept; "
+        "set aggregation.oversample_factor above 1, or a smaller aggregation.global_bank_size"
+    ]
 
 
 def name_warnings(config: ExperimentConfig, categories: Sequence[str], measured: MetricsDocument) -> list[str]:

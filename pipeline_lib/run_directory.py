@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,6 +99,10 @@ def federation_summary(
             ),
         )
     by_bank = {bank.bank: bank.rows for bank in banks}
+    merged_banks = by_bank if mode == "federated" else {}
+    sent_rows: Counter[str] = Counter()
+    for upload in (one for client in uploads for one in client.uploads):
+        sent_rows[upload.category] += upload.rows
     return FederationSummary(
         mode=mode,
         clients=clients,
@@ -106,6 +111,7 @@ def federation_summary(
         skipped_clients=[] if partition is None else list(partition.skipped_clients),
         bank_rows=sum(by_bank.values()),
         bank_rows_by_category=by_bank,
+        banks_without_choice=[bank for bank, rows in merged_banks.items() if rows == sent_rows[bank]],
         regional={bank.bank: bank.regional for bank in banks if bank.regional is not None},
         rounds=[round_summary(one) for one in rounds] if len(rounds) > 1 else [],
     )

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A Prefect server on loopback with everything deployed, and a worker. Ctrl-C ends all of it.
+# A Prefect server on loopback with everything deployed but stations, and a worker. Ctrl-C ends all of it.
 #   FEDPATCH_PORT (4200), FEDPATCH_DATASET (where the worker's data set lies), FEDPATCH_STORE
 set -eu
 port=${FEDPATCH_PORT:-4200}
@@ -25,15 +25,17 @@ elif [ ! -d "$FEDPATCH_DATASET" ]; then
     exit 1
 fi
 
-# For the background alone. Sessions of their own, so that Ctrl-C reaches this script alone, which ends the worker first and then the server.
+# For the background alone. Sessions of their own, so that Ctrl-C reaches this script alone, which ends the worker first
+# and then the server.
 started() {
     exec python -c 'import os, signal, sys
 os.setsid()
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execvp("prefect", ["prefect", *sys.argv[1:]])' "$@"
 }
-server='' worker=''
+server='' worker='' deployed=.prefect-serve-$$.yaml
 end() {
+    rm -f "$deployed"
     for process in $worker $server; do
         kill "$process" 2>/dev/null || true
         wait "$process" 2>/dev/null || true
@@ -61,7 +63,6 @@ server=$!
 await "the server on port $port" "$server" \
     python -c "import urllib.request as u; u.urlopen('$PREFECT_API_URL/health', timeout=2)"
 prefect work-pool create local --type process --overwrite
-prefect work-pool create stations --type process --overwrite
 since=$(date +%s)
 started worker start --pool local --name serve &
 worker=$!
@@ -70,7 +71,20 @@ import datetime, json, urllib.request as u
 asked = u.Request('$PREFECT_API_URL/work_pools/local/workers/filter', b'{}', {'Content-Type': 'application/json'})
 seen = [w['last_heartbeat_time'] for w in json.load(u.urlopen(asked, timeout=5)) if w['name'] == 'serve']
 assert datetime.datetime.fromisoformat(seen[0]).timestamp() >= $since"
-prefect deploy --all --no-prompt
+# All but the stations' deployments, which need workers of their own (docs/stations.md: prefect deploy --all).
+python - "$deployed" <<'EOF'
+import sys
+
+import yaml
+
+with open("prefect.yaml") as file:
+    values = yaml.safe_load(file)
+values["deployments"] = [one for one in values["deployments"] if "stations" not in one.get("tags", [])]
+with open(sys.argv[1], "w") as file:
+    yaml.safe_dump(values, file)
+EOF
+prefect deploy --all --no-prompt --prefect-file "$deployed"
+rm -f "$deployed"
 python -m flows.automations
 
 cat <<END

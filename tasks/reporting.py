@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +38,7 @@ from pipeline_lib import (
     round_files,
     run_directory,
     run_samples,
+    run_summary,
     saved_maps,
     store_retention,
 )
@@ -50,6 +50,7 @@ from tasks.stage import artifact_key, open_store
 
 HEAT_MAPS = "heat_maps"
 MAPS = "maps"
+SUMMARY = "summary"
 MAX_UI_IMAGES = 6
 MAX_UI_IMAGE_BYTES = 700_000  # as a data: URI a third more; the UI takes images below 1 MB
 
@@ -106,6 +107,7 @@ def finish_run(
         incidents or [],
         search_recall={category.category: category.search_recall for category in scored},
     )
+    warnings += result_tables.choice_warnings(config, federation)
     documents = run_directory.build_documents(config, measured, store, federation, timings_s, warnings)
     round_files.fill_round_means(documents, measured_rounds or [], store)
     scores = _joined(store, [category.scores for category in scored], IMAGE_SCORES)
@@ -187,8 +189,11 @@ def _joined(store: ArtifactStore, manifests: list[Manifest], schema: pa.Schema) 
     return pd.concat([store.read_table(manifest) for manifest in manifests], ignore_index=True)
 
 
-@task(name="publish-clients")
-def publish_clients(partition: Partition, uploads: list[ClientUploads], failed: dict[str, str], place: Place) -> None:
+# What the UI shows of a run is made by the flow itself, outside any task: an artifact belongs to the task that made it,
+# and the run's page lists those of tasks apart, with "None" for the run.
+
+
+def publish_clients(partition: Partition, uploads: list[ClientUploads], failed: dict[str, str]) -> None:
     """The clients as a table in the UI: what each had and sent, or why it failed."""
     summary = run_directory.federation_summary("", uploads, failed, partition, [])
     create_table_artifact(
@@ -198,9 +203,8 @@ def publish_clients(partition: Partition, uploads: list[ClientUploads], failed: 
     )
 
 
-@task(name="publish-results")
 def publish_results(result: ExperimentResult, place: Place) -> None:
-    """The metrics as a table in the UI, and where everything lies."""
+    """What came of a run, in the UI: `summary`, which has all in order, and tables and heat maps by themselves."""
     document = MetricsDocument.model_validate(open_store(place).read_json(result.metrics))
     create_table_artifact(
         key="results",
@@ -219,19 +223,22 @@ def publish_results(result: ExperimentResult, place: Place) -> None:
             table=result_tables.round_rows(document.federation),
             description="Convergence over the rounds: metrics in per cent, means over categories, all test images.",
         )
-    lines = [f"Run directory: `{result.run_directory}`", ""]
-    lines += [f"- {warning}" for warning in document.warnings]
-    create_markdown_artifact(key="summary", markdown="\n".join(lines), description=Path(result.run_directory).name)
-    _publish_heat_maps(Path(result.run_directory) / HEAT_MAPS)
+    directory = Path(result.run_directory)
+    sheets = sorted((directory / HEAT_MAPS).glob("*.jpg"))
+    _publish_heat_maps(sheets)
+    create_markdown_artifact(
+        key=SUMMARY,
+        markdown=run_summary.run_summary(document, directory, sheets),
+        description=f"{document.experiment}: result, clients, heat maps, report",
+    )
 
 
-def _publish_heat_maps(directory: Path) -> None:
+def _publish_heat_maps(sheets: list[Path]) -> None:
     """The first few sheets of heat maps as images in the UI; a larger one stays in the run directory alone."""
-    sheets = [path for path in sorted(directory.glob("*.jpg")) if path.stat().st_size <= MAX_UI_IMAGE_BYTES]
-    for path in sheets[:MAX_UI_IMAGES]:
-        uri = "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
+    small = [path for path in sheets if path.stat().st_size <= MAX_UI_IMAGE_BYTES]
+    for path in small[:MAX_UI_IMAGES]:
         create_markdown_artifact(
             key=artifact_key(f"heat-maps-{path.stem}"),
-            markdown=f"![heat maps of {path.stem}]({uri})",
+            markdown=f"![heat maps of {path.stem}]({run_summary.jpeg_uri(path)})",
             description=f"{path.stem}: image, anomaly map and overlay of the first hit, miss and false alarm there is.",
         )

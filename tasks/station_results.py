@@ -12,7 +12,7 @@ from data_contracts.exchange import StationResults
 from data_contracts.manifests import ClientUploads, ExperimentResult
 from data_contracts.rounds import FederationRound
 from data_contracts.stages import BackboneSettings, Place
-from pipeline_lib import pooled_figures, run_directory, station_calibration, station_results
+from pipeline_lib import pooled_figures, result_tables, run_directory, station_calibration, station_results
 from pipeline_lib.artifact_store import ArtifactStore
 from tasks.stage import open_store
 
@@ -51,7 +51,7 @@ def finish_stations(
     )
     figures = [_by_category(store, one) for one in results]
     pooled = station_results.pool_stations(config, figures, calibration, federation)
-    pooled.document.warnings += warnings
+    pooled.document.warnings += [*warnings, *result_tables.choice_warnings(config, federation)]
     pooled.document.timings_s = timings_s
     station_results.write_station_run(out, store, config, backbone, rounds, pooled, calibration)
     return ExperimentResult(
@@ -72,9 +72,8 @@ def _by_category(store: ArtifactStore, results: Mapping[str, StationResults]) ->
     return found
 
 
-@task(name="show-stations")
 def show_stations(stations: Sequence[str], uploads: Sequence[ClientUploads], missing: Mapping[str, str]) -> None:
-    """A table of the stations on the run's page: what each sent, or why it is missing."""
+    """A table of the stations on the run's page, called by the flow itself: what each sent, or why it is missing."""
     sent = {client.client_id: client.uploads for client in uploads}
     rows = []
     for station in stations:

@@ -42,7 +42,7 @@ def take_own_images(index: Manifest, station: str, place: Place) -> ClientImages
     table = store.read_table(index)
     rows = table.loc[(table.split == "train") & (table.problem == ""), CLIENT_IMAGES.names].reset_index(drop=True)
     if rows.empty:
-        raise UploadError(f"station {station} has no readable training images")
+        raise UploadError(f"station {station} has no readable training images; is its disk mounted?")
     images = store.write_table("client_images", rows, CLIENT_IMAGES)
     return ClientImages(client_id=station, images=images, categories=tuple(sorted(set(rows.category))))
 

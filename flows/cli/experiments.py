@@ -56,7 +56,10 @@ def run_and_describe(config: ExperimentConfig, *, quiet: bool = False) -> Outcom
     result = ExperimentResult.model_validate_json(str(value))
     for client, cause in result.failed_clients.items():
         print(f"fedpatch: client {client} failed: {cause}", file=sys.stderr)
-    return Outcome(result, read_metrics(Path(result.run_directory)))
+    metrics = read_metrics(Path(result.run_directory))
+    for client in metrics.federation.skipped_clients:
+        print(f"fedpatch: client {client} has no images and was skipped", file=sys.stderr)
+    return Outcome(result, metrics)
 
 
 def read_metrics(directory: Path) -> MetricsDocument:

@@ -8,6 +8,7 @@ from typing import Any
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import WeightsError
+from data_contracts.quorum import without_images
 from flows.cli.printing import print_json, print_table
 from flows.running import place_of
 from pipeline_lib.backbone import find_weights
@@ -28,6 +29,8 @@ def print_plan(config: ExperimentConfig, *, as_json: bool) -> None:
         [{"category": c, **counts} for c, counts in value["categories"].items()], f"{config.name}: images and patches"
     )
     print_table([{"client": c, **counts} for c, counts in value["clients"].items()], "clients")
+    if plan.skipped_clients:
+        print(without_images(plan.skipped_clients))
     sizes = {"disk": value["disk_bytes"], "memory, peak of the stage": value["memory_bytes"]}
     for title, parts in sizes.items():
         print_table([{"part": name, "MB at most": round(n / 1e6, 1)} for name, n in parts.items()], title)
@@ -125,6 +128,7 @@ def describe(plan: ExperimentPlan) -> dict[str, Any]:
             }
             for client in plan.clients
         },
+        "skipped_clients": list(plan.skipped_clients),
         "bank_rows": plan.bank_rows,
         "disk_bytes": disk_bytes(plan),
         "memory_bytes": memory_bytes(plan),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from data_contracts.errors import ArtifactError
 from data_contracts.results import MetricsDocument
 from flows.cli.printing import print_json, print_table
-from pipeline_lib.result_tables import HEADLINE_LIMIT, per_cent
+from pipeline_lib.result_tables import HEADLINE_LIMIT, markdown_table, per_cent
 from pipeline_lib.run_directory import METRICS_FILES
 
 HALVES = {"development": "development half", "report": "other half", "all": "all of test"}
@@ -22,7 +21,7 @@ def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None
         return
     rows = [_row(category, run) for category in _categories(runs) for run in runs if category in run["all"].categories]
     if markdown:
-        print_markdown(rows)
+        print(markdown_table(rows))
     else:
         print_table(rows, "AUROC / AUC-sPRO@0.05 in per cent [95 % interval]")
 
@@ -40,15 +39,6 @@ def read_document(directory: Path, half: str) -> MetricsDocument:
         return MetricsDocument.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{directory} is not the directory of a finished run: cannot read {path.name}") from error
-
-
-def print_markdown(rows: list[dict[str, Any]]) -> None:
-    """Rows as a Markdown table."""
-    columns = list(rows[0]) if rows else []
-    print("| " + " | ".join(columns) + " |")
-    print("|" + "---|" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(str(row[column]) for column in columns) + " |")
 
 
 def _categories(runs: list[dict[str, MetricsDocument]]) -> list[str]:

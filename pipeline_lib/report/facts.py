@@ -98,7 +98,8 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         "normalization": f"mean {_numbers(backbone.mean)}, standard deviation {_numbers(backbone.std)}",
         "coreset": f"{config.model.subsampling}, {100 * config.model.coreset_percentage:g} % of the patches",
         "upload": encoding if federated.mode == "federated" else "nothing is uploaded",
-        "aggregation": f"{config.aggregation.strategy}, bank {config.aggregation.bank_scope}{_in_regions(record)}",
+        "aggregation": f"{config.aggregation.strategy}, bank {config.aggregation.bank_scope}"
+        f"{_kept(record)}{_in_regions(record)}",
         "search": f"{config.inference.search}, image score {config.inference.image_score}",
         "Python": str(environment.get("python") or "unknown"),
         "system": str(environment.get("system") or "unknown"),
@@ -111,6 +112,15 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
     if record.finished:
         facts["finished"] = record.finished
     return list(facts.items())
+
+
+def _kept(record: RunRecord) -> str:
+    """Where the strategy made no difference."""
+    federation = record.document.federation
+    if not (banks := federation.banks_without_choice):
+        return ""
+    of_banks = "" if len(banks) == len(federation.bank_rows_by_category) else f" for {', '.join(banks)}"
+    return f", nothing to decide{of_banks}: every uploaded row is kept"
 
 
 def _in_regions(record: RunRecord) -> str:

@@ -95,6 +95,12 @@ def test_hash_covers_what_changes_results_and_nothing_else() -> None:
     other = ExperimentConfig.model_validate({"seed": 43})
     assert base.config_hash() == same.config_hash() != other.config_hash()
     assert base.config_hash() == "e417b30b9a8e857e"  # a new key that is off leaves the hash of earlier runs alone
+    one = ExperimentConfig.model_validate({"federated": {"min_clients": 1}})
+    assert one.config_hash() == "009f0f6aebb0062a"  # of runs whose config.yaml holds what was the default
+    every = ExperimentConfig.model_validate({"federated": {"min_clients": "all"}})
+    assert every.config_hash() == ExperimentConfig.model_validate({"federated": {}}).config_hash() != one.config_hash()
+    assert every.config_hashes() == (every.config_hash(), one.config_hash())  # what earlier versions wrote for it
+    assert one.config_hashes() == (one.config_hash(),)
     regions = ExperimentConfig.model_validate({"aggregation": {"regions": {"north": ["a"]}}})
     assert regions.config_hash() != base.config_hash()
 

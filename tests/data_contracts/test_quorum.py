@@ -1,32 +1,22 @@
-"""The quorum rule: how many are needed, and what is said where they are not there."""
+"""The quorum: all clients that have images unless a number is given, which is meant literally."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
-from data_contracts.quorum import listed, quorum_problem
+from data_contracts.quorum import listed, quorum_out_of_reach, quorum_problem, without_images
 
 
 @pytest.mark.parametrize(
-    ("min_clients", "n_clients", "n_delivered", "needed"),
-    [
-        (1, 3, 1, None),
-        (3, 3, 3, None),
-        (3, 3, 2, 3),
-        (5, 3, 3, None),  # never more than there are
-        (5, 3, 2, 3),
-        (0, 3, 0, 1),  # never less than one
-        (1, 3, 0, 1),
-    ],
+    ("min_clients", "n_delivered", "needed"),
+    [("all", 24, None), ("all", 23, 24), ("all", 0, 24), (1, 1, None), (1, 0, 1), (2, 1, 2), (30, 24, 30)],
 )
-def test_as_many_as_asked_for_but_not_more_than_have_images_and_not_less_than_one(
-    min_clients: int, n_clients: int, n_delivered: int, needed: int | None
-) -> None:
-    problem = quorum_problem(
-        min_clients=min_clients, n_clients=n_clients, n_delivered=n_delivered, causes={"c": "gone"}
-    )
-    expected = f"quorum not met, {n_delivered} of {n_clients} clients delivered and {needed} are needed: c: gone"
-    assert problem == (expected if needed else None)
+def test_who_must_deliver(min_clients: int | Literal["all"], n_delivered: int, needed: int | None) -> None:
+    problem = quorum_problem(min_clients=min_clients, n_clients=24, n_delivered=n_delivered, causes={"a": "dead"})
+    expected = f"quorum not met, {n_delivered} of 24 clients delivered and {needed} are needed: a: dead"
+    assert problem == (needed and expected)
 
 
 def test_the_round_is_named_where_there_are_several_and_every_cause() -> None:
@@ -39,5 +29,23 @@ def test_the_round_is_named_where_there_are_several_and_every_cause() -> None:
     assert listed(causes) == "a: OSError: camera is off; b: its run did not start"
 
 
-def test_without_any_client_the_images_are_what_is_missing() -> None:
-    assert quorum_problem(min_clients=1, n_clients=0, n_delivered=0, causes={}) == "no client has any image"
+def test_a_number_above_the_clients_that_have_images_is_out_of_reach() -> None:
+    assert quorum_out_of_reach(min_clients="all", n_clients=24, empty_clients=["x"]) is None
+    assert quorum_out_of_reach(min_clients=24, n_clients=24) is None
+    problem = quorum_out_of_reach(min_clients=30, n_clients=24, empty_clients=["x", "y"])
+    assert problem is not None
+    for words in ("min_clients is 30, clients with images: 24", "without images: x, y", "not mounted"):
+        assert words in problem
+
+
+@pytest.mark.parametrize("min_clients", ["all", 1])
+def test_without_any_client_the_images_are_what_is_missing(min_clients: int | Literal["all"]) -> None:
+    problem = quorum_out_of_reach(min_clients=min_clients, n_clients=0, empty_clients=["x"])
+    assert problem is not None
+    assert problem.startswith("no client has any image; without images: x; look for a disk that is not mounted")
+
+
+def test_of_very_many_clients_the_first_are_named() -> None:
+    said = without_images([f"client_{n}" for n in range(9000)])
+    assert said.startswith("without images: client_0, client_1")
+    assert said.endswith("client_19 and 8980 more")

@@ -113,8 +113,8 @@ ELSEWHERE = {
         "tests/pipeline_lib/test_image_decisions.py::test_a_watched_folder_is_scored_as_it_fills"
     ),
     "PYTHONPATH=my_modules fedpatch run configs/demo.yaml --set dataset.root=DIR "
-    "--set aggregation.strategy=own_strategy:in_turn": (
-        "tests/docs/test_extending.py::test_a_federation_runs_on_all_three_and_scores_new_images"
+    "--set aggregation.strategy=own_strategy:in_turn --set aggregation.oversample_factor=2": (
+        "tests/docs/test_extending.py::test_the_documented_command_gives_another_bank_than_the_default"
     ),
     "prefect server start --host 127.0.0.1": STACK,
     "prefect work-pool create local --type process --overwrite": STACK,

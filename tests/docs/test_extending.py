@@ -11,15 +11,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError, WeightsError
+from flows.cli import main
 from flows.cli.experiments import run_and_describe
+from pipeline_lib.autovi_dataset import AutoVIDataset
+from pipeline_lib.backbone import FeatureExtractor
+from pipeline_lib.config_files import parse_config
+from pipeline_lib.extension_trial import try_extensions
 from pipeline_lib.extensions import checked_indices, checked_shards, load_extension
-from pipeline_lib.plan import plan_experiment
+from pipeline_lib.federated_patchcore import FederatedPatchCore
+from pipeline_lib.plan import list_images, plan_experiment
 from pipeline_lib.run_model import open_run_model
 from tests.conftest import ROOT, experiment_values
+from tests.docs.documented_commands import documented
 
 TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 EXAMPLES = {
@@ -71,6 +79,7 @@ def test_a_federation_runs_on_all_three_and_scores_new_images(tiny_root: Path, t
     outcome = run_and_describe(config, quiet=True)
     pipe_clip = outcome.metrics.categories["pipe_clip"]
     assert pipe_clip.image_auroc == 1.0  # black rectangles on smooth grey have edges
+    assert outcome.metrics.federation.banks_without_choice == []
     directory = Path(outcome.result.run_directory)
     partition = pd.read_parquet(directory / "partition.parquet")
     assert list(partition["client_id"]) == [f"client_{n % 3}" for n in range(18)]
@@ -85,6 +94,75 @@ def test_a_federation_runs_on_all_three_and_scores_new_images(tiny_root: Path, t
     assert prediction.scores[0] > 0
 
 
+def banks_of(tiny_root: Path, extractor: FeatureExtractor, *overrides: str) -> np.ndarray:
+    """The bank of the library form's federation with these settings, which is that of a run."""
+    config = parse_config(experiment_values(tiny_root, Path("-"), Path("-")), overrides)
+    federation = FederatedPatchCore(config, extractor=extractor)
+    federation.setup_clients(AutoVIDataset(tiny_root, ["pipe_clip"]))
+    federation.train()
+    return federation.server.banks["pipe_clip"].rows
+
+
+@pytest.mark.usefixtures("modules")
+def test_the_documented_command_gives_another_bank_than_the_default(tiny_root: Path) -> None:
+    (command,) = [line for line in documented(TEXT)[0] if "own_strategy" in line]
+    strategy, oversample = re.findall(r"--set (aggregation\S+)", command)
+    extractor = FeatureExtractor("efficientnet_lite0")
+    own, usual = (banks_of(tiny_root, extractor, *s) for s in ([strategy, oversample], [oversample]))
+    assert own.shape == usual.shape
+    assert not np.array_equal(own, usual)
+
+
+@pytest.mark.usefixtures("prefect_server", "modules")
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("key", "name", "said"),
+    [
+        ("aggregation.strategy", "no_such_module:nothing", "cannot import no_such_module"),
+        ("federated.partitioning", "own_strategy:in_turn", "is no partitioner"),
+    ],
+)
+def test_a_wrong_name_is_refused_before_anything_is_made(
+    command: str, key: str, name: str, said: str, tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(experiment_values(tiny_root, tmp_path / "store", tmp_path / "out")))
+    with pytest.raises(SystemExit) as stop:
+        main([command, str(config), "--set", f"{key}={name}"])
+    assert stop.value.code == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith(f"fedpatch: {key}: ")
+    assert said in line
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_function_that_fails_or_gives_what_cannot_be_used_is_named(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_faults.py").write_text(
+        "import torch\n"
+        "from pipeline_lib.extensions import aggregation_strategy, backbone, partitioner\n"
+        "@aggregation_strategy\ndef breaks(rows, row_client, target, *, rng): return rows['none']\n"
+        "@aggregation_strategy\ndef too_many(rows, row_client, target, *, rng): return range(len(rows))\n"
+        "@partitioner\ndef forgets(image_ids, categories, federated, *, rng): return {'client_0': [0]}\n"
+        "@backbone(layers=('0',), mean=(0, 0, 0), std=(1, 1, 1))\n"
+        "def grey(): return torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    index = list_images(values(tiny_root, tmp_path), tiny_root)
+    for section, key, name, said in (
+        ("aggregation", "strategy", "breaks", "failed when it was tried: IndexError"),
+        ("aggregation", "strategy", "too_many", "has to return 1 to 12 different indices"),
+        ("federated", "partitioning", "forgets", "has to give each of the 18 images to one client"),
+        ("model", "backbone", "grey", "failed when it was tried: RuntimeError"),
+    ):
+        config = values(tiny_root, tmp_path, **{section: {key: f"own_faults:{name}"}})
+        with pytest.raises(ConfigError, match=rf"^{section}\.{key}: .*own_faults:{name} {said}"):
+            try_extensions(config, index=index)
+    sys.modules.pop("own_faults")
+
+
+@pytest.mark.usefixtures("prefect_server")
 def test_a_changed_strategy_is_run_again(modules: Path, tiny_root: Path, tmp_path: Path, store: Path) -> None:
     sections = {"aggregation": {"strategy": NAMES["aggregation.strategy"], "oversample_factor": 2}}
 
@@ -102,7 +180,6 @@ def test_a_changed_strategy_is_run_again(modules: Path, tiny_root: Path, tmp_pat
 
 
 def test_a_model_refuses_a_backbone_that_has_changed(modules: Path, tiny_root: Path, tmp_path: Path) -> None:
-    from pipeline_lib.backbone import FeatureExtractor
     from pipeline_lib.saved_model import load_extractor
 
     settings = FeatureExtractor(NAMES["model.backbone"]).settings
@@ -146,7 +223,5 @@ def test_a_partition_that_leaves_out_or_doubles_an_image_is_refused() -> None:
 
 
 def test_a_misspelt_strategy_is_told_what_there_is() -> None:
-    from pipeline_lib.config_files import parse_config
-
     with pytest.raises(ConfigError, match=r"'federated_coreset'.* or module:function of your own"):
         parse_config({"aggregation": {"strategy": "federated_corset"}})

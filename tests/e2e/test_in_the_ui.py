@@ -39,6 +39,7 @@ def test_an_experiment_is_started_by_the_form_and_its_results_are_there(stack: S
     assert run["parameters"]["config"]["federated"]["num_clients"] == 3
     document = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert sorted(document["federation"]["clients"]) == ["client_0", "client_1", "client_2"]
+    assert run["name"] == "experiment on data"
     check_artifacts(stack, flow_run, document)
 
 
@@ -46,11 +47,13 @@ def check_artifacts(stack: Stack, flow_run: str, document: dict[str, Any]) -> No
     """The run's page shows results, clients, heat maps and a bar for each client, all at their end."""
     rows = stack.api("/artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200})
     by_key = {row["key"]: row for row in rows}
+    at_run = {key for key, row in by_key.items() if key and row["task_run_id"] is None}
+    (category,) = document["categories"]
+    assert at_run == {"summary", "results", "clients", f"heat-maps-{category.replace('_', '-')}"}
     bars = {key: row["data"] for key, row in by_key.items() if row["type"] == "progress"}
     assert bars == {f"{step}-client-{n}": 100.0 for step in ("extract", "coreset") for n in range(3)}
     shown = json.loads(by_key["clients"]["data"])
     assert [row["client"] for row in shown] == ["client_0", "client_1", "client_2"]
-    (category,) = document["categories"]
     with open_page(stack, f"runs/flow-run/{flow_run}") as page:
         page.get_by_role("tab", name="Artifacts").click()
         page.get_by_text("extract-client-0", exact=False).first.wait_for()

@@ -20,6 +20,8 @@ def test_make_serve_says_what_is_missing_and_what_to_run(stack: ServedStack, tmp
     assert "full-benchmark/nightly will fail" in before
     (worker,) = stack.api("/work_pools/local/workers/filter", {})
     assert worker["status"] == "ONLINE"
+    names = {deployment["name"] for deployment in stack.api("/deployments/filter", {})}
+    assert names == {"on-demand", "nightly", "weekly"}  # no stations: they would be "Not Ready" without workers
 
     printed = [line for line in after.splitlines() if line.startswith("  ")]
     assert "export PREFECT_API_URL" in printed[0]

@@ -27,7 +27,7 @@ CLIENTS = {"clips": [DAMAGED], "tanks": [INTACT], "staples": [EMPTY]}
 
 
 def run(root: Path, store: Path, out: Path, **sections: Any) -> Any:
-    federated = {"partitioning": "category", "client_assignments": CLIENTS, "min_clients": 3}
+    federated = {"partitioning": "category", "client_assignments": CLIENTS}
     values = experiment_values(root, store, out, federated=federated, **sections)
     return federated_experiment(ExperimentConfig.model_validate(values), return_state=True)
 
@@ -49,14 +49,14 @@ def damage(root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def directories(finished: Path, tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """(run directory of the whole data set, of the damaged one, the damaged run's final state)."""
+    """(run directory of the whole data set, of the damaged one, name and message of the damaged run's state)."""
     directory = tmp_path_factory.mktemp("bad_input")
     shutil.copytree(finished / "store", directory / "store")
     shutil.copytree(tiny_root, directory / "data")
     damage(directory / "data")
     run(tiny_root, directory / "store", directory / "whole", dataset={"categories": [DAMAGED, INTACT]})
     state = run(directory / "data", directory / "store", directory / "damaged")
-    return directory / "whole", directory / "damaged", state.name
+    return directory / "whole", directory / "damaged", f"{state.name}: {state.message}"
 
 
 def document(directory: Path) -> MetricsDocument:
@@ -65,7 +65,7 @@ def document(directory: Path) -> MetricsDocument:
 
 def test_the_rest_of_the_run_is_intact(directories: tuple[Path, Path, str]) -> None:
     whole, damaged, state = directories
-    assert state == "Completed"
+    assert state == "Completed: without images: staples"
     assert document(damaged).categories[INTACT] == document(whole).categories[INTACT]
     left = document(damaged).categories[DAMAGED]
     assert (left.n_good, left.n_defective) == (3, 6)  # the truncated image is gone; without a mask it still counts
@@ -116,12 +116,20 @@ def test_damaged_images_end_the_run_where_that_is_asked_for(
     assert TRUNCATED_IN_TRAINING in str(state.result(raise_on_failure=False))
 
 
-def test_a_client_without_images_is_skipped_and_not_counted_in_the_quorum(
-    directories: tuple[Path, Path, str],
+def test_a_client_without_images_is_named_and_does_not_count_among_all(
+    directories: tuple[Path, Path, str], tmp_path: Path
 ) -> None:
     federation = document(directories[1]).federation
     assert (sorted(federation.clients), federation.skipped_clients) == (["clips", "tanks"], ["staples"])
     assert federation.failed_clients == {}
+    assert any("client staples has no images" in warning for warning in document(directories[1]).warnings)
+    root = directories[1].parent
+    values = experiment_values(root / "data", root / "store", tmp_path / "run")
+    values["federated"] |= {"partitioning": "category", "client_assignments": CLIENTS, "min_clients": 3}
+    state = federated_experiment(ExperimentConfig.model_validate(values), return_state=True)
+    assert state.is_failed()
+    assert "min_clients is 3, clients with images: 2; without images: staples" in state.message
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

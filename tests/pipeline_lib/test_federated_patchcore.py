@@ -86,17 +86,20 @@ def test_statistics_of_the_partition_and_any_partitioner(images: AutoVIDataset, 
     assert made.server.banks["tank_screw"].client_ids == ["qc", "tanks"]
 
 
-def test_a_client_without_images_is_skipped_and_not_in_the_quorum(
+def test_a_client_without_images_is_skipped_and_does_not_count_among_all(
     tiny_root: Path, extractor: FeatureExtractor, caplog: pytest.LogCaptureFixture
 ) -> None:
     assignments = {"clips": ["pipe_clip"], "tanks": ["tank_screw"]}
-    federated = {"partitioning": "category", "client_assignments": assignments, "min_clients": 2}
+    federated = {"partitioning": "category", "client_assignments": assignments}
     with caplog.at_level(logging.WARNING):
         made = federation(extractor, AutoVIDataset(tiny_root, ["pipe_clip"]), federated=federated)
     assert made.skipped_clients == ["tanks"]
     assert "client tanks has no images and is skipped" in caplog.text
     (summary,) = made.train()
     assert (summary.delivered, summary.failed) == (["clips"], {})
+    strict = federation(extractor, AutoVIDataset(tiny_root, ["pipe_clip"]), federated={**federated, "min_clients": 2})
+    with pytest.raises(QuorumError, match=r"quorum out of reach.*without images: tanks"):
+        strict.train()
 
 
 def test_what_is_not_ready_says_what_to_call(images: AutoVIDataset, extractor: FeatureExtractor) -> None:
@@ -181,7 +184,7 @@ def test_a_failed_client_is_named_and_the_others_go_on(
     assert "OSError: [Errno 5] Input/output error" in summary.failed["client_1"]
     assert "client client_1 failed" in caplog.text
     assert made.server.banks["pipe_clip"].client_ids == ["client_0", "client_2"]
-    strict = federation(extractor, images, federated={"min_clients": 3})
+    strict = federation(extractor, images)
     with pytest.raises(QuorumError, match=r"quorum not met in round 1, 2 of 3 .* 3 are needed: client_1: OSError"):
         strict.train()
 
@@ -190,7 +193,7 @@ def test_a_client_that_failed_in_the_first_round_joins_in_the_second(
     images: AutoVIDataset, extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, lambda client, number: (client.client_id, number) == ("client_1", 1))
-    first, second = federation(extractor, images).train(num_rounds=2)
+    first, second = federation(extractor, images, federated={"min_clients": 2}).train(num_rounds=2)
     assert list(first.failed) == ["client_1"]
     assert second.failed == {}
     assert second.delivered == ["client_0", "client_1", "client_2"]
@@ -208,7 +211,7 @@ def test_a_coreset_with_nan_is_refused_and_the_others_go_on(
         return coreset
 
     monkeypatch.setattr(pipeline_lib.federated_client, "coreset_of_patches", poisoned)
-    made = federation(extractor, images)
+    made = federation(extractor, images, federated={"min_clients": 2})
     (summary,) = made.train()
     assert summary.delivered == ["client_0", "client_1"]
     assert list(summary.refused) == ["client_2"]
@@ -273,7 +276,7 @@ def test_all_clients_failing_is_one_clear_error(
     images: AutoVIDataset, extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, lambda _client, _round: True)
-    with pytest.raises(QuorumError, match=r"0 of 3 clients delivered and 1 are needed: client_0: OSError"):
+    with pytest.raises(QuorumError, match=r"0 of 3 clients delivered and 3 are needed: client_0: OSError"):
         federation(extractor, images).train()
 
 

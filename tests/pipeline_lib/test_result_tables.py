@@ -11,7 +11,7 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import IndexedDataset, Manifest
 from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument, MetricValues
 from data_contracts.stages import BackboneSettings
-from pipeline_lib.result_tables import client_rows, metric_rows, name_warnings, per_cent, run_warnings
+from pipeline_lib.result_tables import choice_warnings, client_rows, metric_rows, name_warnings, per_cent, run_warnings
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,24 @@ def test_everything_that_a_reader_must_know_is_said() -> None:
         "3 images cannot be read and were set aside; validation.txt lists them",
         "nut has no readable test images and is not measured",
         "client a failed and is not in the bank: OSError: disk",
-        "client b has no images and was skipped",
+        "client b has no images and was skipped; a disk that is not mounted looks like that",
     ]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "banks", "n"),
+    [
+        ("own:mine", ["bolt"], 1),
+        ("diversity_preserving", ["bolt"], 1),
+        ("own:mine", [], 0),
+        ("federated_coreset", ["bolt"], 0),
+    ],
+)
+def test_a_strategy_that_had_nothing_to_decide_is_said(strategy: str, banks: list[str], n: int) -> None:
+    config = ExperimentConfig.model_validate({"aggregation": {"strategy": strategy}})
+    warnings = choice_warnings(config, FederationSummary(mode="federated", banks_without_choice=banks))
+    start = f"aggregation.strategy: {strategy} had nothing to decide for bolt: every uploaded row is kept"
+    assert [warning.startswith(start) for warning in warnings] == [True] * n
 
 
 def test_misspelt_names_are_named_and_those_of_a_narrowed_run_are_not() -> None:

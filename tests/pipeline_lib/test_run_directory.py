@@ -105,6 +105,20 @@ def test_the_summary_adds_up_what_each_client_sent() -> None:
     assert summary.bank_rows == 17
     assert summary.bank_rows_by_category == {"x": 12, "y": 5}
     assert (summary.failed_clients, summary.skipped_clients) == ({"c": "disk"}, ["d"])
+    assert summary.banks_without_choice == []
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("federated", ["x"]), ("centralized", []), ("local_only", [])])
+def test_a_bank_that_holds_every_row_of_all_rounds_left_no_choice(mode: str, expected: list[str]) -> None:
+    uploads = [
+        ClientUploads(client_id=c, uploads=tuple(upload(c, bank, 5, 1.0) for bank in ("x", "x", "y")), provenance=())
+        for c in ("a", "b")
+    ]
+    banks = [
+        BankManifest(kind="memory_bank", path="x", sha256="0" * 64, size_bytes=1, rows=rows, bank=bank, dim=4)
+        for bank, rows in (("x", 20), ("y", 9))
+    ]
+    assert federation_summary(mode, uploads, {}, None, banks).banks_without_choice == expected
 
 
 # --- the files -------------------------------------------------------------------------------------------------------
