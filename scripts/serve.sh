@@ -96,7 +96,7 @@ In another terminal:
 END
 if [ -z "${FEDPATCH_DATASET:-}" ]; then
     made=$PWD/made
-    [ -d "$made" ] || echo "  fedpatch dataset synthesize --out $made --scale 0.5 --images 24"
+    [ -d "$made" ] || echo "  fedpatch dataset synthesize --out $made --scale 0.5 --images 24 --category pipe_clip"
     run="\"dataset\": {\"root\": \"$made\"}, $run"
 fi
 echo "  prefect deployment run federated-experiment/on-demand --param 'config={$run}' --watch"
