@@ -18,7 +18,7 @@ from tests.e2e.browser import ARGUMENTS, keep, open_page, retry
 from tests.e2e.prefect_stack import Stack
 from tests.e2e.station_users import COORDINATOR, Plant, made_plant, why_not
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("guarded")]
+pytestmark = pytest.mark.e2e
 
 A, B, C = STATIONS = ["station-a", "station-b", "station-c"]
 NAME = "plant"
