@@ -27,7 +27,7 @@ lint: $(STAMP) ## formatting, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test: lint ## lint and the fast tests, in two processes (under five minutes on two cores)
+test: lint ## lint and the fast tests, in two processes
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not e2e"
 
 test-slow: $(STAMP) ## the slow tests and those with real servers and browsers, in three processes

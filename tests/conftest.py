@@ -19,6 +19,32 @@ import pytest
 from tests.dataset_fixtures import write_tiny_autovi
 
 ROOT = Path(__file__).resolve().parent.parent
+TOGETHER = {  # files whose tests share a server; every other test goes where there is room
+    "guarded": (
+        *("test_killed.py", "test_nightly.py", "test_postgresql_and_password.py", "test_stations.py"),
+        "test_webhook.py",
+    ),
+    "served": ("test_commands_beside_a_server.py", "test_in_the_ui.py", "test_serve.py", "test_three_uses.py"),
+    "browser": ("test_report_in_browser.py",),
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With --dist loadgroup: the tests of files that are TOGETHER in one process, of the largest group first.
+
+    (The marks that pytest-xdist 3.8 has for this do not reach its scheduler with pytest 9.2.)
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0].removeprefix("tests/e2e/")
+            return next((group for group, files in TOGETHER.items() if file in files), nodeid)
+
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,6 @@
 """Two stacks for all end-to-end tests of a session: what `make serve` starts, and one by hand, for a server that stays.
 
-With xdist the tests of one stack run in one process (their `xdist_group`), and the stacks beside each other.
+With `--dist loadgroup` the tests of one stack run in one process (tests/conftest.py), and the stacks beside each other.
 """
 
 from __future__ import annotations

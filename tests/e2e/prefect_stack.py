@@ -255,6 +255,8 @@ class ServedStack(Stack):
 
     def stop(self) -> None:
         """Press Ctrl-C and see that every process ends."""
+        if self.script.poll() is not None:  # it did not start
+            return
         script = psutil.Process(self.script.pid)
         family = [script, *script.children(recursive=True)]
         try:

@@ -13,7 +13,7 @@ from flows.cli.temporary_server import DATABASE
 from tests.conftest import ROOT
 from tests.e2e.prefect_stack import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.e2e
 
 WINDOW_S = 12  # instead of 90
 LONG_RUN = f"""

@@ -14,7 +14,7 @@ from pipeline_lib.synthetic import synthesize_dataset
 from tests.e2e.browser import field, give_optional_path, go_to, keep, open_page, submit
 from tests.e2e.prefect_stack import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.e2e
 
 
 def test_an_experiment_is_started_by_the_form_and_its_results_are_there(stack: Stack, tmp_path: Path) -> None:

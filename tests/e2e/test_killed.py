@@ -16,7 +16,7 @@ from tests.dataset_fixtures import write_tiny_autovi
 from tests.e2e.browser import go_to, keep, open_page, retry
 from tests.e2e.prefect_stack import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("guarded")]
+pytestmark = pytest.mark.e2e
 
 CLIENTS = 8
 OVERNIGHT = """
@@ -106,20 +106,20 @@ def test_kill_9_of_the_run_its_worker_both_and_the_server_loses_nothing(guarded:
 
     processes = stop_in_the_middle(guarded, flow_run, after=len(clients(states, "Completed")))
     guarded.kill_worker()
-    for process in processes:  # they see that their worker is gone, and end
-        process.send_signal(signal.SIGCONT)
-    guarded.start_worker()
-    states = retry_crashed(guarded, flow_run, attempt=2)
-
-    processes = stop_in_the_middle(guarded, flow_run, after=len(clients(states, "Completed")))
-    guarded.kill_worker()
     for process in processes:
         process.kill()
     guarded.kill_server()
     assert int(guarded.python("-c", OVERNIGHT)) >= 1  # as if it had been off since yesterday
     guarded.start_server()
     guarded.start_worker()
-    states = retry_crashed(guarded, flow_run, attempt=3, because="Nothing was heard of this run")
+    states = retry_crashed(guarded, flow_run, attempt=2, because="Nothing was heard of this run")
+
+    processes = stop_in_the_middle(guarded, flow_run, after=len(clients(states, "Completed")))
+    guarded.kill_worker()
+    for process in processes:  # they go on until they have something to say, and end as nobody hears it
+        process.send_signal(signal.SIGCONT)
+    guarded.start_worker()
+    states = retry_crashed(guarded, flow_run, attempt=3)
 
     run = guarded.wait_for(flow_run, beyond=3)
     assert run["state_type"] == "COMPLETED", run["state"]["message"]

@@ -11,7 +11,7 @@ import pytest
 from tests.dataset_fixtures import write_tiny_autovi
 from tests.e2e.prefect_stack import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("guarded")]
+pytestmark = pytest.mark.e2e
 
 
 def test_the_nightly_benchmark_is_scheduled_and_runs_when_it_is_due(guarded: Stack) -> None:

@@ -11,7 +11,7 @@ from tests.e2e.browser import PATIENCE_MS, open_page
 from tests.e2e.postgresql import programs
 from tests.e2e.prefect_stack import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("guarded")]
+pytestmark = pytest.mark.e2e
 
 
 def test_nothing_is_kept_in_sqlite(guarded: Stack) -> None:

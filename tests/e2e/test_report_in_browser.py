@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from pipeline_lib.report import render_report
 from tests.report_fixtures import made_up_run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("report")]
+pytestmark = pytest.mark.e2e
 
 CHROMIUM = Path("/usr/bin/chromium")
 LOW_CONTRAST = """() => {

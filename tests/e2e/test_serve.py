@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.e2e.prefect_stack import ServedStack, free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.e2e
 
 
 def test_make_serve_says_what_is_missing_and_what_to_run(stack: ServedStack, tmp_path: Path) -> None:

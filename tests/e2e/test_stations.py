@@ -18,7 +18,7 @@ from tests.e2e.browser import ARGUMENTS, keep, open_page, retry
 from tests.e2e.prefect_stack import Stack
 from tests.e2e.station_users import COORDINATOR, Plant, made_plant, why_not
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("guarded")]
+pytestmark = pytest.mark.e2e
 
 A, B, C = STATIONS = ["station-a", "station-b", "station-c"]
 NAME = "plant"
@@ -79,7 +79,7 @@ def runs_of(stack: Stack, coordinator: str, phase: str) -> dict[str, int]:
 def test_the_whole_story_of_three_stations(guarded: Stack, plant: Plant) -> None:
     """station-b has no images and station-c no worker: Failed; both mended, one run whole after clicks on Retry.
 
-    What is asserted does not depend on station-a and station-b being done before the deadline that station-c misses.
+    Nothing that is asserted depends on a station that works being done before the deadline that station-c misses.
     """
     coordinator = start(plant)
     with open_page(guarded, f"runs/flow-run/{late_run(guarded, coordinator)}") as page:
@@ -99,8 +99,15 @@ def test_the_whole_story_of_three_stations(guarded: Stack, plant: Plant) -> None
     plant.start(C)
     retry(guarded, runs[B]["id"], picture="ui_station_failed")
     assert guarded.wait_for(runs[B]["id"], beyond=1)["state_type"] == "COMPLETED"
+    retry(guarded, runs[C]["id"])
+    assert guarded.wait_for(runs[C]["id"])["state_type"] == "COMPLETED"
     retry(guarded, coordinator, picture="ui_coordinator_failed")
     done = guarded.wait_for(coordinator, beyond=1)
+    while done["state_name"] == "CompletedPartial" and "not in the figures" in done["state"]["message"]:
+        for run in children(guarded, coordinator, "figures").values():  # a slow machine counted past the deadline
+            assert guarded.wait_for(run["id"])["state_type"] == "COMPLETED"
+        retry(guarded, coordinator)
+        done = guarded.wait_for(coordinator, beyond=done["run_count"])
     assert done["state_name"] == "Completed", done["state"]["message"]
 
     assert runs_of(guarded, coordinator, "coreset") == {A: 1, B: 2, C: 1}

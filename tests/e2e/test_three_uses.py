@@ -19,7 +19,7 @@ from tests.dataset_fixtures import write_tiny_autovi
 from tests.e2e.browser import retry
 from tests.e2e.prefect_stack import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.e2e
 
 PYTHON = """
 import json, sys

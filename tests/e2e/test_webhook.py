@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.prefect_stack import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("guarded")]
+pytestmark = pytest.mark.e2e
 
 EMIT = """
 from prefect import flow

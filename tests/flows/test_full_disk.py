@@ -44,7 +44,7 @@ def test_a_full_disk_is_one_clear_line_and_nothing_half_written(
             main(["run", str(tmp_path / "c.yaml"), *options])
         except SystemExit as stop:
             status = int(stop.code or 0)
-        return status, [*capsys.readouterr().err.strip().splitlines(), ""][-2]
+        return status, capsys.readouterr().err.strip().rpartition("\n")[2]
 
     status, line = run()
     assert status == 1

@@ -53,6 +53,7 @@ def test_a_station_that_fails_is_named_and_the_quorum_decides(
     assert document["federation"]["failed_clients"] == {"station-b": "its run did not start"}
 
 
+@pytest.mark.slow
 def test_a_replayed_upload_and_a_station_without_the_provenance_of_what_it_sent_say_so(
     calls: list[str], plants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_replayed_upload_and_a_station_without_the_provenance_of_what_it_sent_
     assert "the provenance of what station-a sent in round 1 is not in its store" in state.message
 
 
+@pytest.mark.slow
 def test_rounds_are_resumed_where_they_stopped(
     calls: list[str], work: Counter[str], plants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

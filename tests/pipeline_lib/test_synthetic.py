@@ -194,6 +194,7 @@ def test_colour_drifts_slowly_over_time(split: str) -> None:
 # --- difficulty --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_offline_backbone_is_clearly_above_chance_and_clearly_below_perfect(tmp_path: Path) -> None:
     """Image AUROC of a plain PatchCore with a 1 % coreset; 20 training images a category at a quarter of the size."""
     threads = torch.get_num_threads()
