@@ -96,8 +96,16 @@ def field(page: Page, label: str) -> Locator:
     return page.get_by_label(f"{label} (Optional)", exact=True).first
 
 
+def open_section(page: Page, label: str) -> None:
+    """Open a section of the form that is folded: `None`, which is its defaults."""
+    _block(page, label).get_by_role("tab", name=label, exact=True).click()
+
+
 def give_optional_path(page: Page, label: str, value: str) -> None:
     """Choose `path` instead of `None` for a parameter that is not given by default, and fill it in."""
-    block = page.get_by_text(f"{label} (Optional)", exact=True).first.locator("xpath=ancestor::div[3]")
-    block.get_by_role("tab", name="path").click()
-    block.get_by_role("tabpanel").get_by_role("textbox").fill(value)
+    _block(page, label).get_by_role("tab", name="path").click()
+    _block(page, label).get_by_role("tabpanel").get_by_role("textbox").fill(value)
+
+
+def _block(page: Page, label: str) -> Locator:
+    return page.get_by_text(f"{label} (Optional)", exact=True).first.locator("xpath=ancestor::div[3]")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline_lib.synthetic import synthesize_dataset
-from tests.e2e.browser import field, give_optional_path, go_to, keep, open_page, submit
+from tests.e2e.browser import field, give_optional_path, go_to, keep, open_page, open_section, submit
 from tests.e2e.prefect_stack import Stack
 
 pytestmark = pytest.mark.e2e
@@ -29,6 +29,7 @@ def test_an_experiment_is_started_by_the_form_and_its_results_are_there(stack: S
         field(page, "Backbone").fill("efficientnet_lite0")
         field(page, "Num Clients").fill("3")
         give_optional_path(page, "Root", str(root))
+        open_section(page, "Runtime")
         give_optional_path(page, "Out", str(tmp_path / "run"))
         field(page, "Backbone").scroll_into_view_if_needed()
         page.get_by_text("Root (Optional)", exact=True).first.scroll_into_view_if_needed()
