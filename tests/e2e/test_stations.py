@@ -28,7 +28,7 @@ ARRAYS = {
     "uploads": {"rows"},
     "banks": {"features", "client_ids", "row_client"},
     "figures": {
-        *("image_scores", "label_index", "bins", "normal_px", "marked_px", "spro_lift", "n_channels"),
+        *("image_scores", "label_index", "lowest", "highest", "normal_px", "marked_px", "spro_lift", "n_channels"),
         *("category", "block", "score"),
     },
 }
