@@ -415,7 +415,7 @@ class ExperimentConfig(Section):
         if self.federated.min_clients == "all":  # one client was enough where nothing was said
             before = {**values, "federated": {**values["federated"], "min_clients": 1}}
             now = before if self.federated.mode == "centralized" else values  # without clients both say the same
-        written = (now | {"training": HASHED_TRAINING}, before | {"training": HASHED_TRAINING}, before)
+        written = (now | {"training": HASHED_TRAINING}, before)
         return tuple(dict.fromkeys(canonical_hash(one)[:16] for one in written))
 
 

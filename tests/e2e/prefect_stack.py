@@ -130,12 +130,12 @@ class Stack:
         """One request to the server: POST with a body, GET without."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
-        if password := self.environment.get("PREFECT_API_AUTH_STRING"):
-            headers["Authorization"] = f"Basic {base64.b64encode(password.encode()).decode()}"
         return json.loads(self._answer(urllib.request.Request(f"{self.url}/api{path}", data, headers)) or "null")
 
     def _answer(self, request: urllib.request.Request) -> bytes:
         """What the server answers; "503: database locked, ask again" is asked again, as Prefect's own clients do."""
+        if password := self.environment.get("PREFECT_API_AUTH_STRING"):
+            request.add_header("Authorization", f"Basic {base64.b64encode(password.encode()).decode()}")
         for pause in (0.2, 0.5, 1.0, 2.0, 4.0, None):
             try:
                 with urllib.request.urlopen(request, timeout=120) as answer:

@@ -196,7 +196,7 @@ def test_a_night_without_all_clients_is_partial_and_nothing_is_compared_with_it(
         return original(table, store, client_id, *args, **kwargs)
 
     changes = {"federated.num_clients": 2, "federated.min_clients": 1}
-    config = matrix(tiny_root, tmp_path, {"centralized": {"federated.mode": "centralized"}, "iid_2": changes})
+    config = matrix(tiny_root, tmp_path / "store", {"centralized": {"federated.mode": "centralized"}, "iid_2": changes})
     path, history = tmp_path / "night.yaml", tmp_path / "history"
     path.write_text(yaml.safe_dump({**config.model_dump(mode="json"), "history": str(history)}))
 
