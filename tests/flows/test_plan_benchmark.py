@@ -33,6 +33,7 @@ def values_of(tiny_root: Path, tmp_path: Path, **sections: Any) -> dict[str, Any
     return {"name": "matrix", "base": base, "experiments": EXPERIMENTS, "out": str(tmp_path / "bench")}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_runs_compute_what_the_plan_says_and_fit_into_its_disk(
     tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

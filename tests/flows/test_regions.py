@@ -34,7 +34,8 @@ def training_patches(root: Path) -> np.ndarray:
     return np.concatenate([read_patches(table, store) for table in train])
 
 
-@pytest.mark.parametrize("num_rounds", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_rounds", [1, 2])
 def test_regions_merge_alike_at_one_machine_and_at_a_coordinator_and_no_patch_lies_outside_the_bound(
     calls: list[str], plants: Path, tmp_path: Path, num_rounds: int
 ) -> None:

@@ -130,6 +130,7 @@ def check_what_is_shared(tmp_path: Path) -> None:
     assert str(tmp_path) not in words
 
 
+@pytest.mark.slow
 def test_a_station_may_send_a_share_of_its_own(calls: list[str], tmp_path: Path) -> None:
     """Through the call's parameters: the configuration names no stations. The bank keeps its size."""
     config = ExperimentConfig.model_validate(values(tmp_path))
