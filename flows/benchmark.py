@@ -127,5 +127,7 @@ def _run_one(config: ExperimentConfig) -> tuple[ExperimentResult | None, str]:
         return None, f"{type(error).__name__}: {error}".splitlines()[0]
     if isinstance(outcome, str):
         return ExperimentResult.model_validate_json(outcome), ""
-    result = ExperimentResult.model_validate_json(str(outcome.data)) if outcome.name == PARTIAL else None
-    return result, outcome.message or "failed"
+    if outcome.is_completed() or outcome.name == PARTIAL:
+        result = ExperimentResult.model_validate_json(str(outcome.data))
+        return result, (outcome.message or "") if outcome.name == PARTIAL else ""
+    return None, outcome.message or "failed"
