@@ -27,6 +27,7 @@ def matrix(tiny_root: Path, store: Path, experiments: dict[str, Any]) -> Benchma
     return BenchmarkConfig.model_validate({"base": base, "experiments": experiments, "out": store.parent / "bench"})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they_have_alone(
     tiny_root: Path, tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]

@@ -16,9 +16,9 @@ from pipeline_lib.features import read_patches
 from tests.conftest import experiment_values
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-SETTINGS: list[dict[str, Any]] = [
+SETTINGS: list[Any] = [
     {"upload": {"codec": "pq"}, "federated": {"num_rounds": 2}, "aggregation": {"bank_scope": "global"}},
-    {"federated": {"mode": "local_only"}},
+    pytest.param({"federated": {"mode": "local_only"}}, marks=pytest.mark.slow),
 ]
 
 

@@ -169,7 +169,7 @@ def test_the_server_goes_on_without_what_is_not_finite(
     assert "not finite" in state.message
 
 
-@pytest.mark.parametrize(("turns", "num_rounds"), [("parallel", 1), ("relay", 2)])
+@pytest.mark.parametrize(("turns", "num_rounds"), [("parallel", 1), pytest.param("relay", 2, marks=pytest.mark.slow)])
 def test_rows_by_coverage_fill_the_banks_exactly_without_duplicates_and_the_same_at_every_run(
     tiny_root: Path, tmp_path: Path, finished: Path, store: Path, turns: str, num_rounds: int
 ) -> None:

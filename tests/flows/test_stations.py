@@ -73,6 +73,7 @@ def assert_figures_equal(out: Path, whole: Path) -> None:
     assert left == pytest.approx(right, abs=0.1)  # other resamples
 
 
+@pytest.mark.slow
 def test_banks_figures_thresholds_and_rounds_equal_those_of_one_machine_and_nothing_else_is_shared(
     calls: list[str], plants: Path, tmp_path: Path
 ) -> None:
