@@ -108,6 +108,16 @@ class IndexedDataset(BaseModel):
     n_set_aside: int = Field(ge=0, description="images that cannot be read")
 
 
+class PreparedDataset(BaseModel):
+    """What the first steps of a run make of its data set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    indexed: IndexedDataset
+    validation: Manifest
+    partition: Partition
+
+
 class ClientUploads(BaseModel):
     """What `select_client_coreset` returns: what leaves the station, and the provenance that stays."""
 
@@ -162,6 +172,16 @@ class MeasuredCategory(BaseModel):
     table: Manifest
     curves: Manifest
     sample: Manifest | None = Field(None, description="per-image counts, from which paired intervals are made")
+
+
+class MeasuredBanks(BaseModel):
+    """What banks score on the test images of their categories."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scored: tuple[ScoredCategory, ...] = ()
+    measured: tuple[MeasuredCategory, ...] = ()
+    features: tuple[Manifest, ...] = ()  # PATCH_FEATURES of the test images
 
 
 class ExperimentResult(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import get_run_logger
@@ -20,11 +20,11 @@ def calibrate(
     runner: TaskRunner[Any],
     config: ExperimentConfig,
     uploads: Sequence[ClientUploads],
-    features: Sequence[Manifest],
+    features: Mapping[str, Manifest],
     banks: Sequence[BankManifest],
     place: Place,
 ) -> list[Manifest]:
-    """Calibration scores of the clients that delivered (`features[i]` are those of `uploads[i]`).
+    """Calibration scores of the clients that delivered; `features`: client -> its patch features.
 
     A client that fails here costs its scores, not the run: the log names it.
     """
@@ -34,13 +34,13 @@ def calibrate(
         submit(
             runner,
             on_store(calibrate_client, place),
-            patch_features=of_client,
+            patch_features=features[upload.client_id],
             uploads=upload,
             banks=[bank for bank in banks if bank.bank in {sent.category for sent in upload.uploads}],
             settings=CalibrationSettings.of(config),
             place=place,
         )
-        for upload, of_client in zip(uploads, features, strict=True)
+        for upload in uploads
     ]
     scores = []
     for upload, future in zip(uploads, futures, strict=True):

@@ -6,38 +6,35 @@ from collections.abc import Sequence
 
 from prefect import get_run_logger
 
-from data_contracts.local import LocalClient
+from data_contracts.federation import Federation
 from data_contracts.manifests import BankManifest, Manifest, Partition
 from data_contracts.rounds import GLOBAL_BANK
-from flows.federation import Federation
 from flows.running import failure_of, submit
 from flows.steps import Run
 from tasks.coverage import measure_bank_coverage
 from tasks.stage import on_store
 
 
-def measure_coverage(
-    run: Run, partition: Partition, federation: Federation, local: Sequence[LocalClient]
-) -> dict[str, Manifest]:
-    """Client -> its coverage, where `evaluation.coverage` asks for it; clients in `local` by their own banks.
+def measure_coverage(run: Run, partition: Partition, federation: Federation) -> dict[str, Manifest]:
+    """Client -> its coverage, where `evaluation.coverage` asks for it; clients that train alone by their own banks.
 
     A client that fails here costs its figures, not the run: the log names it.
     """
     if not run.config.evaluation.coverage:
         return {}
     categories = {client.client_id: client.categories for client in partition.clients}
-    alone = {client.client_id: client.banks for client in local}
+    alone = {client.client_id: client.banks for client in federation.alone}
     with run.clock.stage("coverage"):
         futures = {
-            client.client_id: submit(
+            name: submit(
                 run.runner,
                 on_store(measure_bank_coverage, run.place),
                 patch_features=features,
-                banks=_own(alone.get(client.client_id, federation.banks), categories[client.client_id]),
-                client_id=client.client_id,
+                banks=_own(alone.get(name, federation.banks), categories[name]),
+                client_id=name,
                 place=run.place,
             )
-            for client, features in zip(federation.uploads, run.features, strict=False)
+            for name, features in federation.features.items()
         }
         found = {}
         for name, future in futures.items():

@@ -9,18 +9,18 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from data_contracts.config import ExperimentConfig
+from data_contracts.federation import Federation
 from data_contracts.forms import CENTRALIZED_FORM, FEDERATED_FORM
-from data_contracts.manifests import IndexedDataset, MeasuredCategory
+from data_contracts.manifests import IndexedDataset, MeasuredBanks
 from data_contracts.quorum import without_images
 from data_contracts.stages import BackboneSettings, EvaluationSettings
 from flows.calibration import calibrate
 from flows.coverage import measure_coverage
-from flows.federation import Federation
 from flows.local import measure_alone, without_upload
 from flows.rounds import train
 from flows.run_pages import experiment_title, show_failure
 from flows.running import located, partial_state, place_of, refuse_what_does_not_fit, submit, task_runner
-from flows.steps import Run, index_and_validate, measure_banks, partition_images
+from flows.steps import Run, measure_banks, prepare_dataset
 from tasks.data import resolve_backbone
 from tasks.extensions import try_extensions
 from tasks.reporting import finish_run, publish_clients, publish_results
@@ -79,40 +79,16 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         backbone = submit(
             runner, resolve_backbone, model=config.model, preprocessing=config.preprocessing, seed=config.seed
         ).result()
-        indexed, validation = index_and_validate(run)
-        partition = partition_images(run, indexed)
-        federation = train(run, partition, backbone)
-        publish_clients(partition, federation.uploads, federation.failed)
-        skipped = [without_images(partition.skipped_clients)] if partition.skipped_clients else []
+        dataset = prepare_dataset(run)
+        federation = train(run, dataset.partition, backbone)
+        publish_clients(dataset.partition, federation)
+        empty = dataset.partition.skipped_clients
+        skipped = [without_images(empty)] if empty else []
         if federation.problem:
             return Failed(message="; ".join([federation.problem, *skipped]))
-        with run.clock.stage("calibrate"):
-            delivered = [] if is_alone else federation.uploads
-            calibration = calibrate(runner, config, delivered, run.features[: len(delivered)], federation.banks, place)
-        local = measure_alone(run, indexed, federation, backbone) if is_alone else []
-        scored, measured = ([], []) if is_alone else measure_banks(run, indexed, federation.banks, backbone)
-        result = finish_run(
-            config,
-            backbone,
-            indexed,
-            validation,
-            partition,
-            federation.uploads,
-            federation.failed,
-            federation.banks,
-            scored,
-            measured,
-            calibration,
-            run.features,
-            run.clock.timings_s,
-            place,
-            coverage=measure_coverage(run, partition, federation, local),
-            rounds=federation.rounds,
-            measured_rounds=_test_earlier_rounds(run, indexed, federation, backbone),
-            refused=federation.refused,
-            incidents=federation.incidents,
-            local=local,
-        )
+        measured = measure(run, dataset.indexed, federation, backbone)
+        federation.coverage = measure_coverage(run, dataset.partition, federation)
+        result = finish_run(config, backbone, dataset, federation, measured, run.clock.timings_s, place)
         publish_results(result, place)
     text = result.model_dump_json()
     if federation.partial:
@@ -122,11 +98,21 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
     return text
 
 
-def _test_earlier_rounds(
+def measure(
     run: Run, indexed: IndexedDataset, federation: Federation, backbone: BackboneSettings
-) -> list[list[MeasuredCategory]]:
-    """What the banks of all rounds but the last score, without intervals: the convergence."""
-    settings = EvaluationSettings.of(run.config).model_copy(update={"bootstrap": 0})
-    return [
-        measure_banks(run, indexed, list(one.banks), backbone, settings=settings)[1] for one in federation.rounds[:-1]
-    ]
+) -> list[MeasuredBanks]:
+    """What the banks of each round score, and every client's thresholds; none where clients are alone, see `alone`.
+
+    Of all rounds but the last without intervals: the convergence.
+    """
+    if run.config.federated.mode == "local_only":
+        federation.alone = measure_alone(run, indexed, federation, backbone)
+        return []
+    with run.clock.stage("calibrate"):
+        federation.calibration = calibrate(
+            run.runner, run.config, federation.uploads, federation.features, federation.banks, run.place
+        )
+    last = measure_banks(run, indexed, federation.banks, backbone)
+    brief = EvaluationSettings.of(run.config).model_copy(update={"bootstrap": 0})
+    earlier = [measure_banks(run, indexed, one.banks, backbone, settings=brief) for one in federation.rounds[:-1]]
+    return [*earlier, last]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data_contracts.config import UploadConfig
+from data_contracts.federation import Federation
 from data_contracts.local import LocalClient
 from data_contracts.manifests import BankManifest, IndexedDataset
 from data_contracts.stages import AggregationSettings, BackboneSettings, client_config_hash
 from flows.calibration import calibrate
-from flows.federation import Federation
 from flows.running import submit
 from flows.steps import Run, measure_banks
 from tasks.server import aggregate_memory_bank
@@ -29,8 +29,7 @@ def measure_alone(
     `federation` holds its one round without banks.
     """
     found = []
-    train_features = run.features[: len(federation.uploads)]
-    for client, features in zip(federation.uploads, train_features, strict=True):
+    for client in federation.uploads:
         with run.clock.stage("aggregate"):
             futures = [
                 submit(
@@ -47,15 +46,14 @@ def measure_alone(
             ]
             banks: list[BankManifest] = [future.result() for future in futures]
         with run.clock.stage("calibrate"):
-            calibration = calibrate(run.runner, run.config, [client], [features], banks, run.place)
-        scored, measured = measure_banks(run, indexed, banks, backbone)
+            calibration = calibrate(run.runner, run.config, [client], federation.features, banks, run.place)
+        measured = measure_banks(run, indexed, banks, backbone)
         found.append(
             LocalClient(
                 client_id=client.client_id,
                 banks=tuple(banks),
-                scored=tuple(scored),
-                measured=tuple(measured),
                 calibration=tuple(calibration),
+                **dict(measured),
             )
         )
     return found

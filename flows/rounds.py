@@ -12,11 +12,11 @@ from prefect.futures import PrefectFuture
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
+from data_contracts.federation import Federation, by_bank
 from data_contracts.manifests import BankManifest, ClientUploads, Manifest, Partition
 from data_contracts.quorum import quorum_out_of_reach, quorum_problem
 from data_contracts.rounds import FederationRound, download_bytes
 from data_contracts.stages import AggregationSettings, BackboneSettings, client_config_hash, sizes_of
-from flows.federation import Federation, by_bank
 from flows.running import submit
 from flows.steps import Run
 from flows.turns import check_round, is_in_rounds, send_round
@@ -87,7 +87,7 @@ def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federat
             banks = [] if is_alone else aggregate(run, federation.accepted, number, num_rounds, backbone)
         categories = {client.client_id: client.categories for client in partition.clients}
         federation.rounds.append(round_state(number, categories, sent, delivered, failed, refused, banks))
-    run.features += [features[client.client_id].result() for client in federation.uploads]
+    federation.features = {client.client_id: features[client.client_id].result() for client in federation.uploads}
     return federation
 
 

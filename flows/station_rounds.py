@@ -9,11 +9,11 @@ from prefect import get_run_logger
 
 from data_contracts.errors import UploadError
 from data_contracts.exchange import COORDINATOR, Publication, PublicationKind, Slot, StationResults
+from data_contracts.federation import Federation, by_bank
 from data_contracts.manifests import BankManifest, ClientUploads, UploadManifest
 from data_contracts.quorum import quorum_problem
 from data_contracts.rounds import FederationRound
 from data_contracts.stages import BackboneSettings
-from flows.federation import Federation, by_bank
 from flows.rounds import aggregate, round_state
 from flows.station_runs import call_stations
 from flows.steps import Run

@@ -16,7 +16,6 @@ from pydantic import Field
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
 from data_contracts.forms import FEDERATED_FORM
-from data_contracts.manifests import Manifest
 from data_contracts.quorum import listed, quorum_out_of_reach
 from data_contracts.stages import client_config_hash
 from flows.rounds import refuse_clients_without_region, refuse_rounds_without_cover
@@ -108,22 +107,13 @@ def station_coordinator(
     result = finish_stations(
         config,
         backbone,
-        federation.rounds,
-        federation.uploads,
+        federation,
         results,
-        federation.failed,
-        federation.refused,
-        [*federation.incidents, *(f"station {station} is {cause}" for station, cause in uncounted.items())],
+        uncounted,
+        coordination.run_id,
         coordination.run.clock.timings_s,
         place,
     )
-    used: list[Manifest] = [result.metrics]
-    for state in federation.rounds:
-        used += [*state.banks, *(upload for client in state.uploads for upload in client.uploads)]
-    for of_round in results:
-        used += [figures for one in of_round.values() for figures in one.figures]
-        used += [one.calibration for one in of_round.values() if one.calibration is not None]
-    register_part(coordination.run_id, "coordinator", used, place, result.run_directory)
     show_stations(stations, federation.uploads, missing)
     publish_results(result, place)
     text = result.model_dump_json()

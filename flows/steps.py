@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,14 +10,7 @@ from prefect import get_run_logger
 from prefect.task_runners import TaskRunner
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.manifests import (
-    BankManifest,
-    IndexedDataset,
-    Manifest,
-    MeasuredCategory,
-    Partition,
-    ScoredCategory,
-)
+from data_contracts.manifests import BankManifest, IndexedDataset, MeasuredBanks, Partition, PreparedDataset
 from data_contracts.rounds import GLOBAL_BANK
 from data_contracts.stages import BackboneSettings, EvaluationSettings, Place, ScoringSettings
 from flows.running import StageClock, submit
@@ -33,7 +27,12 @@ class Run:
     place: Place
     runner: TaskRunner[Any]
     clock: StageClock = field(default_factory=StageClock)
-    features: list[Manifest] = field(default_factory=list)  # what the run's registration in the store refers to
+
+
+def prepare_dataset(run: Run) -> PreparedDataset:
+    """The data set's index and validation, and who holds which training images."""
+    indexed, validation = index_and_validate(run)
+    return PreparedDataset(indexed=indexed, validation=validation, partition=partition_images(run, indexed))
 
 
 def index_and_validate(run: Run) -> tuple[IndexedDataset, Any]:
@@ -78,11 +77,11 @@ def partition_images(run: Run, indexed: IndexedDataset) -> Partition:
 def measure_banks(
     run: Run,
     indexed: IndexedDataset,
-    banks: list[BankManifest],
+    banks: Sequence[BankManifest],
     backbone: BackboneSettings,
     *,
     settings: EvaluationSettings | None = None,
-) -> tuple[list[ScoredCategory], list[MeasuredCategory]]:
+) -> MeasuredBanks:
     """Anomaly maps and metrics of every category that has test images and a bank; `settings` are the run's own."""
     config, place = run.config, run.place
     by_name = {bank.bank: bank for bank in banks}
@@ -103,7 +102,7 @@ def measure_banks(
             )
             for category in categories
         }
-        run.features += [future.result() for future in features.values()]
+        tables = [future.result() for future in features.values()]
     with run.clock.stage("score"):
         scored = {
             category: submit(
@@ -134,4 +133,4 @@ def measure_banks(
             )
             for category in categories
         ]
-        return maps, [future.result() for future in measured]
+        return MeasuredBanks(scored=maps, measured=[future.result() for future in measured], features=tables)

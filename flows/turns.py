@@ -6,10 +6,10 @@ from typing import Any
 
 from prefect.futures import PrefectFuture
 
+from data_contracts.federation import Federation, by_bank, joined
 from data_contracts.manifests import ClientUploads, CurveManifest, Manifest, UploadManifest
 from data_contracts.rounds import RowGrant
 from data_contracts.stages import AggregationSettings, BackboneSettings, CoresetSettings, client_config_hash
-from flows.federation import Federation, by_bank, joined
 from flows.running import failure_of, submit
 from flows.steps import Run
 from tasks.clients import select_client_coreset

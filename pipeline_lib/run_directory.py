@@ -15,6 +15,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.manifests import (
-    BankManifest,
-    ClientUploads,
-    IndexedDataset,
-    Manifest,
-    MeasuredCategory,
-    Partition,
-    ScoredCategory,
-)
+from data_contracts.federation import Federation
+from data_contracts.manifests import BankManifest, Manifest, MeasuredCategory, Partition, PreparedDataset
 from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument, RoundSummary
 from data_contracts.rounds import FederationRound, download_bytes
 from data_contracts.stages import BackboneSettings
@@ -50,6 +44,22 @@ RESULT_FILE = "result.json"
 METRICS_FILES = {"all": "metrics.json", "development": "metrics_development.json", "report": "metrics_report.json"}
 
 
+@dataclass(frozen=True)
+class RunFigures:
+    """What a run's test images gave; frames are over all of test."""
+
+    documents: Mapping[str, MetricsDocument]  # all | development | report
+    tables: Sequence[pd.DataFrame]  # METRICS of the categories
+    curves: pd.DataFrame  # CURVES
+    scores: pd.DataFrame  # IMAGE_SCORES
+    calibration: pd.DataFrame  # CALIBRATION_SCORES of normal training images; empty: no thresholds
+
+
+def run_directory(config: ExperimentConfig) -> Path:
+    """Where the run's files go: `runtime.out`, or a directory named after the experiment and the time."""
+    return (config.runtime.out or default_run_directory(config.name)).expanduser().absolute()
+
+
 def default_run_directory(name: str) -> Path:
     """runs/<name>-<timestamp>, counted up where that exists."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -62,15 +72,7 @@ def default_run_directory(name: str) -> Path:
 
 
 def federation_summary(
-    mode: str,
-    uploads: Sequence[ClientUploads],
-    failed: Mapping[str, str],
-    partition: Partition | None,
-    banks: Sequence[BankManifest],
-    *,
-    refused: Mapping[str, str] | None = None,
-    rounds: Sequence[FederationRound] = (),
-    pixel_bytes: Mapping[str, int] | None = None,
+    mode: str, federation: Federation, partition: Partition | None, *, pixel_bytes: Mapping[str, int] | None = None
 ) -> FederationSummary:
     """What the clients had and sent over all rounds, and the banks that came of it.
 
@@ -78,6 +80,7 @@ def federation_summary(
     it sent. `pixel_bytes`: client -> bytes of its decoded images. A federated client gets the banks back after every
     round.
     """
+    uploads, banks, rounds = federation.uploads, federation.banks, federation.rounds
     categories = {client.client_id: tuple(upload.category for upload in client.uploads) for client in uploads}
     if partition is not None:
         categories = {client.client_id: client.categories for client in partition.clients}
@@ -85,7 +88,6 @@ def federation_summary(
     for client in uploads:
         sent = client.uploads
         first = {upload.category: upload for upload in reversed(sent)}.values()
-        after_each_round = [one.banks for one in rounds] if rounds else [banks] * (mode == "federated")
         clients[client.client_id] = ClientSummary(
             train_images=sum(upload.n_images for upload in first),
             patches=sum(upload.n_patches for upload in first),
@@ -94,9 +96,7 @@ def federation_summary(
             raw_image_bytes=sum(upload.raw_image_bytes for upload in first),
             covering_radius=max((u.covering_radius for u in sent if u.round == sent[-1].round), default=None),
             raw_pixel_bytes=(pixel_bytes or {}).get(client.client_id, 0),
-            download_bytes=sum(
-                download_bytes(after, categories.get(client.client_id, ())) for after in after_each_round
-            ),
+            download_bytes=sum(download_bytes(one.banks, categories.get(client.client_id, ())) for one in rounds),
         )
     by_bank = {bank.bank: bank.rows for bank in banks}
     merged_banks = by_bank if mode == "federated" else {}
@@ -106,8 +106,8 @@ def federation_summary(
     return FederationSummary(
         mode=mode,
         clients=clients,
-        failed_clients=dict(failed),
-        refused_uploads=dict(refused or {}),
+        failed_clients=federation.failed,
+        refused_uploads=federation.refused,
         skipped_clients=[] if partition is None else list(partition.skipped_clients),
         bank_rows=sum(by_bank.values()),
         bank_rows_by_category=by_bank,
@@ -187,33 +187,26 @@ def write_run_directory(
     store: ArtifactStore,
     config: ExperimentConfig,
     backbone: BackboneSettings,
-    indexed: IndexedDataset,
-    validation: Manifest,
-    partition: Partition,
     banks: Sequence[BankManifest],
-    scored: Sequence[ScoredCategory],
-    measured: Sequence[MeasuredCategory],
-    documents: Mapping[str, MetricsDocument],
-    calibration: pd.DataFrame | None = None,
+    figures: RunFigures,
 ) -> None:
-    """Write everything but the report. Files that exist are replaced, each whole."""
+    """Write what every run leaves but the report. Files that exist are replaced, each whole."""
     out.mkdir(parents=True, exist_ok=True)
     write_config(config, out / "config.yaml")
     write_json_file(out / "environment.json", describe_environment())
-    write_metrics_files(
-        out,
-        documents,
-        [store.read_table(category.table) for category in measured],
-        [store.read_table(category.curves) for category in measured],
-    )
-    write_table_file(out / "scores.parquet", [store.read_table(category.scores) for category in scored], IMAGE_SCORES)
-    copy_artifact(store, partition.table, out / "partition.parquet")
-    copy_artifact(store, partition.stats, out / "partition_stats.json")
-    copy_artifact(store, validation, out / "validation.json")
-    copy_artifact(store, indexed.index, out / "dataset_index.parquet")
-    report = ValidationReport.model_validate(store.read_json(validation))
+    write_metrics_files(out, figures.documents, figures.tables, [figures.curves])
+    write_table_file(out / "scores.parquet", [figures.scores], IMAGE_SCORES)
+    write_model(out, store, config, backbone, banks, figures.calibration)
+
+
+def write_dataset_files(out: Path, store: ArtifactStore, dataset: PreparedDataset) -> None:
+    """Write the index, what the validation found, and who held what."""
+    copy_artifact(store, dataset.partition.table, out / "partition.parquet")
+    copy_artifact(store, dataset.partition.stats, out / "partition_stats.json")
+    copy_artifact(store, dataset.validation, out / "validation.json")
+    copy_artifact(store, dataset.indexed.index, out / "dataset_index.parquet")
+    report = ValidationReport.model_validate(store.read_json(dataset.validation))
     write_file(out / "validation.txt", render_validation_text(report).encode())
-    write_model(out, store, config, backbone, banks, calibration)
 
 
 def write_model(
@@ -222,9 +215,9 @@ def write_model(
     config: ExperimentConfig,
     backbone: BackboneSettings,
     banks: Sequence[BankManifest],
-    calibration: pd.DataFrame | None,
+    calibration: pd.DataFrame,
 ) -> None:
-    """What `fedpatch score` needs: model.json, banks/<bank>.npz and, where given, calibration.parquet."""
+    """What `fedpatch score` needs: model.json, banks/<bank>.npz and, where there are scores, calibration.parquet."""
     for bank in banks:
         copy_artifact(store, bank, out / "banks" / f"{safe_name(bank.bank)}.npz")
     model = {
@@ -232,7 +225,7 @@ def write_model(
         "backbone": backbone.model_dump(mode="json"),
         "banks": {bank.bank: {"file": f"banks/{safe_name(bank.bank)}.npz", **bank.model_dump()} for bank in banks},
     }
-    if calibration is not None:
+    if len(calibration):
         write_table_file(out / CALIBRATION_FILE, [calibration], CALIBRATION_SCORES)
         model["calibration"] = {
             "file": CALIBRATION_FILE,

@@ -1,39 +1,24 @@
-"""The coordinator's run directory: pooled figures, thresholds, banks and report of stations; no image and no map."""
+"""What stations come to together: pooled figures and thresholds, without an image or a map."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.results import CategoryMetrics, FederationSummary, MetricsDocument, MetricValues
-from data_contracts.rounds import FederationRound
-from data_contracts.stages import BackboneSettings
+from data_contracts.results import CategoryMetrics, FederationSummary, MetricValues
 from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
-from pipeline_lib import decisions, hardware, pooled_figures, report, round_files, run_directory
-from pipeline_lib.artifact_store import ArtifactStore, write_file
+from pipeline_lib import decisions, pooled_figures
 from pipeline_lib.bootstrap import ImageSample, confidence_intervals
-from pipeline_lib.config_files import write_config
 from pipeline_lib.evaluation import metrics_document
 from pipeline_lib.metrics import curve_rows, mean_metrics, metrics_table
 from pipeline_lib.pooled_figures import PooledFigures, StationFigures
+from pipeline_lib.run_directory import RunFigures
 from pipeline_lib.seeding import stage_rng
 
 ByCategory = Mapping[str, Mapping[str, StationFigures]]  # category -> station -> figures
-
-
-@dataclass(frozen=True)
-class PooledStations:
-    """What all stations' test images give together."""
-
-    document: MetricsDocument
-    curves: pd.DataFrame  # CURVES
-    scores: pd.DataFrame  # IMAGE_SCORES, without paths and hashes
 
 
 def pool_stations(
@@ -41,7 +26,7 @@ def pool_stations(
     figures: Sequence[ByCategory],
     calibration: pd.DataFrame,
     federation: FederationSummary,
-) -> PooledStations:
+) -> RunFigures:
     """Metrics of the last round's banks with intervals of the image AUROC, decisions, and the mean after each round.
 
     A warning names categories whose pooled figures may be off by more than `pooled_figures.TOLERANCE`.
@@ -66,7 +51,13 @@ def pool_stations(
         for name in categories
         if (error := pooled[-1][name].error) is not None and error > pooled_figures.TOLERANCE
     ]
-    return PooledStations(document, _frame([_curves(n, last[n]) for n in categories], CURVES.names), scores)
+    return RunFigures(
+        documents={"all": document},
+        tables=[metrics_table(document.categories)],
+        curves=_frame([_curves(name, last[name]) for name in categories], CURVES.names),
+        scores=scores,
+        calibration=calibration,
+    )
 
 
 def image_rows(category: str, by_station: Mapping[str, StationFigures]) -> pd.DataFrame:
@@ -79,39 +70,6 @@ def image_rows(category: str, by_station: Mapping[str, StationFigures]) -> pd.Da
         frame["label_index"], frame["score"] = figures.label_index, figures.image_scores
         frames.append(frame.assign(path="", sha256=""))
     return _frame(frames, IMAGE_SCORES.names)
-
-
-def write_station_run(
-    out: Path,
-    store: ArtifactStore,
-    config: ExperimentConfig,
-    backbone: BackboneSettings,
-    rounds: Sequence[FederationRound],
-    pooled: PooledStations,
-    calibration: pd.DataFrame,
-) -> None:
-    """Write metrics, scores, curves, the model with its thresholds, each round, and report.html."""
-    document, banks = pooled.document, list(rounds[-1].banks)
-    out.mkdir(parents=True, exist_ok=True)
-    write_config(config, out / "config.yaml")
-    environment = hardware.describe_environment()
-    run_directory.write_json_file(out / "environment.json", environment)
-    run_directory.write_metrics_files(out, {"all": document}, [metrics_table(document.categories)], [pooled.curves])
-    run_directory.write_table_file(out / "scores.parquet", [pooled.scores], IMAGE_SCORES)
-    run_directory.write_model(out, store, config, backbone, banks, calibration if len(calibration) else None)
-    round_files.write_rounds(out, store, rounds)
-    record = report.RunRecord(
-        config=config,
-        backbone=backbone,
-        environment=environment,
-        documents={"all": document},
-        curves=pooled.curves,
-        scores=pooled.scores,
-        validation=None,
-        banks=banks,
-        finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
-    write_file(out / "report.html", report.render_report(record).encode())
 
 
 def joined_calibration(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 from prefect.transactions import IsolationLevel
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from data_contracts.config import FederatedConfig, canonical_hash
 from data_contracts.manifests import Manifest
@@ -37,6 +37,7 @@ from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.extensions import extension_digest, is_extension
 from pipeline_lib.features import image_manifests
 from pipeline_lib.hardware import kernels_key, pick_device
+from pipeline_lib.references import manifests_in
 from tasks.locking import FlockLockManager
 
 logger = logging.getLogger(__name__)
@@ -185,28 +186,6 @@ def record_problem(record: Path, store: ArtifactStore) -> str | None:
                 if not store.is_intact(image):
                     return f"artifact {image.path} is missing or damaged"
     return None
-
-
-def manifests_in(value: Any) -> Iterator[Manifest]:
-    """All manifests anywhere in a JSON value (also in strings that hold JSON, as Prefect's records do)."""
-    if isinstance(value, dict):
-        if {"kind", "path", "sha256", "size_bytes", "rows"} <= set(value):
-            try:
-                yield Manifest.model_validate({name: value[name] for name in Manifest.model_fields})
-            except ValidationError:
-                pass
-            else:
-                return
-        for item in value.values():
-            yield from manifests_in(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from manifests_in(item)
-    elif isinstance(value, str) and value[:1] in "{[":
-        try:
-            yield from manifests_in(json.loads(value))
-        except ValueError:
-            return
 
 
 def parse_source(text: str) -> ast.Module:

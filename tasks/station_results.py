@@ -9,11 +9,13 @@ from prefect.artifacts import create_table_artifact
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.exchange import StationResults
+from data_contracts.federation import Federation
 from data_contracts.manifests import ClientUploads, ExperimentResult
-from data_contracts.rounds import FederationRound
 from data_contracts.stages import BackboneSettings, Place
 from pipeline_lib import pooled_figures, result_tables, run_directory, station_calibration, station_results
 from pipeline_lib.artifact_store import ArtifactStore
+from pipeline_lib.references import manifests_in
+from pipeline_lib.report import finished_run
 from tasks.stage import open_store
 
 StationFigures = pooled_figures.StationFigures
@@ -23,22 +25,19 @@ StationFigures = pooled_figures.StationFigures
 def finish_stations(
     config: ExperimentConfig,
     backbone: BackboneSettings,
-    rounds: Sequence[FederationRound],
-    uploads: list[ClientUploads],
+    federation: Federation,
     results: Sequence[Mapping[str, StationResults]],
-    failed: dict[str, str],
-    refused: dict[str, str],
-    warnings: list[str],
+    uncounted: Mapping[str, str],
+    run_id: str,
     timings_s: dict[str, float],
     place: Place,
 ) -> ExperimentResult:
-    """The run directory: pooled figures of all stations' test images, thresholds, banks, report.
+    """End a run with the pooled figures of all stations' test images, and with their thresholds.
 
-    results: for each round, what each station counted of its banks. Raises UploadError, naming the station, for figures
-    that cannot be such.
+    results: for each round, what each station counted of its banks; uncounted: station -> why it did not. Raises
+    UploadError, naming the station, for figures that cannot be such.
     """
     store = open_store(place)
-    out = (config.runtime.out or run_directory.default_run_directory(config.name)).expanduser().absolute()
     calibration = station_results.joined_calibration(
         [
             station_calibration.from_arrays(store.read_arrays(one.calibration), sender=station)
@@ -46,20 +45,26 @@ def finish_stations(
             if one.calibration is not None
         ]
     )
-    federation = run_directory.federation_summary(
-        "federated", uploads, failed, None, rounds[-1].banks, refused=refused, rounds=rounds
-    )
-    figures = [_by_category(store, one) for one in results]
-    pooled = station_results.pool_stations(config, figures, calibration, federation)
-    pooled.document.warnings += [*warnings, *result_tables.choice_warnings(config, federation)]
-    pooled.document.timings_s = timings_s
-    station_results.write_station_run(out, store, config, backbone, rounds, pooled, calibration)
-    return ExperimentResult(
-        experiment=config.name,
-        run_directory=str(out),
-        metrics=store.write_json("metrics_document", pooled.document.model_dump(mode="json")),
-        banks=rounds[-1].banks,
-        failed_clients=failed,
+    summary = run_directory.federation_summary("federated", federation, None)
+    counted = [_by_category(store, one) for one in results]
+    figures = station_results.pool_stations(config, counted, calibration, summary)
+    document = figures.documents["all"]
+    document.warnings += federation.incidents
+    document.warnings += [f"station {station} is {cause}" for station, cause in uncounted.items()]
+    document.warnings += result_tables.choice_warnings(config, summary)
+    document.timings_s = timings_s
+    sent = [one for of_round in results for one in of_round.values()]
+    return finished_run.finish_run(
+        finished_run.FinishedRun(
+            run_id=f"{run_id}-coordinator",
+            out=run_directory.run_directory(config),
+            config=config,
+            backbone=backbone,
+            federation=federation,
+            figures=figures,
+            used=list(manifests_in([one.model_dump() for one in sent])),
+        ),
+        store,
     )
 
 

@@ -16,7 +16,7 @@ from data_contracts.stages import EvaluationSettings, Place
 from data_contracts.tables import CLIENT_IMAGES
 from pipeline_lib import evaluation, pooled_figures, station_calibration, store_retention
 from pipeline_lib.exchange import Exchange
-from tasks.caching import manifests_in
+from pipeline_lib.references import manifests_in
 from tasks.stage import open_store, stage
 
 

@@ -19,8 +19,9 @@ from data_contracts.results import MetricsDocument
 from flows.cli.experiments import run_and_describe
 from flows.experiment import centralized_experiment, federated_experiment
 from pipeline_lib.artifact_store import sha256_of_file
+from pipeline_lib.references import manifests_in
 from pipeline_lib.saved_partition import save_partition
-from tasks.caching import RECORDS_DIRECTORY, manifests_in
+from tasks.caching import RECORDS_DIRECTORY
 from tests.conftest import experiment_values
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

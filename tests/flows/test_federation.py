@@ -8,9 +8,9 @@ import pytest
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
+from data_contracts.federation import Federation, by_bank, joined
 from data_contracts.manifests import BankManifest, ClientUploads, Manifest, UploadManifest
 from data_contracts.rounds import FederationRound
-from flows.federation import Federation, by_bank, joined
 from flows.rounds import refuse_clients_without_region, refuse_rounds_without_cover, round_state
 
 

@@ -166,7 +166,8 @@ def test_the_document_says_how_far_pooled_figures_may_be_off() -> None:
     fine = station_figures(at_level(case(1, levels=64), 1000.0, 0.05))
     coarse = StationFigures.from_arrays(earlier(fine), sender="b")
     for stations, n_warnings in (({"a": fine}, 0), ({"a": fine, "b": coarse}, 1)):
-        document = pool_stations(config, [{"cat": stations}], joined_calibration([]), FederationSummary()).document
+        pooled = pool_stations(config, [{"cat": stations}], joined_calibration([]), FederationSummary())
+        document = pooled.documents["all"]
         found = pool_figures([*stations.values()], fpr_limits=LIMITS)
         assert document.federation.pooling_error == found.error
         assert document.categories["cat"].auc_spro == document.mean.auc_spro == found.metrics.auc_spro

@@ -14,17 +14,22 @@ import pytest
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ArtifactError
+from data_contracts.federation import Federation
 from data_contracts.manifests import (
     BankManifest,
     ClientUploads,
+    ExperimentResult,
     IndexedDataset,
     Manifest,
+    MeasuredBanks,
     MeasuredCategory,
     Partition,
+    PreparedDataset,
     ScoredCategory,
     UploadManifest,
 )
 from data_contracts.results import MetricsDocument
+from data_contracts.rounds import FederationRound
 from data_contracts.stages import BackboneSettings, EvaluationSettings
 from data_contracts.tables import CURVES, DATASET_INDEX, IMAGE_SCORES, METRICS, PARTITION
 from data_contracts.validation import ValidationReport
@@ -34,15 +39,16 @@ from pipeline_lib.client_tables import category_test_table
 from pipeline_lib.config_files import load_config
 from pipeline_lib.dataset_index import index_dataset
 from pipeline_lib.evaluation import evaluate_category, stored_maps
+from pipeline_lib.experiment_results import experiment_figures, write_experiment_files
+from pipeline_lib.report.finished_run import FinishedRun, finish_run
 from pipeline_lib.run_directory import (
-    build_documents,
+    RunFigures,
     copy_artifact,
     default_run_directory,
     federation_summary,
     read_categories,
     safe_name,
     write_json_file,
-    write_run_directory,
     write_table_file,
 )
 
@@ -80,6 +86,12 @@ def manifest(kind: Any = "partition") -> Manifest:
     return Manifest(kind=kind, path="x", sha256="0" * 64, size_bytes=1, rows=1)
 
 
+def closed_round(uploads: list[ClientUploads], banks: list[BankManifest]) -> FederationRound:
+    return FederationRound(
+        round=1, uploads=uploads, banks=banks, upload_rows=0, upload_bytes=0, download_bytes=0, covering_radius={}
+    )
+
+
 def test_the_summary_adds_up_what_each_client_sent() -> None:
     uploads = [
         ClientUploads(client_id="a", uploads=(upload("a", "x", 10, 1.5), upload("a", "y", 6, 2.5)), provenance=()),
@@ -90,7 +102,8 @@ def test_the_summary_adds_up_what_each_client_sent() -> None:
         BankManifest(kind="memory_bank", path="x", sha256="0" * 64, size_bytes=1, rows=rows, bank=bank, dim=4)
         for bank, rows in (("x", 12), ("y", 5))
     ]
-    summary = federation_summary("federated", uploads, {"c": "disk"}, partition, banks)
+    federation = Federation(rounds=[closed_round(uploads, banks)], accepted=uploads, causes={"c": "disk"})
+    summary = federation_summary("federated", federation, partition)
     assert summary.clients["a"].model_dump() == {
         "train_images": 8,
         "patches": 160,
@@ -118,7 +131,8 @@ def test_a_bank_that_holds_every_row_of_all_rounds_left_no_choice(mode: str, exp
         BankManifest(kind="memory_bank", path="x", sha256="0" * 64, size_bytes=1, rows=rows, bank=bank, dim=4)
         for bank, rows in (("x", 20), ("y", 9))
     ]
-    assert federation_summary(mode, uploads, {}, None, banks).banks_without_choice == expected
+    federation = Federation(rounds=[closed_round(uploads, banks)], accepted=uploads)
+    assert federation_summary(mode, federation, None).banks_without_choice == expected
 
 
 # --- the files -------------------------------------------------------------------------------------------------------
@@ -171,62 +185,71 @@ def parts(tiny_root: Path, store: ArtifactStore) -> dict[str, Any]:
         clients=(),
     )
     validation = ValidationReport(root=str(tiny_root), layout="autovi")
+    indexed = IndexedDataset(
+        index=store.write_table("dataset_index", index, DATASET_INDEX), categories=CATEGORIES, truth_sha256={},
+        test_images=test_images, n_set_aside=0,
+    )  # fmt: skip
     return {
         "config": config,
         "backbone": BackboneSettings(
             backbone="efficientnet_lite0", layers=("blocks.2",), weights_source="random", weights_sha256="0" * 64,
             weights_path=None, seed=0, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), neighborhood_size=3,
         ),
-        "indexed": IndexedDataset(
-            index=store.write_table("dataset_index", index, DATASET_INDEX), categories=CATEGORIES, truth_sha256={},
-            test_images=test_images, n_set_aside=0,
+        "dataset": PreparedDataset(
+            indexed=indexed,
+            validation=store.write_json("validation_report", validation.model_dump(mode="json")),
+            partition=partition,
         ),
-        "validation": store.write_json("validation_report", validation.model_dump(mode="json")),
-        "partition": partition,
-        "banks": banks,
-        "scored": scored,
-        "measured": measured,
+        "federation": Federation(rounds=[closed_round([], banks)]),
+        "measured": [MeasuredBanks(scored=scored, measured=measured)],
+        "timings_s": {"score": 1.5},
     }  # fmt: skip
 
 
 @pytest.fixture
-def documents(parts: dict[str, Any], store: ArtifactStore) -> dict[str, MetricsDocument]:
-    federation = federation_summary("centralized", [], {}, parts["partition"], parts["banks"])
-    return build_documents(
-        parts["config"], parts["measured"], store, federation, {"score": 1.5}, ["no client has a name"]
-    )
+def figures(parts: dict[str, Any], store: ArtifactStore) -> RunFigures:
+    return experiment_figures(store, **parts)
 
 
-def test_documents_of_all_and_of_the_halves(
-    parts: dict[str, Any], store: ArtifactStore, documents: dict[str, MetricsDocument]
-) -> None:
+def end(out: Path, store: ArtifactStore, parts: dict[str, Any], figures: RunFigures) -> ExperimentResult:
+    """End the run under one name, so that a later one takes the place of its registration."""
+    run = {name: parts[name] for name in ("config", "backbone", "dataset", "federation")}
+    last = parts["measured"][-1]
+    write_experiment_files(out, store, parts["config"], parts["dataset"], parts["federation"], last)
+    return finish_run(FinishedRun("r", out, **run, figures=figures, used=(), scored=last.scored), store)
+
+
+def test_documents_of_all_and_of_the_halves(parts: dict[str, Any], store: ArtifactStore, figures: RunFigures) -> None:
+    documents = figures.documents
     assert list(documents) == ["all", "development", "report"]
     for subset, document in documents.items():
         assert document.subset == subset
         assert list(document.categories) == list(CATEGORIES)
-        assert document.warnings == ["no client has a name", "pipe_clip: look", "tank_screw: look"]
+        assert document.warnings[1:] == ["pipe_clip: look", "tank_screw: look"]
+        assert "random weights" in document.warnings[0]
         assert (document.timings_s, document.federation.bank_rows) == ({"score": 1.5}, 10)
         assert document.config_hash == parts["config"].config_hash()
         assert document.peak_rss_mb is not None
     whole = documents["all"]
     aurocs = [metrics.image_auroc for metrics in whole.categories.values()]
     assert whole.mean.image_auroc == pytest.approx(np.mean(aurocs))  # type: ignore[arg-type]
-    by_subset, warnings = read_categories(parts["measured"][:1], store)
+    by_subset, warnings = read_categories(parts["measured"][-1].measured[:1], store)
     assert by_subset["report"]["pipe_clip"] == documents["report"].categories["pipe_clip"]
     assert warnings == ["pipe_clip: look"]
 
 
 def test_every_file_is_there_and_holds_what_it_says(
-    tmp_path: Path, parts: dict[str, Any], store: ArtifactStore, documents: dict[str, MetricsDocument]
+    tmp_path: Path, parts: dict[str, Any], store: ArtifactStore, figures: RunFigures
 ) -> None:
     out = tmp_path / "deep" / "run"
-    write_run_directory(out, store, **parts, documents=documents)
+    result = end(out, store, parts, figures)
+    documents = figures.documents
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert names >= {
         "config.yaml", "environment.json", "metrics.json", "metrics_development.json", "metrics_report.json",
         "metrics.parquet", "curves.parquet", "scores.parquet", "partition.parquet", "partition_stats.json",
         "validation.json", "validation.txt", "dataset_index.parquet", "model.json", "banks/pipe_clip.npz",
-        "banks/tank_screw.npz",
+        "banks/tank_screw.npz", "report.html", "result.json",
     }  # fmt: skip
     assert not [name for name in names if "tmp" in name]
     assert load_config(out / "config.yaml") == parts["config"]
@@ -244,7 +267,15 @@ def test_every_file_is_there_and_holds_what_it_says(
     assert set(pq.read_table(out / "curves.parquet").to_pandas().category) == set(CATEGORIES)
     model = json.loads((out / "model.json").read_text())
     assert BackboneSettings.model_validate(model["backbone"]) == parts["backbone"]
-    for bank in parts["banks"]:
+    assert "calibration" not in model  # there are no scores
+    assert ExperimentResult.model_validate_json((out / "result.json").read_text()) == result
+    assert MetricsDocument.model_validate(store.read_json(result.metrics)) == documents["all"]
+    registered = store.recall("runs", "r")
+    assert registered is not None
+    assert {result.metrics.path, parts["dataset"].validation.path, *(b.path for b in result.banks)} <= {
+        *registered["paths"]
+    }
+    for bank in parts["federation"].banks:
         entry = model["banks"][bank.bank]
         assert (entry["rows"], entry["dim"]) == (5, 3)
         features = np.load(out / entry["file"], allow_pickle=False)["features"]
@@ -253,18 +284,18 @@ def test_every_file_is_there_and_holds_what_it_says(
 
 
 def test_a_second_run_into_the_directory_replaces_its_files(
-    tmp_path: Path, parts: dict[str, Any], store: ArtifactStore, documents: dict[str, MetricsDocument]
+    tmp_path: Path, parts: dict[str, Any], store: ArtifactStore, figures: RunFigures
 ) -> None:
-    write_run_directory(tmp_path / "run", store, **parts, documents=documents)
-    before = (store.root / parts["partition"].table.path).read_bytes()
-    config = parts["config"].model_copy(update={"seed": 77})
-    write_run_directory(tmp_path / "run", store, **{**parts, "config": config}, documents=documents)
+    end(tmp_path / "run", store, parts, figures)
+    table = store.root / parts["dataset"].partition.table.path
+    before = table.read_bytes()
+    end(tmp_path / "run", store, {**parts, "config": parts["config"].model_copy(update={"seed": 77})}, figures)
     assert load_config(tmp_path / "run" / "config.yaml").seed == 77
-    assert (store.root / parts["partition"].table.path).read_bytes() == before
+    assert table.read_bytes() == before
 
 
 def test_a_damaged_artifact_is_not_copied(tmp_path: Path, parts: dict[str, Any], store: ArtifactStore) -> None:
-    bank = parts["banks"][0]
+    bank = parts["federation"].banks[0]
     (store.root / bank.path).write_bytes(b"0" * bank.size_bytes)
     with pytest.raises(ArtifactError, match="memory_bank is damaged"):
         copy_artifact(store, bank, tmp_path / "bank.npz")
@@ -278,9 +309,9 @@ def test_copies_where_links_cannot_be_made(
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(run_directory.os, "link", refused)
-    copy_artifact(store, parts["banks"][0], tmp_path / "banks" / "bank.npz")
+    copy_artifact(store, parts["federation"].banks[0], tmp_path / "banks" / "bank.npz")
     content = (tmp_path / "banks" / "bank.npz").read_bytes()
-    assert content == (store.root / parts["banks"][0].path).read_bytes()
+    assert content == (store.root / parts["federation"].banks[0].path).read_bytes()
     assert [path.name for path in (tmp_path / "banks").iterdir()] == ["bank.npz"]
 
 

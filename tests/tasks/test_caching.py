@@ -24,6 +24,7 @@ from pipeline_lib import backbone
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.dataset_index import index_dataset
 from pipeline_lib.features import read_patches
+from pipeline_lib.references import manifests_in
 from tasks import caching, clients, data, evaluation, server, stations
 from tasks.caching import (
     LOCKS_DIRECTORY,
@@ -31,7 +32,6 @@ from tasks.caching import (
     StagePolicy,
     canonical_value,
     code_version,
-    manifests_in,
     parse_source,
     task_version,
 )

@@ -1,22 +1,27 @@
-"""What a federation's rounds came to."""
+"""What a federation came to: its rounds, and what its clients give beside uploads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from data_contracts.manifests import BankManifest, ClientUploads, UploadManifest
+from data_contracts.local import LocalClient
+from data_contracts.manifests import BankManifest, ClientUploads, Manifest, UploadManifest
 from data_contracts.quorum import listed
 from data_contracts.rounds import FederationRound
 
 
 @dataclass
 class Federation:
-    """What the rounds came to. `problem` says why they ended early."""
+    """What the rounds came to, and what the clients made of the banks. `problem` says why the rounds ended early."""
 
     rounds: list[FederationRound] = field(default_factory=list)
     accepted: list[ClientUploads] = field(default_factory=list)  # by round, then client
     causes: dict[str, str] = field(default_factory=dict)  # client -> what went wrong last
     problem: str | None = None
+    features: dict[str, Manifest] = field(default_factory=dict)  # client -> PATCH_FEATURES, unless it is a station
+    calibration: list[Manifest] = field(default_factory=list)  # CALIBRATION_SCORES of a client each
+    coverage: dict[str, Manifest] = field(default_factory=dict)  # client -> how far its patches lie from the banks
+    alone: list[LocalClient] = field(default_factory=list)  # local_only: what each client has in place of `banks`
 
     @property
     def banks(self) -> list[BankManifest]:
