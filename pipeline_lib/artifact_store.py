@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from data_contracts.errors import ArtifactError
 from data_contracts.manifests import ArtifactKind, Manifest
+from pipeline_lib.parsing import parsed
 
 TEMPORARY_SUFFIX = ".tmp"
 USE_NOTED_SECONDS = 3600.0  # a file's time says when it was last used, to the hour
@@ -178,12 +179,18 @@ class ArtifactStore:
 
     def read_arrays(self, manifest: Manifest) -> dict[str, np.ndarray]:
         """The arrays of an npz artifact."""
-        with np.load(io.BytesIO(self.read_bytes(manifest)), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        content = self.read_bytes(manifest)
+
+        def load() -> dict[str, np.ndarray]:
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+
+        return parsed(load)
 
     def read_array(self, manifest: Manifest) -> np.ndarray:
         """The array of an npy artifact."""
-        array: np.ndarray = np.load(io.BytesIO(self.read_bytes(manifest)), allow_pickle=False)
+        content = self.read_bytes(manifest)
+        array: np.ndarray = parsed(lambda: np.load(io.BytesIO(content), allow_pickle=False))
         return array
 
     def read_table(self, manifest: Manifest) -> pd.DataFrame:

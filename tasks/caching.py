@@ -17,7 +17,6 @@ import inspect
 import json
 import logging
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.extensions import extension_digest, is_extension
 from pipeline_lib.features import image_manifests
 from pipeline_lib.hardware import kernels_key, pick_device
+from pipeline_lib.parsing import parsed
 from tasks.locking import FlockLockManager
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,6 @@ COMPUTING = {  # modules of others that decide what an artifact holds -> the pac
 Tree = TypeVar("Tree", bound=ast.AST)
 RECORDS_DIRECTORY = "records"
 LOCKS_DIRECTORY = "locks"
-PARSE_TRIES = 20
 
 
 @dataclass
@@ -106,7 +105,7 @@ def stage_policy(task: Task[..., Any], store_root: Path) -> StagePolicy:
 
 def task_version(task: Task[..., Any]) -> str:
     """Version of the code behind a task: its own source and the library modules that its body names."""
-    source = parse_source(inspect.getsource(sys.modules[task.fn.__module__]))
+    source = parsed(lambda: ast.parse(inspect.getsource(sys.modules[task.fn.__module__])))
     body = next(n for n in source.body if isinstance(n, ast.FunctionDef) and n.name == task.fn.__name__)
     used = {node.id for node in ast.walk(body) if isinstance(node, ast.Name)}
     names = {name: value.__name__ for name, value in task.fn.__globals__.items() if isinstance(value, ModuleType)}
@@ -209,20 +208,6 @@ def manifests_in(value: Any) -> Iterator[Manifest]:
             return
 
 
-def parse_source(text: str) -> ast.Module:
-    """`ast.parse`, again where the interpreter stumbles.
-
-    Python 3.11 counts the depth of a tree for all threads together: when another thread parses at the same time, it can
-    raise SystemError "AST constructor recursion depth mismatch", though nothing is wrong with the source.
-    """
-    for _ in range(PARSE_TRIES - 1):
-        try:
-            return ast.parse(text)
-        except SystemError:
-            time.sleep(0.01)
-    return ast.parse(text)
-
-
 @functools.cache
 def code_version(*modules: str) -> str:
     """Hash of the code of these modules and of all of ours that they import, without comments and docstrings.
@@ -255,7 +240,7 @@ def _module_code(module: str) -> _ModuleCode | None:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return None
-    tree = parse_source(Path(spec.origin).read_text(encoding="utf-8"))
+    tree = parsed(lambda: ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
     imports = tuple(_imported_modules(tree))
     return _ModuleCode(hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imports)
 
