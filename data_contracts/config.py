@@ -23,6 +23,8 @@ Clients = Annotated[tuple[str, ...], Field(min_length=1)]
 FPR_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
 ADDED_KEYS = {("aggregation", "regions"): None}
 """Keys that earlier versions did not have -> the value that means what those did; at it a key is not hashed."""
+REMOVED_KEYS = {("federated", "turns"): "parallel", ("aggregation", "budget"): "images"}
+"""Keys that earlier versions had -> the value that is still done: at it a key is dropped, and hashed as it was."""
 HASHED_TRAINING = {"batch_size": 32, "num_workers": 4}
 """Changes no figure, and is hashed as if it were this: earlier versions hashed what was there, mostly this."""
 
@@ -184,9 +186,6 @@ class FederatedConfig(Section):
     num_rounds: int = Field(
         1, ge=1, le=100, description="after the first, clients send only what the bank does not cover yet"
     )
-    turns: Literal["parallel", "relay"] = Field(
-        "parallel", description="relay: one client after the other, each with what those before it sent in the round"
-    )
     min_clients: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         "all", description="quorum: with fewer uploads a run fails; all: every client that has images"
     )
@@ -259,9 +258,6 @@ class AggregationConfig(Section):
     )
     weight_by_samples: bool = Field(True, description="clients' shares of the bank by their images; else equal shares")
     oversample_factor: float = Field(1.0, ge=1, le=100, description="each client sends this many times its quota")
-    budget: Literal["images", "coverage"] = Field(
-        "images", description="rows that a client sends: in proportion to its images, or as its coverage curve needs"
-    )
     regions: Annotated[int, Field(ge=1)] | Annotated[dict[str, Clients], Field(min_length=1)] | None = Field(
         None,
         description="merge in two levels, a region's uploads at a time: clients a region, in order of their names, or "
@@ -382,14 +378,20 @@ class ExperimentConfig(Section):
             return {**data, "federated": {**section, "mode": "federated"}}
         return data
 
-    @model_validator(mode="after")
-    def _rows_go_by_one_rule(self) -> ExperimentConfig:
-        if self.aggregation.budget == "coverage" and self.federated.coreset_percentage_by_client:
-            raise ValueError(
-                "aggregation.budget: coverage grants rows by need, federated.coreset_percentage_by_client by hand; "
-                "give one of them"
-            )
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _without_removed_keys(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        given = [place for place in REMOVED_KEYS if isinstance(one := data.get(place[0]), dict) and place[1] in one]
+        for section, key in given:
+            if (value := data[section][key]) != REMOVED_KEYS[section, key]:
+                raise ValueError(
+                    f"{section}.{key}: {value} is gone: it was measured and gave nothing (docs/federation.md); leave "
+                    "the key out. What was run with it can still be shown, scored and compared"
+                )
+            data = {**data, section: {name: one for name, one in data[section].items() if name != key}}
+        return data
 
     def extensions(self) -> dict[str, str]:
         """Key -> `module:function`, of the keys that name a function of the user's."""
@@ -408,6 +410,8 @@ class ExperimentConfig(Section):
         """`config_hash`, and what an earlier version wrote for this configuration: a stored hash may be any of them."""
         unimportant: Any = {"name": True, "runtime": True, "dataset": {"root"}, "evaluation": {"save_maps", "coverage"}}
         values = self.model_dump(mode="json", exclude=unimportant)
+        for (section, key), still_done in REMOVED_KEYS.items():
+            values[section][key] = still_done
         for (section, key), unchanged in ADDED_KEYS.items():
             if values[section][key] == unchanged:
                 del values[section][key]

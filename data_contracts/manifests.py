@@ -18,7 +18,6 @@ ArtifactKind = Literal[
     "client_selection",
     "client_upload",
     "client_provenance",
-    "coverage_curve",
     "bank_coverage",
     "station_figures",
     "station_calibration",
@@ -65,14 +64,6 @@ class UploadManifest(Manifest):
     reconstruction_error: float = Field(
         0.0, ge=0, description="largest distance of a sent row to the row it stands for"
     )
-
-
-class CurveManifest(Manifest):
-    """A client's coverage curve for one bank: pick distances alone, from which the server grants rows."""
-
-    client_id: str
-    category: str
-    n_patches: int = Field(ge=1)
 
 
 class ClientImages(BaseModel):

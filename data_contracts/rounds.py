@@ -20,15 +20,6 @@ class CheckedUploads(BaseModel):
     refused: dict[str, str] = Field({}, description="client -> reason")
 
 
-class RowGrant(BaseModel):
-    """What the server lets the clients send for one bank in one round."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rows: dict[str, int] = Field(description="client -> rows, at most")
-    down_to: float | None = Field(None, description="send no pick that is nearer than this to what is covered")
-
-
 class FederationRound(BaseModel):
     """The state after one round, by manifests: what was accepted, what was not, and the banks so far."""
 

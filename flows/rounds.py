@@ -7,35 +7,32 @@ what a client has already sent stays in the banks, also when it fails later.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prefect.futures import PrefectFuture
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
-from data_contracts.federation import Federation, by_bank
+from data_contracts.federation import Federation, by_bank, joined
 from data_contracts.manifests import BankManifest, ClientUploads, Manifest, Partition
 from data_contracts.quorum import quorum_out_of_reach, quorum_problem
 from data_contracts.rounds import FederationRound, download_bytes
-from data_contracts.stages import AggregationSettings, BackboneSettings, client_config_hash, sizes_of
-from flows.running import submit
+from data_contracts.stages import AggregationSettings, BackboneSettings, CoresetSettings, client_config_hash, sizes_of
+from flows.running import failure_of, submit
 from flows.steps import Run
-from flows.turns import check_round, is_in_rounds, send_round
-from tasks.clients import extract_client_features
-from tasks.rounds import aggregate_round
-from tasks.server import aggregate_memory_bank
+from tasks.clients import extract_client_features, select_client_coreset
+from tasks.rounds import aggregate_round, select_round_coreset
+from tasks.server import aggregate_memory_bank, check_uploads
 from tasks.stage import on_store
 
 
 def refuse_rounds_without_cover(config: ExperimentConfig) -> None:
     """Raise ConfigError where clients would have to know what is covered, with a selection that cannot."""
-    rounds, turns, budget = config.federated.num_rounds, config.federated.turns, config.aggregation.budget
-    asked = [f"federated.num_rounds is {rounds}"] if rounds > 1 else []
-    asked += [f"federated.turns is {turns}"] if turns == "relay" else []
-    asked += [f"aggregation.budget is {budget}"] if budget == "coverage" else []
-    if config.federated.mode == "federated" and asked and config.model.subsampling != "kcenter":
+    rounds = config.federated.num_rounds
+    if config.federated.mode == "federated" and rounds > 1 and config.model.subsampling != "kcenter":
         raise ConfigError(
-            f"{' and '.join(asked)}, but model.subsampling {config.model.subsampling} cannot select what is not "
-            "covered yet; set it to kcenter, or leave these at their defaults"
+            f"federated.num_rounds is {rounds}, but model.subsampling {config.model.subsampling} cannot select what is "
+            "not covered yet; set it to kcenter, or federated.num_rounds to 1"
         )
 
 
@@ -106,11 +103,70 @@ def _features(run: Run, partition: Partition, backbone: BackboneSettings) -> dic
     }
 
 
+def send_round(
+    run: Run,
+    federation: Federation,
+    features: Mapping[str, PrefectFuture[Manifest]],
+    number: int,
+    num_rounds: int,
+    backbone: BackboneSettings,
+) -> tuple[list[ClientUploads], dict[str, str]]:
+    """What the clients send in one round, and the cause of each that failed."""
+    common: dict[str, Any] = {"config_hash": client_config_hash(run.config, backbone), "place": run.place}
+    if num_rounds > 1:
+        common |= {"num_rounds": num_rounds, "banks": federation.banks}
+    coresets: dict[str, PrefectFuture[ClientUploads]] = {}
+    for name, future in features.items():
+        own = {"sent": [one for one in federation.uploads if one.client_id == name]} if num_rounds > 1 else {}
+        coresets[name] = submit(
+            run.runner,
+            on_store(select_round_coreset if num_rounds > 1 else select_client_coreset, run.place),
+            patch_features=future,
+            client_id=name,
+            settings=CoresetSettings.of(run.config, name, number),
+            **common,
+            **own,
+        )
+    causes = {name: failure_of(features[name]) or failure_of(coreset) for name, coreset in coresets.items()}
+    failed = {name: cause for name, cause in causes.items() if cause}
+    return [coreset.result() for name, coreset in coresets.items() if name not in failed], failed
+
+
+def check_round(
+    run: Run, sent: list[ClientUploads], number: int, backbone: BackboneSettings
+) -> tuple[list[ClientUploads], dict[str, str]]:
+    """What the server takes of it, and why it refused the rest, by client."""
+    checks = {
+        bank: submit(
+            run.runner,
+            check_uploads,
+            uploads=uploads,
+            bank=bank,
+            config_hash=client_config_hash(run.config, backbone),
+            round_number=number,
+            place=run.place,
+        )
+        for bank, uploads in by_bank(sent).items()
+    }
+    checked = {bank: future.result() for bank, future in checks.items()}
+    accepted = []
+    for client in sent:
+        taken = [client.client_id not in checked[upload.category].refused for upload in client.uploads]
+        accepted.append(
+            ClientUploads(
+                client_id=client.client_id,
+                uploads=tuple(u for u, ok in zip(client.uploads, taken, strict=True) if ok),
+                provenance=tuple(p for p, ok in zip(client.provenance, taken, strict=True) if ok),
+            )
+        )
+    return accepted, joined([result.refused for result in checked.values()])
+
+
 def aggregate(
     run: Run, accepted: list[ClientUploads], number: int, num_rounds: int, backbone: BackboneSettings
 ) -> list[BankManifest]:
     """One bank for each category, or one for all, of everything that was accepted so far."""
-    task = aggregate_round if is_in_rounds(run, num_rounds) else aggregate_memory_bank
+    task = aggregate_round if num_rounds > 1 else aggregate_memory_bank
     futures = [
         submit(
             run.runner,

@@ -66,11 +66,6 @@ def station_coordinator(
     `coreset_percentage_by_station` takes the place of `model.coreset_percentage` at the stations that it names.
     Returns the result as JSON.
     """
-    if config.federated.turns == "relay" or config.aggregation.budget == "coverage":
-        raise ConfigError(
-            "stations send all at once and by their images: set federated.turns to parallel, aggregation.budget to "
-            "images"
-        )
     if not stations or len(set(stations)) != len(stations):
         raise ConfigError(f"stations: expected different names, at least one, got {stations}")
     ratios = coreset_percentage_by_station or {}

@@ -175,8 +175,6 @@ def coreset_of_patches(
     client_id: str,
     raw_image_bytes: int,
     num_rounds: int = 1,
-    size: int | None = None,
-    down_to: float | None = None,
     covered: np.ndarray | None = None,
     stored: StoredSelection | None = None,
     progress: Progress | None = None,
@@ -188,14 +186,11 @@ def coreset_of_patches(
     patches: (patch, dim), of all images in the order of `image_ids`, `patch_counts` of each. From the second round on,
     `covered` (row, dim) holds the server's bank and the client's own rows that were sent before; what is selected then
     is farthest from both, and None is returned when every patch lies on a covered place or the round's share is 0.
-    `size` in place of the round's share are the rows that the server granted, at most; picks that are nearer than
-    `down_to` to what was covered before them are not sent. `stored` is where the selection is kept, or was before.
-    `scratch` is a directory for working arrays of more than 64 MiB.
+    `stored` is where the selection is kept, or was before. `scratch` is a directory for working arrays of more than
+    64 MiB.
     """
-    if size is None:
-        total = coreset_size(settings.ratio, len(patches), round_up=settings.round_up)
-        size = round_size(total, settings.round, num_rounds) if num_rounds > 1 else total
-    size = min(size, len(patches))
+    total = coreset_size(settings.ratio, len(patches), round_up=settings.round_up)
+    size = round_size(total, settings.round, num_rounds) if num_rounds > 1 else total
     if size == 0:
         return None
     selection = stored.recall() if stored else None
@@ -208,13 +203,9 @@ def coreset_of_patches(
             stored.remember(selection)
     elif progress:
         progress(len(selection), len(selection))
-    indices, radius = selection.indices, selection.covering_radius
+    indices = selection.indices
     if covered is not None:
         indices = indices[selection.pick_distances > 0]
-    if down_to is not None:  # distances never rise: what is left is a prefix
-        n_far = int((selection.pick_distances >= down_to).sum())
-        radius = float(selection.pick_distances[n_far]) if n_far < len(selection) else radius
-        indices = indices[:n_far]
     if len(indices) == 0:
         return None
     rows = patches[indices].astype(np.float32)
@@ -236,7 +227,7 @@ def coreset_of_patches(
         n_images=len(image_ids),
         n_patches=len(patches),
         raw_image_bytes=raw_image_bytes,
-        covering_radius=float(radius),
+        covering_radius=float(selection.covering_radius),
         reconstruction_error=error,
         image_ids=list(image_ids),
         patch_image=image.astype(np.int32),

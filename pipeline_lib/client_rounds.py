@@ -9,20 +9,11 @@ import numpy as np
 import pandas as pd
 
 from data_contracts.manifests import ClientUploads
-from data_contracts.rounds import RowGrant
 from data_contracts.stages import CoresetSettings
 from pipeline_lib.artifact_store import ArtifactStore
-from pipeline_lib.client_coreset import (
-    ClientCoreset,
-    Progress,
-    coreset_of_patches,
-    rows_by_bank,
-    select_rows,
-)
+from pipeline_lib.client_coreset import ClientCoreset, Progress, coreset_of_patches, rows_by_bank
 from pipeline_lib.features import read_patches
 from pipeline_lib.provenance import Provenance
-from pipeline_lib.row_budget import curve_length
-from pipeline_lib.seeding import stage_rng
 
 
 @dataclass(frozen=True)
@@ -46,21 +37,17 @@ def select_round_coreset(
     num_rounds: int,
     banks: Mapping[str, np.ndarray],
     sent: Mapping[str, Sequence[Provenance]],
-    passed: Mapping[str, Sequence[np.ndarray]] | None = None,
-    grants: Mapping[str, RowGrant] | None = None,
     progress: Progress | None = None,
 ) -> list[ClientCoreset]:
     """The client's share of round `settings.round` for every bank that has something new.
 
-    table: its PATCH_FEATURES; `banks` are the server's rows (row, dim) after the round before, `passed` those that
-    other clients sent earlier in this round, `sent` the origins of the rows that the server accepted from this client,
-    all by bank. What is covered by any of them is left out, farthest first; own rows count as they are here, not as a
-    codec or noise left them, so that no row is sent twice. All rounds together send as many rows as one round would,
-    or what the server grants, bank -> rows. Raises DatasetError when the client has no images.
+    table: its PATCH_FEATURES; `banks` are the server's rows (row, dim) after the round before, `sent` the origins of
+    the rows that the server accepted from this client, both by bank. What is covered by any of them is left out,
+    farthest first; own rows count as they are here, not as a codec or noise left them, so that no row is sent twice.
+    All rounds together send as many rows as one round would. Raises DatasetError when the client has no images.
     """
     coresets = []
-    for own in _bank_patches(table, store, client_id, settings, banks=banks, sent=sent, passed=passed or {}):
-        grant = None if grants is None else grants.get(own.bank, RowGrant(rows={}))
+    for own in _bank_patches(table, store, client_id, settings, banks=banks, sent=sent):
         coresets.append(
             coreset_of_patches(
                 own.patches,
@@ -71,47 +58,12 @@ def select_round_coreset(
                 client_id=client_id,
                 raw_image_bytes=own.raw_image_bytes,
                 num_rounds=num_rounds,
-                size=None if grant is None else grant.rows.get(client_id, 0),
-                down_to=None if grant is None else grant.down_to,
                 covered=own.covered,
                 progress=progress,
                 scratch=store.root / "scratch",
             )
         )
     return [coreset for coreset in coresets if coreset is not None]
-
-
-def coverage_curves(
-    table: pd.DataFrame,
-    store: ArtifactStore,
-    client_id: str,
-    settings: CoresetSettings,
-    *,
-    banks: Mapping[str, np.ndarray],
-    sent: Mapping[str, Sequence[Provenance]],
-    left: float = 1.0,
-    progress: Progress | None = None,
-) -> dict[str, tuple[np.ndarray, int]]:
-    """bank -> (distance of each pick that the client would make, float64 (pick,); its number of patches).
-
-    As `select_round_coreset` would pick, on to `row_budget.HEADROOM` times the client's share of the rows that are
-    `left` to send (1: all). Raises DatasetError when the client has no images.
-    """
-    curves = {}
-    for own in _bank_patches(table, store, client_id, settings, banks=banks, sent=sent, passed={}):
-        length = curve_length(settings.ratio * len(own.patches) * left, len(own.patches))
-        selection = select_rows(
-            own.patches,
-            length,
-            settings,
-            rng=stage_rng(settings.seed, "coreset", client_id, own.bank, settings.round),
-            covered=own.covered,
-            progress=progress,
-            scratch=store.root / "scratch",
-        )
-        picks = selection.pick_distances
-        curves[own.bank] = (picks[picks > 0], len(own.patches))
-    return curves
 
 
 def origins_by_bank(store: ArtifactStore, sent: Sequence[ClientUploads]) -> dict[str, list[Provenance]]:
@@ -131,16 +83,14 @@ def _bank_patches(
     *,
     banks: Mapping[str, np.ndarray],
     sent: Mapping[str, Sequence[Provenance]],
-    passed: Mapping[str, Sequence[np.ndarray]],
 ) -> Iterator[BankPatches]:
-    """One bank's patches in memory at a time. Rows of another dimension, which the server will refuse, do not count."""
+    """One bank's patches in memory at a time."""
     for bank, rows in rows_by_bank(table, client_id, settings):
         patches = read_patches(rows, store, dtype=np.float16, scratch=store.root / "scratch")
         image_ids = [str(i) for i in rows.image_id]
         counts = (rows.grid_height * rows.grid_width).to_numpy()
         covered = [origin.rows(patches, image_ids, counts) for origin in sent.get(bank, ())]
         covered += [banks[bank]] if bank in banks else []
-        covered += [other for other in passed.get(bank, ()) if other.shape[1] == patches.shape[1]]
         covered = [one.astype(np.float32) for one in covered if len(one)]
         yield BankPatches(
             bank,

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data_contracts.benchmark import BenchmarkConfig
-from data_contracts.config import EXTENSION_PATTERN, ExperimentConfig
+from data_contracts.config import EXTENSION_PATTERN, REMOVED_KEYS, ExperimentConfig
 from data_contracts.errors import ConfigError
 from pipeline_lib.artifact_store import write_file
 
@@ -24,6 +24,17 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentCo
     """
     path = Path(path)
     return parse_config({"name": path.stem, **read_yaml(path)}, overrides)
+
+
+def load_run_config(directory: Path) -> tuple[ExperimentConfig, dict[str, str]]:
+    """What a run directory's config.yaml says, and the keys that are gone in it, such as `federated.turns` -> `relay`.
+
+    Raises ConfigError of one line.
+    """
+    values = read_yaml(directory / "config.yaml")
+    there = [(s, key) for s, key in REMOVED_KEYS if isinstance(values.get(s), dict) and key in values[s]]
+    removed = {f"{section}.{key}": values[section].pop(key) for section, key in there}
+    return parse_config(values), removed
 
 
 def load_benchmark(path: Path | str, overrides: Sequence[str] = (), out: Path | None = None) -> BenchmarkConfig:

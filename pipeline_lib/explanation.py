@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from data_contracts.errors import ImageError
-from pipeline_lib.config_files import load_config
+from pipeline_lib.config_files import load_run_config
 from pipeline_lib.image_decisions import ImageDecision
 from pipeline_lib.images import load_image
 from pipeline_lib.memory_bank import MemoryBank
@@ -167,7 +167,7 @@ def _image_paths(model: RunModel) -> dict[str, Path]:
     index: pd.DataFrame | None = model.index
     if index is None:
         return {}
-    root = load_config(model.directory / "config.yaml").dataset.root
+    root = load_run_config(model.directory)[0].dataset.root
     return {} if root is None else {str(i): root / p for i, p in zip(index.image_id, index.path, strict=True)}
 
 

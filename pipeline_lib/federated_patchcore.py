@@ -144,11 +144,6 @@ class FederatedPatchCore:
             empty_clients=self.skipped_clients,
         ):
             raise QuorumError(problem)
-        if self.config.federated.turns == "relay" or self.config.aggregation.budget == "coverage":
-            raise ConfigError(
-                "federated.turns: relay and aggregation.budget: coverage are there in runs alone (fedpatch run); "
-                "set them to parallel and images"
-            )
         if num_rounds > 1 and self.config.model.subsampling != "kcenter":
             raise ConfigError(
                 f"federated.num_rounds is {num_rounds}, but model.subsampling {self.config.model.subsampling} cannot "

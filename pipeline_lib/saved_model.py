@@ -33,7 +33,7 @@ from pipeline_lib.backbone import (
     find_pretrained_weights,
     shared_extractor,
 )
-from pipeline_lib.config_files import load_config
+from pipeline_lib.config_files import load_run_config
 from pipeline_lib.extensions import is_extension
 from pipeline_lib.image_batches import ImageSize
 from pipeline_lib.memory_bank import MemoryBank
@@ -166,5 +166,5 @@ def _inference(values: Mapping[str, Any]) -> Inference:
 
 
 def _inference_of_run(directory: Path) -> Inference:
-    config = load_config(directory / "config.yaml")
+    config, _ = load_run_config(directory)
     return Inference(ScoringSettings.of(config), config.preprocessing, config.inference.smoothing_sigma)

@@ -56,13 +56,11 @@ def coreset_key(plan: ExperimentPlan) -> str:
     """The clients' uploads: features, partition, coreset settings; over rounds, also how uploads are merged."""
     config = plan.config
     federated = config.federated
-    aside = {"mode", "min_clients", "num_rounds", "turns", "coreset_percentage_by_client"}
+    aside = {"mode", "min_clients", "num_rounds", "coreset_percentage_by_client"}
     who = None if federated.mode == "centralized" else [config.seed, federated.model_dump(mode="json", exclude=aside)]
-    is_plain = (federated.num_rounds, federated.turns, config.aggregation.budget) == (1, "parallel", "images")
     rounds = None
-    if federated.mode == "federated" and not is_plain:
-        merged = _values(AggregationSettings.of(config))
-        rounds = [federated.num_rounds, federated.turns, config.aggregation.budget, merged]
+    if federated.mode == "federated" and federated.num_rounds > 1:
+        rounds = [federated.num_rounds, _values(AggregationSettings.of(config))]
     features = [feature_key(plan, "train", category) for category in plan.train]
     rows = [_values(CoresetSettings.of(config, client.client_id)) for client in plan.clients]
     return canonical_hash([features, who, rows, rounds])

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from data_contracts.config import REMOVED_KEYS
 from data_contracts.errors import ArtifactError
 from data_contracts.results import CategoryMetrics
 from flows.cli.printing import print_json, print_table
-from pipeline_lib.config_files import load_config
+from pipeline_lib.config_files import load_run_config
 from pipeline_lib.model_shelf import CURRENT, ShelvedModel, list_models, promote, read_metrics, rollback
 from pipeline_lib.result_tables import HEADLINE_LIMIT, per_cent
 
@@ -51,7 +52,7 @@ def compare_models(first: Path, second: Path, shelf: Path, *, as_json: bool) -> 
             raise ArtifactError(f"{directory} has no metrics.json that can be read")
         rows += [{"category": c, "model": directory.name, **_measures(v)} for c, v in document.categories.items()]
     rows.sort(key=lambda row: str(row["category"]))
-    one, other = (load_config(directory / "config.yaml").model_dump(mode="json") for directory in models)
+    one, other = (_settings(directory) for directory in models)
     differing = _differences(one, other)
     if as_json:
         print_json({"metrics": rows, "settings": differing})
@@ -59,6 +60,13 @@ def compare_models(first: Path, second: Path, shelf: Path, *, as_json: bool) -> 
     print_table(rows, "per cent [95 % interval], all test images")
     for key, (here, there) in differing.items():
         print(f"{key}: {here} | {there}")
+
+
+def _settings(directory: Path) -> dict[str, Any]:
+    """All settings of a run by section; keys that are gone as they were, without a section."""
+    config, removed = load_run_config(directory)
+    still_done = {f"{section}.{key}": value for (section, key), value in REMOVED_KEYS.items()}
+    return config.model_dump(mode="json") | still_done | removed
 
 
 def _directory(name: Path, shelf: Path) -> Path:

@@ -89,6 +89,21 @@ def test_wrong_values_are_refused(values: dict[str, object], part: str) -> None:
         ExperimentConfig.model_validate(values)
 
 
+def test_keys_that_are_gone_are_dropped_at_what_is_still_done_and_refused_by_name_else() -> None:
+    earlier = {
+        "federated": {"turns": "parallel", "num_clients": 3},
+        "aggregation": {"budget": "images", "oversample_factor": 2.0},
+    }
+    config = ExperimentConfig.model_validate(earlier)
+    assert config.config_hashes() == ("64c5754db7de5263", "3d5b337303f46887")  # as the version with these keys had them
+    assert not {"turns", "budget"} & {*config.federated.model_dump(), *config.aggregation.model_dump()}
+    for section, key, value in (("federated", "turns", "relay"), ("aggregation", "budget", "coverage")):
+        with pytest.raises(
+            ValidationError, match=rf"{section}\.{key}: {value} is gone.*docs/federation\.md.*leave the"
+        ):
+            ExperimentConfig.model_validate({section: {key: value}})
+
+
 def test_hash_covers_what_changes_results_and_nothing_else() -> None:
     base = ExperimentConfig()
     same = ExperimentConfig.model_validate({"name": "other", "dataset": {"root": "/x"}, "runtime": {"workers": 3}})

@@ -74,7 +74,6 @@ SESSION = (
     "fedpatch benchmark configs/benchmark_gap.yaml --set dataset.root=DIR --out runs/gap",
     "fedpatch benchmark configs/benchmark_gap.yaml --set dataset.root=DIR --set evaluation.coverage=true "
     "--set decision.blocks=0 --out runs/gap",
-    "fedpatch benchmark configs/benchmark_relay.yaml --set dataset.root=DIR --out runs/relay",
     "fedpatch dataset validate parts --layout folder",
     "fedpatch run configs/demo.yaml --set dataset.root=parts --set dataset.layout=folder --out runs/bracket",
     "fedpatch dataset import --good ok --defective nok --annotations coco.json --category ballscrew --out data",

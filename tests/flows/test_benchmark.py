@@ -286,8 +286,6 @@ def test_the_shipped_matrix_loads_and_set_addresses_its_base() -> None:
     assert str(config.base.dataset.root) == "/data"
     assert {c.federated.mode for c in config.configs().values()} == {"centralized", "federated"}
     assert len(load_benchmark(ROOT / "configs" / "benchmark_gap.yaml", ["dataset.root=/data"]).configs()) == 6
-    relay = load_benchmark(ROOT / "configs" / "benchmark_relay.yaml", ["dataset.root=/data"]).configs()["relay"]
-    assert (relay.federated.turns, relay.aggregation.budget) == ("relay", "coverage")
 
 
 def test_the_full_matrix_names_at_least_forty_experiments_and_every_mode() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -167,26 +166,3 @@ def test_the_server_goes_on_without_what_is_not_finite(
     assert state.is_failed()
     assert "quorum not met, 2 of 3" in state.message
     assert "not finite" in state.message
-
-
-@pytest.mark.parametrize(("turns", "num_rounds"), [("parallel", 1), pytest.param("relay", 2, marks=pytest.mark.slow)])
-def test_rows_by_coverage_fill_the_banks_exactly_without_duplicates_and_the_same_at_every_run(
-    tiny_root: Path, tmp_path: Path, finished: Path, store: Path, turns: str, num_rounds: int
-) -> None:
-    sections = {
-        "federated": {"turns": turns, "num_rounds": num_rounds},
-        "aggregation": {"budget": "coverage"},
-        "decision": {"blocks": 0},
-        "evaluation": {"bootstrap": 0},
-    }
-    shutil.copytree(store, tmp_path / "other_store")
-    assert run(experiment_values(tiny_root, store, tmp_path / "run", **sections)).name == "Completed"
-    found = metrics(tmp_path / "run").federation
-    assert found.bank_rows_by_category == metrics(finished / "run").federation.bank_rows_by_category  # the baseline's
-    assert sum(client.coreset_rows for client in found.clients.values()) == found.bank_rows
-    again = experiment_values(tiny_root, tmp_path / "other_store", tmp_path / "again", **sections)
-    assert run(again).name == "Completed"
-    for path in sorted((tmp_path / "run" / "banks").glob("*.npz")):
-        rows = bank(path)
-        assert len(np.unique(rows, axis=0)) == len(rows)
-        assert np.array_equal(rows, bank(tmp_path / "again" / "banks" / path.name))

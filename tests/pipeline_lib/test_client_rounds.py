@@ -12,11 +12,10 @@ from scipy.spatial.distance import cdist
 
 from data_contracts.errors import DatasetError
 from data_contracts.manifests import ClientUploads, UploadManifest
-from data_contracts.rounds import RowGrant
 from data_contracts.stages import CoresetSettings
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.client_coreset import ClientCoreset, select_client_coreset
-from pipeline_lib.client_rounds import coverage_curves, origins_by_bank, select_round_coreset
+from pipeline_lib.client_rounds import origins_by_bank, select_round_coreset
 from pipeline_lib.provenance import Provenance
 
 GRIDS = {"clip": (4, 5), "screw": (3, 7)}
@@ -82,13 +81,10 @@ def test_all_rounds_together_send_as_many_rows_as_one_and_each_row_once(
         assert second[bank].covering_radius < first[bank].covering_radius
 
 
-def test_a_later_round_sends_what_is_farthest_from_bank_and_from_what_others_passed_on(
-    table: pd.DataFrame, store: ArtifactStore
-) -> None:
+def test_a_later_round_sends_what_is_farthest_from_the_bank(table: pd.DataFrame, store: ArtifactStore) -> None:
     patches = patches_of(table, store, "clip")
-    bank, passed = patches[:20], patches[20:30] + np.float32(0.01)
-    found = share(table, store, 2, banks={"clip": bank}, passed={"clip": [passed]})["clip"]
-    nearest = cdist(patches, np.concatenate([bank, passed])).min(axis=1)
+    found = share(table, store, 2, banks={"clip": patches[:20]})["clip"]
+    nearest = cdist(patches, patches[:20]).min(axis=1)
     np.testing.assert_array_equal(found.arrays["rows"][0], patches[nearest.argmax()])
 
 
@@ -102,61 +98,19 @@ def test_own_rows_count_as_they_are_here_and_not_as_noise_left_them(table: pd.Da
         assert len(set(places)) == len(places)
 
 
-def test_rows_of_another_dimension_which_the_server_will_refuse_do_not_count(
-    table: pd.DataFrame, store: ArtifactStore
-) -> None:
-    plain, beside = (
-        share(table, store, 1, passed={"clip": passed})["clip"] for passed in ([], [np.zeros((2, DIM + 1))])
-    )
-    np.testing.assert_array_equal(plain.arrays["rows"], beside.arrays["rows"])
-
-
 def test_nothing_new_is_nothing_sent(table: pd.DataFrame, store: ArtifactStore) -> None:
     covered = {bank: patches_of(table, store, bank) for bank in GRIDS}
     assert share(table, store, 2, banks=covered) == {}
     assert list(share(table, store, 2, banks={"clip": covered["clip"]})) == ["screw"]
 
 
-def test_what_the_server_grants_is_the_most_that_is_sent_and_how_near(
-    table: pd.DataFrame, store: ArtifactStore
-) -> None:
-    curve, n_patches = coverage_curves(table, store, "c", settings(ratio=0.3), banks={}, sent={})["clip"]
-    assert n_patches == 3 * 4 * 5
-    assert (np.diff(curve) <= 0).all()
-    granted = share(table, store, 1, grants={"clip": RowGrant(rows={"c": 9, "d": 5})})
-    assert (list(granted), granted["clip"].n_rows) == (["clip"], 9)  # nothing is granted for the other bank
-    down_to = float(curve[4])
-    spaced = share(table, store, 1, grants={"clip": RowGrant(rows={"c": 9}, down_to=down_to)})["clip"]
-    assert spaced.n_rows == int((curve[:9] >= down_to).sum()) < 9
-    assert spaced.covering_radius == pytest.approx(float(curve[spaced.n_rows]))
-    assert share(table, store, 1, grants={"clip": RowGrant(rows={"d": 5})}) == {}
-
-
-def test_a_curve_is_of_the_picks_that_the_client_would_make(table: pd.DataFrame, store: ArtifactStore) -> None:
-    first = share(table, store, 1)
-    known: dict[str, Any] = {"banks": {}, "sent": origins(first)}
-    curves = coverage_curves(table, store, "c", settings(round=2), left=0.5, **known)
-    for bank, made in share(table, store, 2, **known).items():
-        patches = patches_of(table, store, bank)
-        covered = first[bank].arrays["rows"]
-        expected = []
-        for row in made.arrays["rows"]:
-            expected.append(cdist(row[None], covered).min())
-            covered = np.concatenate([covered, row[None]])
-        assert expected[0] == pytest.approx(cdist(patches, first[bank].arrays["rows"]).min(axis=1).max())
-        np.testing.assert_allclose(curves[bank][0][: made.n_rows], expected, rtol=1e-5)
-
-
 def test_the_global_bank_is_one(table: pd.DataFrame, store: ArtifactStore) -> None:
     assert list(share(table, store, 1, settings={"bank_scope": "global"})) == ["all"]
-    assert list(coverage_curves(table, store, "c", settings(bank_scope="global"), banks={}, sent={})) == ["all"]
 
 
 def test_a_client_without_images_is_an_error(store: ArtifactStore) -> None:
     with pytest.raises(DatasetError, match="client c has no images"):
         share(pd.DataFrame(), store, 1)
-    with pytest.raises(DatasetError, match="client c has no images"):
-        coverage_curves(pd.DataFrame(), store, "c", settings(), banks={}, sent={})
 
 
 def test_origins_are_read_by_bank_in_order_of_sending(table: pd.DataFrame, store: ArtifactStore) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ArtifactError, FedpatchError
@@ -88,6 +89,12 @@ def test_the_commands_list_compare_and_say_what_is_in_use(tmp_path: Path, capsys
     assert "90.0" in shown
     assert "91.0" in shown
     assert "seed: 0 | 1" in shown
+    of_relay = yaml.safe_load((runs[0] / "config.yaml").read_text())
+    of_relay["federated"]["turns"], of_relay["aggregation"]["budget"] = "relay", "images"  # as an earlier version wrote
+    (runs[0] / "config.yaml").write_text(yaml.safe_dump(of_relay))
+    assert call("model", "compare", runs[0], "current", "--models", shelf, "--json") == 0
+    differing = json.loads(capsys.readouterr().out)["settings"]
+    assert differing == {"seed": [0, 1], "federated.turns": ["relay", "parallel"]}
     assert call("model", "rollback", "--models", shelf, "--json") == 0
     assert json.loads(capsys.readouterr().out)["before"] != current_id(shelf)
     assert call("model", "compare", runs[0], "unknown", "--models", shelf) == 1

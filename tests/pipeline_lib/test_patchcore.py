@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -23,7 +24,7 @@ from pipeline_lib.autovi_dataset import AutoVIDataset
 from pipeline_lib.backbone import FeatureExtractor
 from pipeline_lib.client_coreset import select_client_coreset
 from pipeline_lib.client_tables import category_test_table
-from pipeline_lib.config_files import parse_config, write_config
+from pipeline_lib.config_files import parse_config
 from pipeline_lib.dataset_index import index_dataset
 from pipeline_lib.features import extract_features, image_rows
 from pipeline_lib.image_batches import iter_images
@@ -280,7 +281,9 @@ def test_a_run_directory_is_a_model(tmp_path: Path, extractor: FeatureExtractor,
     del written["inference"]
     (tmp_path / "model.json").write_text(json.dumps(written))
     config = {"inference": {"num_neighbors": 3, "smoothing_sigma": 2}, "preprocessing": {"small_size": [96, 64]}}
-    write_config(parse_config(config), tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(
+        yaml.safe_dump({**config, "federated": {"turns": "relay"}})
+    )  # a key that went
     loaded = PatchCore.load(tmp_path)
     assert loaded.category == "pipe_clip"
     assert loaded.inference.scoring.num_neighbors == 3
