@@ -2,12 +2,105 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from data_contracts.local import LocalClient
 from data_contracts.manifests import BankManifest, ClientUploads, Manifest, UploadManifest
-from data_contracts.quorum import listed
-from data_contracts.rounds import FederationRound
+from data_contracts.quorum import listed, quorum_problem
+from data_contracts.rounds import FederationRound, download_bytes
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the server does not take an upload; without a bank nothing that the client sent could be read."""
+
+    client_id: str
+    bank: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class ClosedRound:
+    """What a round came to: the verdicts, before banks are made of what was taken."""
+
+    number: int
+    sent: Sequence[ClientUploads]  # with what was refused
+    delivered: list[ClientUploads]  # what was taken; of a client with nothing new to send, nothing
+    failed: dict[str, str]  # client -> cause
+    refused: dict[str, str]  # client -> reasons, over its banks
+    problem: str | None  # why the federation cannot go on: no quorum
+
+    @property
+    def causes(self) -> dict[str, str]:
+        """Client -> why nothing that it sent in this round counts."""
+        delivered = {client.client_id for client in self.delivered}
+        return {**self.failed, **{c: reason for c, reason in self.refused.items() if c not in delivered}}
+
+    def state(self, banks: Sequence[BankManifest], categories: Mapping[str, Sequence[str]]) -> FederationRound:
+        """The state after the round; `categories`: of each client that gets the banks."""
+        uploads = [upload for client in self.sent for upload in client.uploads]
+        return FederationRound(
+            round=self.number,
+            uploads=tuple(self.delivered),
+            failed=self.failed,
+            refused=self.refused,
+            banks=tuple(banks),
+            upload_rows=sum(upload.rows for upload in uploads),
+            upload_bytes=sum(upload.size_bytes for upload in uploads),
+            download_bytes=sum(download_bytes(banks, own) for own in categories.values()),
+            covering_radius=covering_radii(self.sent),
+        )
+
+
+def close_round(
+    number: int,
+    sent: Sequence[ClientUploads],
+    failed: Mapping[str, str],
+    refusals: Sequence[Refusal],
+    *,
+    min_clients: int | Literal["all"],
+    n_clients: int,
+    num_rounds: int,
+) -> ClosedRound:
+    """The one rule for a round, wherever its clients are.
+
+    A refused upload costs its bank, not its client; a client of which nothing is left does not count for the quorum,
+    one that had nothing new to send does. `sent`: of the clients that did not fail; `n_clients`: all that have images.
+    """
+    refused = joined([{one.client_id: one.reason} for one in refusals])
+    taken = [without_refused(client, refusals) for client in sent]
+    delivered = [client for client in taken if client.uploads or client.client_id not in refused]
+    closed = ClosedRound(number, sent, delivered, dict(failed), refused, None)
+    problem = quorum_problem(
+        min_clients=min_clients,
+        n_clients=n_clients,
+        n_delivered=len(delivered),
+        causes=closed.causes,
+        round_number=number if num_rounds > 1 else None,
+    )
+    return replace(closed, problem=problem)
+
+
+def without_refused(client: ClientUploads, refusals: Sequence[Refusal]) -> ClientUploads:
+    """What is left of a client's uploads, and of their provenance where that is at hand."""
+    refused = {one.bank for one in refusals if one.client_id == client.client_id}
+    kept = [upload.category not in refused for upload in client.uploads]
+    return client.model_copy(
+        update={
+            "uploads": tuple(itertools.compress(client.uploads, kept)),
+            "provenance": tuple(itertools.compress(client.provenance, kept)),
+        }
+    )
+
+
+def covering_radii(sent: Sequence[ClientUploads]) -> dict[str, float]:
+    """Client -> the largest covering radius that it names for a bank."""
+    return {
+        client.client_id: max(upload.covering_radius for upload in client.uploads) for client in sent if client.uploads
+    }
 
 
 @dataclass
@@ -22,6 +115,12 @@ class Federation:
     calibration: list[Manifest] = field(default_factory=list)  # CALIBRATION_SCORES of a client each
     coverage: dict[str, Manifest] = field(default_factory=dict)  # client -> how far its patches lie from the banks
     alone: list[LocalClient] = field(default_factory=list)  # local_only: what each client has in place of `banks`
+
+    def take(self, closed: ClosedRound) -> None:
+        """Add a round's verdicts."""
+        self.accepted += closed.delivered
+        self.causes |= closed.causes
+        self.problem = closed.problem
 
     @property
     def banks(self) -> list[BankManifest]:
@@ -73,7 +172,7 @@ class Federation:
         return "; ".join([*missing, *self.incidents]) or None
 
 
-def by_bank(clients: list[ClientUploads]) -> dict[str, list[UploadManifest]]:
+def by_bank(clients: Sequence[ClientUploads]) -> dict[str, list[UploadManifest]]:
     """Bank -> uploads, both in order of name."""
     uploads: dict[str, list[UploadManifest]] = {}
     for client in clients:

@@ -6,18 +6,9 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_contracts.manifests import BankManifest, ClientUploads, UploadManifest
+from data_contracts.manifests import BankManifest, ClientUploads
 
 GLOBAL_BANK = "all"
-
-
-class CheckedUploads(BaseModel):
-    """What the server makes of the uploads for one bank in one round."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    accepted: tuple[UploadManifest, ...]
-    refused: dict[str, str] = Field({}, description="client -> reason")
 
 
 class FederationRound(BaseModel):

@@ -13,10 +13,9 @@ from prefect.futures import PrefectFuture
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
-from data_contracts.federation import Federation, by_bank, joined
+from data_contracts.federation import ClosedRound, Federation, Refusal, by_bank, close_round, without_refused
 from data_contracts.manifests import BankManifest, ClientUploads, Manifest, Partition
-from data_contracts.quorum import quorum_out_of_reach, quorum_problem
-from data_contracts.rounds import FederationRound, download_bytes
+from data_contracts.quorum import quorum_out_of_reach
 from data_contracts.stages import AggregationSettings, BackboneSettings, CoresetSettings, client_config_hash, sizes_of
 from flows.running import failure_of, submit
 from flows.steps import Run
@@ -65,25 +64,21 @@ def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federat
         with run.clock.stage("clients"):
             sent, failed = send_round(run, federation, features, number, num_rounds, backbone)
         with run.clock.stage("aggregate"):
-            accepted, refused = check_round(run, sent, number, backbone)
-            delivered = [client for client in accepted if client.uploads or client.client_id not in refused]
-            federation.accepted += delivered
-            gone = {client.client_id for client in accepted} - {client.client_id for client in delivered}
-            causes = {**failed, **{client: refused[client] for client in sorted(gone)}}
-            federation.causes |= causes
-            federation.problem = quorum_problem(
-                min_clients=min_clients,
+            closed = verdicts(
+                run,
+                number,
+                sent,
+                failed,
+                config_hash=client_config_hash(config, backbone),
                 n_clients=len(partition.clients),
-                n_delivered=len(delivered),
-                causes=causes,
-                round_number=number if num_rounds > 1 else None,
             )
+            federation.take(closed)
             if federation.problem:
                 return federation
             is_alone = config.federated.mode == "local_only"
             banks = [] if is_alone else aggregate(run, federation.accepted, number, num_rounds, backbone)
         categories = {client.client_id: client.categories for client in partition.clients}
-        federation.rounds.append(round_state(number, categories, sent, delivered, failed, refused, banks))
+        federation.rounds.append(closed.state(banks, categories))
     federation.features = {client.client_id: features[client.client_id].result() for client in federation.uploads}
     return federation
 
@@ -132,34 +127,42 @@ def send_round(
     return [coreset.result() for name, coreset in coresets.items() if name not in failed], failed
 
 
-def check_round(
-    run: Run, sent: list[ClientUploads], number: int, backbone: BackboneSettings
-) -> tuple[list[ClientUploads], dict[str, str]]:
-    """What the server takes of it, and why it refused the rest, by client."""
+def verdicts(
+    run: Run,
+    number: int,
+    sent: Sequence[ClientUploads],
+    failed: Mapping[str, str],
+    *,
+    config_hash: str,
+    n_clients: int,
+    unread: Sequence[Refusal] = (),
+) -> ClosedRound:
+    """What the server makes of a round; `unread`: what of `sent` could not be read, and why."""
     checks = {
         bank: submit(
             run.runner,
             check_uploads,
             uploads=uploads,
             bank=bank,
-            config_hash=client_config_hash(run.config, backbone),
+            config_hash=config_hash,
             round_number=number,
             place=run.place,
         )
-        for bank, uploads in by_bank(sent).items()
+        for bank, uploads in by_bank([without_refused(client, unread) for client in sent]).items()
     }
-    checked = {bank: future.result() for bank, future in checks.items()}
-    accepted = []
-    for client in sent:
-        taken = [client.client_id not in checked[upload.category].refused for upload in client.uploads]
-        accepted.append(
-            ClientUploads(
-                client_id=client.client_id,
-                uploads=tuple(u for u, ok in zip(client.uploads, taken, strict=True) if ok),
-                provenance=tuple(p for p, ok in zip(client.provenance, taken, strict=True) if ok),
-            )
-        )
-    return accepted, joined([result.refused for result in checked.values()])
+    refused = [
+        Refusal(client, bank, reason) for bank, future in checks.items() for client, reason in future.result().items()
+    ]
+    federated = run.config.federated
+    return close_round(
+        number,
+        sent,
+        failed,
+        [*unread, *refused],
+        min_clients=1 if federated.mode == "centralized" else federated.min_clients,
+        n_clients=n_clients,
+        num_rounds=federated.num_rounds if federated.mode == "federated" else 1,
+    )
 
 
 def aggregate(
@@ -181,34 +184,3 @@ def aggregate(
         for bank, uploads in by_bank(accepted).items()
     ]
     return [future.result() for future in futures]
-
-
-def round_state(
-    number: int,
-    categories: Mapping[str, Sequence[str]],
-    sent: list[ClientUploads],
-    delivered: list[ClientUploads],
-    failed: dict[str, str],
-    refused: dict[str, str],
-    banks: list[BankManifest],
-) -> FederationRound:
-    """The state after a round; `sent` holds what was refused, too.
-
-    `categories` are those of each client that gets the banks.
-    """
-    uploads = [upload for client in sent for upload in client.uploads]
-    return FederationRound(
-        round=number,
-        uploads=tuple(delivered),
-        failed=failed,
-        refused=refused,
-        banks=tuple(banks),
-        upload_rows=sum(upload.rows for upload in uploads),
-        upload_bytes=sum(upload.size_bytes for upload in uploads),
-        download_bytes=sum(download_bytes(banks, own) for own in categories.values()),
-        covering_radius={
-            client.client_id: max(upload.covering_radius for upload in client.uploads)
-            for client in sent
-            if client.uploads
-        },
-    )

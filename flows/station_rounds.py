@@ -9,16 +9,13 @@ from prefect import get_run_logger
 
 from data_contracts.errors import UploadError
 from data_contracts.exchange import COORDINATOR, Publication, PublicationKind, Slot, StationResults
-from data_contracts.federation import Federation, by_bank
-from data_contracts.manifests import BankManifest, ClientUploads, UploadManifest
-from data_contracts.quorum import quorum_problem
+from data_contracts.federation import ClosedRound, Federation
 from data_contracts.rounds import FederationRound
 from data_contracts.stages import BackboneSettings
-from flows.rounds import aggregate, round_state
+from flows.rounds import aggregate, verdicts
 from flows.station_runs import call_stations
 from flows.steps import Run
 from tasks import stations as exchanged
-from tasks.server import check_uploads
 
 
 @dataclass(frozen=True)
@@ -91,49 +88,33 @@ def _round(c: Coordination, federation: Federation, number: int) -> FederationRo
     exchanged.open_round(c.run_id, number)
     with run.clock.stage("clients"):
         answers = c.call(list(c.stations), "coreset", number, f"coreset:{number}")
-    failed = {station: cause for station, cause in answers.items() if cause}
-    called = [station for station in c.stations if station not in failed]
+    called = [station for station, cause in answers.items() if not cause]
     exchanged.close_round(c.run_id, number, f"{len(called)} of {len(c.stations)} stations had delivered")
     with run.clock.stage("aggregate"):
-        sent, refused = _fetch_uploads(c, called, number)
-        delivered = [client for client in sent if client.client_id not in refused]
-        federation.accepted += delivered
-        causes = {**failed, **refused}
-        federation.causes |= causes
-        federation.problem = quorum_problem(
-            min_clients=run.config.federated.min_clients,
-            n_clients=len(c.stations),
-            n_delivered=len(delivered),
-            causes=causes,
-            round_number=number if c.num_rounds > 1 else None,
-        )
+        closed = verdicts_on_stations(c, answers, number)
+        federation.take(closed)
         if federation.problem:
             exchanged.open_round(c.run_id, number)  # a station that is mended and retried by itself can still publish
             return None
-        banks: list[BankManifest] = aggregate(run, federation.accepted, number, c.num_rounds, c.backbone)
+        banks = aggregate(run, federation.accepted, number, c.num_rounds, c.backbone)
     categories = {one.client_id: tuple(upload.category for upload in one.uploads) for one in federation.uploads}
-    return round_state(number, categories, sent, delivered, failed, refused, banks)
+    return closed.state(banks, categories)
 
 
-def _fetch_uploads(c: Coordination, stations: list[str], number: int) -> tuple[list[ClientUploads], dict[str, str]]:
-    """What the stations sent; station -> why something of it is refused, and then all of it is."""
-    sent: list[ClientUploads] = []
-    refused: dict[str, str] = {}
-    for station in sorted(stations):
-        try:
-            uploads: tuple[UploadManifest, ...] = exchanged.fetch(
-                c.slot("uploads", station, number), c.run.place
-            ).uploads
-        except UploadError as error:
-            refused[station] = str(error)
-        else:
-            sent.append(ClientUploads(client_id=station, uploads=uploads, provenance=()))
-    for bank, of_bank in by_bank(sent).items():
-        checked = check_uploads(
-            uploads=of_bank, bank=bank, config_hash=c.config_hash, round_number=number, place=c.run.place
-        )
-        refused |= checked.refused
-    return sent, refused
+def verdicts_on_stations(c: Coordination, answers: Mapping[str, str | None], number: int) -> ClosedRound:
+    """What the coordinator makes of a round; answers: station -> why it did not deliver, or None."""
+    failed = {station: cause for station, cause in answers.items() if cause}
+    called = sorted(set(answers) - set(failed))
+    fetched = [exchanged.fetch_uploads(c.slot("uploads", station, number), c.run.place) for station in called]
+    return verdicts(
+        c.run,
+        number,
+        [sent for sent, _ in fetched],
+        failed,
+        config_hash=c.config_hash,
+        n_clients=len(c.stations),
+        unread=[refusal for _, refusals in fetched for refusal in refusals],
+    )
 
 
 def collect_figures(c: Coordination, federation: Federation) -> tuple[list[dict[str, StationResults]], dict[str, str]]:

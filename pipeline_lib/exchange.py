@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from data_contracts.errors import ArtifactError, ConfigError, UploadError
 from data_contracts.exchange import Publication, Slot
-from data_contracts.manifests import Manifest
+from data_contracts.manifests import Manifest, UploadManifest
 from pipeline_lib.artifact_store import ArtifactStore, write_file
 
 MAX_MANIFEST_BYTES = 1_000_000
@@ -71,31 +71,40 @@ class Exchange:
         self._write(self._manifest(slot), publication.model_dump_json(indent=1).encode())
         return sent
 
+    def read(self, slot: Slot) -> Publication:
+        """What was published, by its manifest: it must be of the schema and name exactly this slot.
+
+        That is run, round, kind, sender and config hash. Raises UploadError that names the sender and the reason.
+        """
+        publication = self._read_manifest(slot)
+        if problem := _slot_problem(publication, slot):
+            raise _refusal(slot, problem)
+        return publication
+
+    def copy(self, slot: Slot, manifest: Manifest, store: ArtifactStore) -> None:
+        """Verify one artifact of a publication and copy it into the reader's own store.
+
+        It must have the size and SHA-256 that the manifest gives, and be npz without compression. Raises UploadError
+        that names the sender and the reason.
+        """
+        bank = f" for {manifest.category}" if isinstance(manifest, UploadManifest) else ""
+        try:
+            content = self._read(self._artifact(slot, manifest), manifest)
+            check_plain_npz(content)
+        except ArtifactError as error:
+            raise _refusal(slot, str(error), bank) from error
+        written = store.write_bytes(manifest.kind, content, suffix="npz", rows=manifest.rows)
+        if written.path != manifest.path:
+            reason = f"its manifest gives the path {manifest.path!r}, which is not that of its content"
+            raise _refusal(slot, reason, bank)
+
     def fetch(
         self, slot: Slot, store: ArtifactStore, *, wanted: Callable[[Manifest], bool] = lambda manifest: True
     ) -> Publication:
-        """Verify a publication and copy its `wanted` artifacts into the reader's own store.
-
-        The manifest must be of the schema and name exactly this slot: run, round, kind, sender and config hash. Every
-        artifact must have the size and SHA-256 that the manifest gives, and be npz without compression. Raises
-        UploadError that names the sender and the reason.
-        """
-
-        def refuse(reason: str) -> UploadError:
-            return UploadError(f"{slot.kind} of {slot.sender} refused: {reason}")
-
-        publication = self._read_manifest(slot, refuse)
-        if problem := _slot_problem(publication, slot):
-            raise refuse(problem)
+        """Read a publication and copy its `wanted` artifacts. Raises UploadError as `read` and `copy` do."""
+        publication = self.read(slot)
         for manifest in filter(wanted, publication.artifacts):
-            try:
-                content = self._read(self._artifact(slot, manifest), manifest)
-                check_plain_npz(content)
-            except ArtifactError as error:
-                raise refuse(str(error)) from error
-            written = store.write_bytes(manifest.kind, content, suffix="npz", rows=manifest.rows)
-            if written.path != manifest.path:
-                raise refuse(f"its manifest gives the path {manifest.path!r}, which is not that of its content")
+            self.copy(slot, manifest, store)
         return publication
 
     # --- rounds ------------------------------------------------------------------------------------------------
@@ -157,21 +166,25 @@ class Exchange:
             raise ArtifactError(f"the SHA-256 of {path} does not match its manifest")
         return content
 
-    def _read_manifest(self, slot: Slot, refuse: Callable[[str], UploadError]) -> Publication:
+    def _read_manifest(self, slot: Slot) -> Publication:
         path = self._manifest(slot)
         try:
             size = int(self.fs.size(path))
             if size > MAX_MANIFEST_BYTES:
-                raise refuse(f"its manifest has {size} bytes, at most {MAX_MANIFEST_BYTES} are read")
+                raise _refusal(slot, f"its manifest has {size} bytes, at most {MAX_MANIFEST_BYTES} are read")
             return Publication.model_validate_json(self.fs.cat_file(path))
         except FileNotFoundError as error:
-            raise refuse(f"nothing was published at {path}") from error
+            raise _refusal(slot, f"nothing was published at {path}") from error
         except OSError as error:
-            raise refuse(f"{path} cannot be read ({error})") from error
+            raise _refusal(slot, f"{path} cannot be read ({error})") from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise refuse(f"its manifest does not fit the schema ({where}: {first['msg']})") from error
+            raise _refusal(slot, f"its manifest does not fit the schema ({where}: {first['msg']})") from error
+
+
+def _refusal(slot: Slot, reason: str, bank: str = "") -> UploadError:
+    return UploadError(f"{slot.kind} of {slot.sender}{bank} refused: {reason}")
 
 
 def _slot_problem(publication: Publication, slot: Slot) -> str | None:
@@ -181,11 +194,9 @@ def _slot_problem(publication: Publication, slot: Slot) -> str | None:
         if said[key] != expected:
             replay = " (a replay of another run)" if key == "run_id" else ""
             return f"its manifest says {key} {said[key]!r}, expected {expected!r}{replay}"
-    for upload in publication.uploads:
-        named = {"sender": upload.client_id, "round": upload.round, "config_hash": upload.config_hash}
-        for key, value in named.items():
-            if value != getattr(slot, key):
-                return f"its upload for {upload.category} says {key} {value!r}, expected {getattr(slot, key)!r}"
+    for upload in publication.uploads:  # its round and configuration are the server's to check, bank by bank
+        if upload.client_id != slot.sender:
+            return f"its upload for {upload.category} says sender {upload.client_id!r}, expected {slot.sender!r}"
     return None
 
 

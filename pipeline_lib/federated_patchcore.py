@@ -34,7 +34,9 @@ from typing import Any, Literal, Protocol
 
 from data_contracts.config import ExperimentConfig, canonical_hash
 from data_contracts.errors import ConfigError, FedpatchError, QuorumError
-from data_contracts.quorum import quorum_out_of_reach, quorum_problem
+from data_contracts.federation import ClosedRound, Refusal, close_round, covering_radii
+from data_contracts.manifests import ClientUploads
+from data_contracts.quorum import quorum_out_of_reach
 from data_contracts.stages import ScoringSettings, client_config_hashes
 from pipeline_lib.autovi_dataset import AutoVIDataset, AutoVISubset
 from pipeline_lib.backbone import FeatureExtractor, resolve_backbone
@@ -160,7 +162,7 @@ class FederatedPatchCore:
         for checkpoint in read_rounds(directory, identities=identities, num_rounds=num_rounds) if directory else ():
             self._restore(checkpoint)
         for number in range(len(self.history) + 1, num_rounds + 1):
-            uploads = self._train_single_round(number)
+            uploads = self._train_single_round(number, num_rounds)
             if directory is not None:
                 provenance = {name: client.provenance.get(number, {}) for name, client in self.clients.items()}
                 checkpoint = RoundCheckpoint(self.history[-1], uploads, provenance)
@@ -173,39 +175,29 @@ class FederatedPatchCore:
         partition = dict(sorted(self._partition.items()))
         return [canonical_hash([*(hashes[end] for hashes in own), num_rounds, partition]) for end in (0, -1)]
 
-    def _train_single_round(self, number: int) -> list[ClientUpload]:
+    def _train_single_round(self, number: int, num_rounds: int) -> list[ClientUpload]:
         """One round; returns what the clients sent."""
         started = time.monotonic()
         uploads, failed = self._local_client_processing(number)
-        delivering = [name for name in self.clients if name not in failed]
-        refused = self.server.receive_client_coresets(uploads, round_number=number)
-        for round_number, client_id, bank in self.server.refused:
-            if round_number == number and client_id in self.clients:
-                self.clients[client_id].withdraw(number, bank)
-        accepted = [
-            u for u in uploads if (number, u.manifest.client_id, u.manifest.category) not in self.server.refused
-        ]
-        without = set(refused) - {upload.manifest.client_id for upload in accepted}
-        delivered = [name for name in delivering if name not in without]
-        self._check_quorum(number, delivered, {**refused, **failed})
+        self.server.receive_client_coresets(uploads, round_number=number)
+        closed = self._close_round(number, num_rounds, uploads, failed)
+        if closed.problem:
+            raise QuorumError(closed.problem)
         banks = self.server.aggregate()
-        radii: dict[str, float] = {}
-        for upload in uploads:
-            name, radius = upload.manifest.client_id, upload.manifest.covering_radius
-            radii[name] = max(radius, radii.get(name, 0.0))
+        manifests = [upload.manifest for upload in uploads]
         summary = RoundSummary(
             round=number,
-            delivered=delivered,
+            delivered=[client.client_id for client in closed.delivered],
             failed=failed,
-            refused=refused,
-            upload_rows=sum(upload.manifest.rows for upload in uploads),
-            upload_bytes=sum(upload.manifest.size_bytes for upload in uploads),
+            refused=closed.refused,
+            upload_rows=sum(manifest.rows for manifest in manifests),
+            upload_bytes=sum(manifest.size_bytes for manifest in manifests),
             download_bytes=self._broadcast(),
             bank_rows={bank: len(merged.rows) for bank, merged in banks.items()},
-            covering_radius=radii,
+            covering_radius=covering_radii(closed.sent),
             seconds=round(time.monotonic() - started, 3),
         )
-        logger.info("round %d: %s delivered, bank rows %s", number, ", ".join(delivered), summary.bank_rows)
+        logger.info("round %d: %s delivered, bank rows %s", number, ", ".join(summary.delivered), summary.bank_rows)
         self.history.append(summary)
         self._models = {}
         return uploads
@@ -222,16 +214,27 @@ class FederatedPatchCore:
                 logger.warning("round %d: client %s failed (%s); going on with the others", number, name, failed[name])
         return uploads, failed
 
-    def _check_quorum(self, number: int, delivered: Sequence[str], causes: Mapping[str, str]) -> None:
-        problem = quorum_problem(
+    def _close_round(
+        self, number: int, num_rounds: int, uploads: Sequence[ClientUpload], failed: Mapping[str, str]
+    ) -> ClosedRound:
+        """The verdicts on what the server received; clients forget where refused rows came from."""
+        refusals = [Refusal(c, bank, why) for (of, c, bank), why in self.server.refused.items() if of == number]
+        for one in refusals:
+            if one.bank is not None and one.client_id in self.clients:
+                self.clients[one.client_id].withdraw(number, one.bank)
+        sent = {name: ClientUploads(client_id=name, uploads=(), provenance=()) for name in self.clients}
+        for manifest in (upload.manifest for upload in uploads):
+            own = sent[manifest.client_id]
+            sent[manifest.client_id] = own.model_copy(update={"uploads": (*own.uploads, manifest)})
+        return close_round(
+            number,
+            [client for name, client in sent.items() if name not in failed],
+            failed,
+            refusals,
             min_clients=self.config.federated.min_clients,
             n_clients=len(self.clients),
-            n_delivered=len(delivered),
-            causes=causes,
-            round_number=number,
+            num_rounds=num_rounds,
         )
-        if problem:
-            raise QuorumError(problem)
 
     def _broadcast(self) -> int:
         """Send every client the banks that it has a part in; returns the bytes of all of them."""

@@ -6,7 +6,6 @@ from prefect import get_run_logger, task
 
 from data_contracts.errors import ArtifactError, UploadError
 from data_contracts.manifests import BankManifest, UploadManifest
-from data_contracts.rounds import CheckedUploads
 from data_contracts.stages import AggregationSettings, Place
 from pipeline_lib import aggregation, regional_aggregation
 from tasks.stage import open_store, stage
@@ -15,8 +14,8 @@ from tasks.stage import open_store, stage
 @task(name="check-uploads", task_run_name="check-{bank}-round-{round_number}")
 def check_uploads(
     uploads: list[UploadManifest], bank: str, config_hash: str, round_number: int, place: Place
-) -> CheckedUploads:
-    """Which uploads for one bank the server takes; each refusal with its reason, logged as a warning.
+) -> dict[str, str]:
+    """Client -> why the server does not take its upload for one bank; logged as warnings.
 
     It runs every time: a refusal is not remembered, so that what was mended is taken at the next try.
     """
@@ -34,7 +33,7 @@ def check_uploads(
             refused[upload.client_id] = f"upload of client {upload.client_id} for {bank} refused: {error}"
     for reason in refused.values():
         get_run_logger().warning("%s; going on with the others", reason)
-    return CheckedUploads(accepted=tuple(u for u in uploads if u.client_id not in refused), refused=refused)
+    return refused
 
 
 @stage("aggregate-memory-bank", run_name="aggregate-{bank}")

@@ -10,6 +10,7 @@ from prefect import task
 from data_contracts.config import canonical_hash
 from data_contracts.errors import ArtifactError, ConfigError, UploadError
 from data_contracts.exchange import FiguresManifest, Publication, Slot
+from data_contracts.federation import Refusal
 from data_contracts.manifests import BankManifest, ClientImages, ClientUploads, Manifest, ScoredCategory
 from data_contracts.rounds import GLOBAL_BANK, FederationRound
 from data_contracts.stages import EvaluationSettings, Place
@@ -98,6 +99,24 @@ def fetch(slot: Slot, place: Place, banks: tuple[str, ...] | None = None) -> Pub
     return open_exchange().fetch(slot, open_store(place), wanted=wanted)
 
 
+@task(name="fetch-uploads", task_run_name="fetch-uploads-{slot.sender}")
+def fetch_uploads(slot: Slot, place: Place) -> tuple[ClientUploads, list[Refusal]]:
+    """Copy what a station sent into this machine's store: (what it published, what of it is refused)."""
+    store, exchange = open_store(place), open_exchange()
+    try:
+        uploads = exchange.read(slot).uploads
+    except UploadError as error:
+        nothing = ClientUploads(client_id=slot.sender, uploads=(), provenance=())
+        return nothing, [Refusal(slot.sender, None, str(error))]
+    refusals = []
+    for upload in uploads:
+        try:
+            exchange.copy(slot, upload, store)
+        except UploadError as error:
+            refusals.append(Refusal(slot.sender, upload.category, str(error)))
+    return ClientUploads(client_id=slot.sender, uploads=uploads, provenance=()), refusals
+
+
 @task(name="open-round", task_run_name="open-round-{number}")
 def open_round(run_id: str, number: int) -> None:
     """Uploads are taken (again)."""
@@ -129,7 +148,7 @@ def accepted_uploads(slots: Sequence[Slot], accepted: Sequence[str], place: Plac
     uploads, provenance = [], []
     for slot in slots:
         try:
-            published = exchange.fetch(slot, store, wanted=lambda manifest: False).uploads
+            published = exchange.read(slot).uploads
         except UploadError:
             continue
         note = store.recall("sent", f"{slot.run_id}-round-{slot.round}") or {"client_id": slot.sender}

@@ -8,10 +8,10 @@ import pytest
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
-from data_contracts.federation import Federation, by_bank, joined
+from data_contracts.federation import ClosedRound, Federation, Refusal, by_bank, close_round, joined
 from data_contracts.manifests import BankManifest, ClientUploads, Manifest, UploadManifest
 from data_contracts.rounds import FederationRound
-from flows.rounds import refuse_clients_without_region, refuse_rounds_without_cover, round_state
+from flows.rounds import refuse_clients_without_region, refuse_rounds_without_cover
 
 
 def upload(client: str, bank: str, *, number: int = 1, rows: int = 4, radius: float = 1.0) -> UploadManifest:
@@ -92,19 +92,43 @@ def test_reasons_of_a_client_come_one_after_the_other() -> None:
     assert joined([{"a": "x"}, {"b": "y"}, {"a": "z"}]) == {"a": "x; z", "b": "y"}
 
 
+def closed(
+    number: int, sent: list[ClientUploads], failed: dict[str, str], refusals: list[Refusal], **quorum: Any
+) -> ClosedRound:
+    values: dict[str, Any] = {"min_clients": 1, "n_clients": 3, "num_rounds": 2, **quorum}
+    return close_round(number, sent, failed, refusals, **values)
+
+
+def test_a_refused_upload_costs_its_bank_and_not_its_client() -> None:
+    refusals = [Refusal("a", "screw", "screw: NaN"), Refusal("b", "clip", "clip: NaN"), Refusal("b", "nut", "nut: NaN")]
+    made = closed(1, [sent("a", "clip", "screw"), sent("b", "clip", "nut"), sent("c")], {}, refusals, min_clients="all")
+    a, c = made.delivered  # c had nothing new to send
+    assert a == sent("a", "clip")
+    assert c == sent("c")
+    assert made.refused == {"a": "screw: NaN", "b": "clip: NaN; nut: NaN"}
+    assert made.causes == {"b": "clip: NaN; nut: NaN"}
+    assert made.problem == (
+        "quorum not met in round 1, 2 of 3 clients delivered and 3 are needed: b: clip: NaN; nut: NaN"
+    )
+
+
+def test_a_client_of_which_nothing_could_be_read_did_not_deliver() -> None:
+    made = closed(1, [sent("a", "clip"), sent("b")], {"c": "off"}, [Refusal("b", None, "a replay")], num_rounds=1)
+    assert [client.client_id for client in made.delivered] == ["a"]
+    assert (made.causes, made.problem) == ({"c": "off", "b": "a replay"}, None)
+
+
 def test_a_round_counts_what_was_sent_refused_or_not_and_what_goes_back() -> None:
-    refused = sent("b", "clip", rows=5, radius=9.0)
-    both = [sent("a", "clip", "screw", radius=2.0), refused]
-    made = round_state(
-        2, {"a": ("clip", "screw"), "b": ("clip",), "c": ("screw",)}, both, both[:1], {"c": "off"}, {"b": "NaN"},
-        [bank("clip", 10), bank("screw", 7)],
-    )  # fmt: skip
+    both = [sent("a", "clip", "screw", radius=2.0), sent("b", "clip", rows=5, radius=9.0)]
+    categories = {"a": ("clip", "screw"), "b": ("clip",), "c": ("screw",)}
+    one = closed(2, both, {"c": "off"}, [Refusal("b", "clip", "NaN")])
+    made = one.state([bank("clip", 10), bank("screw", 7)], categories)
     assert (made.round, made.failed, made.refused) == (2, {"c": "off"}, {"b": "NaN"})
     assert made.uploads == (both[0],)
     assert (made.upload_rows, made.upload_bytes) == (4 + 4 + 5, 300)
     assert made.download_bytes == 4 * 3 * ((10 + 7) + 10 + 7)
     assert made.covering_radius == {"a": 2.0, "b": 9.0}
-    assert round_state(1, {"a": ("clip",)}, [], [], {}, {}, [bank("all")]).download_bytes == 4 * 3 * 10
+    assert closed(1, [], {}, []).state([bank("all")], {"a": ("clip",)}).download_bytes == 4 * 3 * 10
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ def test_a_failed_client_is_named_and_the_others_go_on(
     assert "client client_1 failed" in caplog.text
     assert made.server.banks["pipe_clip"].client_ids == ["client_0", "client_2"]
     strict = federation(extractor, images)
-    with pytest.raises(QuorumError, match=r"quorum not met in round 1, 2 of 3 .* 3 are needed: client_1: OSError"):
+    with pytest.raises(QuorumError, match=r"quorum not met, 2 of 3 .* 3 are needed: client_1: OSError"):
         strict.train()
 
 
