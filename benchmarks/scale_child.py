@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Iterator
 
 import numpy as np
 
+from pipeline_lib.coreset import greedy_coreset_selection
 from pipeline_lib.hardware import limit_threads
-from pipeline_lib.hierarchical_merge import StationRows, merge_in_regions
+from pipeline_lib.hierarchical_merge import Kept, StationRows, reduce_regions
+from pipeline_lib.seeding import stage_rng
 
 MODES, LATENT = 300, 24
 
@@ -24,6 +27,14 @@ def made_up_station(number: int, rows: int, dim: int) -> StationRows:
     own = rng.choice(MODES, MODES // 10, replace=False)
     latent = centers[rng.choice(own, rows)] + rng.standard_normal((rows, LATENT), np.float32)
     return StationRows(latent @ basis)
+
+
+def selected(rows: np.ndarray, target: int, rng: np.random.Generator) -> tuple[Kept, float]:
+    """(at most `target` of the rows, covering radius over all of them)."""
+    if len(rows) <= target:
+        return slice(None), 0.0
+    selection = greedy_coreset_selection(rows, target, rng=rng)
+    return selection.indices, selection.covering_radius
 
 
 def main() -> None:
@@ -47,25 +58,30 @@ def main() -> None:
             making_s += time.process_time() - start
             yield station
 
-    region_ends: list[float] = []
+    def reduce(number: int, rows: np.ndarray, _: np.ndarray) -> tuple[Kept, float]:
+        return selected(rows, a.region_rows, stage_rng(0, "region", number))
+
+    source = stations()
+    regions = (itertools.chain([first], itertools.islice(source, a.per_region - 1)) for first in source)
     start = time.process_time()
-    bank = merge_in_regions(
-        stations(), stations_per_region=a.per_region, region_rows=a.region_rows, bank_rows=a.bank_rows, seed=0,
-        progress=lambda _: region_ends.append(time.process_time() - start - making_s),
-    )  # fmt: skip
+    reduced = reduce_regions(regions, reduce)
+    regions_s = time.process_time() - start - making_s
+    kept, server_radius = selected(reduced.rows, a.bank_rows, stage_rng(0, "server"))
+    bank = reduced.rows[kept]
     whole = time.process_time() - start - making_s
+    peak_rows = max(reduced.peak_rows, len(reduced.rows) + len(bank))
     result = {
-        "stations": bank.stations,
-        "regions": bank.regions,
-        "rows_received": a.stations * a.rows,
-        "bank_rows": len(bank.rows),
+        "stations": reduced.stations,
+        "regions": reduced.regions,
+        "rows_received": reduced.rows_sent,
+        "bank_rows": len(bank),
         "merge_s": whole,
-        "regions_s": region_ends[-1],
-        "server_s": whole - region_ends[-1],
-        "region_radius": bank.region_radius,
-        "server_radius": bank.server_radius,
-        "peak_rows": bank.peak_rows,
-        "held_mb": bank.peak_rows * a.dim * 4 / 2**20,
+        "regions_s": regions_s,
+        "server_s": whole - regions_s,
+        "region_radius": reduced.region_radius,
+        "server_radius": server_radius,
+        "peak_rows": peak_rows,
+        "held_mb": peak_rows * a.dim * 4 / 2**20,
         "received_mb": a.stations * a.rows * a.dim * 4 / 2**20,
     }
     print(json.dumps(result))

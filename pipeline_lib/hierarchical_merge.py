@@ -11,20 +11,18 @@ at most twice that of the best `region_rows` rows of its stations, and the serve
 `bank_rows` rows of the regions' rows.
 
 Stations come from an iterator and are held a region at a time: at most stations_per_region x rows of a station +
-regions x region_rows rows, however many stations there are.
+regions x region_rows rows, however many stations there are. What reduces a region, and the server's own selection, are
+the caller's: `regional_aggregation` for banks.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from data_contracts.errors import FedpatchError
-from pipeline_lib.coreset import greedy_coreset_selection
-from pipeline_lib.seeding import stage_rng
 
 Kept = np.ndarray | slice  # indices of rows; slice(None): all
 Reduce = Callable[[int, np.ndarray, np.ndarray], tuple[Kept, float]]
@@ -56,64 +54,10 @@ class ReducedRegions:
     peak_rows: int  # most rows held at a time
 
 
-@dataclass(frozen=True)
-class RegionalBank:
-    """The merged bank and the parts of its radius; all distances, not squared."""
-
-    rows: np.ndarray  # (bank row, dim)
-    station_radius: float  # largest of any station
-    region_radius: float  # largest of any region, over its stations' rows
-    server_radius: float  # over the regions' rows
-    stations: int
-    regions: int
-    peak_rows: int  # most rows held at a time
-
-    @property
-    def radius_bound(self) -> float:
-        """No patch of any station lies further than this from the bank."""
-        return self.station_radius + self.region_radius + self.server_radius
-
-
-def merge_in_regions(
-    stations: Iterable[StationRows],
-    *,
-    stations_per_region: int,
-    region_rows: int,
-    bank_rows: int,
-    seed: int,
-    progress: Callable[[int], None] | None = None,
-) -> RegionalBank:
-    """Merge stations, in their order, region by region; `progress` gets the number of regions done.
-
-    Where a region has no more than `region_rows`, or the regions no more than `bank_rows`, all are kept. Raises
-    FedpatchError without stations, or where a size is below 1.
-    """
-    if min(stations_per_region, region_rows, bank_rows) < 1:
-        raise FedpatchError("stations_per_region, region_rows and bank_rows must be at least 1")
-
-    def reduce(region: int, rows: np.ndarray, _: np.ndarray) -> tuple[Kept, float]:
-        return _reduced(rows, region_rows, stage_rng(seed, "region", region))
-
-    reduced = reduce_regions(_batches(stations, stations_per_region), reduce, progress=progress)
-    kept, server_radius = _reduced(reduced.rows, bank_rows, stage_rng(seed, "server"))
-    rows = reduced.rows[kept]
-    return RegionalBank(
-        rows,
-        reduced.station_radius,
-        reduced.region_radius,
-        server_radius,
-        reduced.stations,
-        reduced.regions,
-        max(reduced.peak_rows, len(reduced.rows) + len(rows)),
-    )
-
-
-def reduce_regions(
-    regions: Iterable[Iterable[StationRows]], reduce: Reduce, *, progress: Callable[[int], None] | None = None
-) -> ReducedRegions:
+def reduce_regions(regions: Iterable[Iterable[StationRows]], reduce: Reduce) -> ReducedRegions:
     """Reduce region after region; a region's stations are read when it is its turn, and let go before the next.
 
-    `progress` gets the number of regions done. Raises FedpatchError without stations.
+    Raises FedpatchError without stations.
     """
     kept: list[np.ndarray] = []
     kept_station: list[np.ndarray] = []
@@ -136,19 +80,11 @@ def reduce_regions(
         del rows  # before the next region is gathered
         held += len(kept[-1])
         region_radius = max(region_radius, radius)
-        if progress:
-            progress(number + 1)
     if not kept:
         raise FedpatchError("there are no stations to merge")
     n_regions = len(kept)
     row_station = np.concatenate(kept_station)
     return ReducedRegions(_joined(kept), row_station, station_radius, region_radius, stations, n_regions, sent, peak)
-
-
-def _batches(stations: Iterable[StationRows], size: int) -> Iterator[Iterable[StationRows]]:
-    source = iter(stations)
-    for first in source:
-        yield itertools.chain([first], itertools.islice(source, size - 1))
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -160,11 +96,3 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
         rows[start : start + len(part)] = part
         start += len(part)
     return rows
-
-
-def _reduced(rows: np.ndarray, target: int, rng: np.random.Generator) -> tuple[Kept, float]:
-    """(the chosen rows, covering radius over all of them)."""
-    if len(rows) <= target:
-        return slice(None), 0.0
-    selection = greedy_coreset_selection(rows, target, rng=rng)
-    return selection.indices, selection.covering_radius

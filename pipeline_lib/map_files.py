@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -52,10 +51,6 @@ class MapScale:
             return np.zeros(values.shape, np.uint16)
         steps = np.rint((values.astype(np.float64) - self.offset) / self.step)
         return np.clip(steps, 0, PNG_MAX).astype(np.uint16)
-
-    def from_png(self, values: np.ndarray) -> np.ndarray:
-        """float32 (height, width), off by at most half a step."""
-        return (self.offset + self.step * values.astype(np.float64)).astype(np.float32)
 
 
 def find_map(maps_root: Path, category: str, folder: str, stem: str) -> Path:
@@ -120,16 +115,6 @@ def write_scale(category_directory: Path, scale: MapScale) -> None:
     """Write `scale.json` beside a category's PNG maps."""
     text = json.dumps({"offset": scale.offset, "step": scale.step}, indent=1) + "\n"
     write_file(category_directory / SCALE_FILE, text.encode(), durable=False)
-
-
-def read_scale(category_directory: Path) -> MapScale:
-    """The scale of a category's PNG maps. Raises ImageError when the file is missing or is no scale."""
-    path = category_directory / SCALE_FILE
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-        return MapScale(float(content["offset"]), float(content["step"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ImageError(f"{path}: expected a JSON object with the numbers offset and step ({error})") from error
 
 
 def _read_npy(path: Path) -> np.ndarray:

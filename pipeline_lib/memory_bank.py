@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import logging
-from pathlib import Path
 from typing import Any, Literal
 
 import faiss
 import numpy as np
 import torch
 
-from data_contracts.errors import ArtifactError, FedpatchError
-from pipeline_lib.artifact_store import write_file
+from data_contracts.errors import FedpatchError
 from pipeline_lib.device_search import DeviceSearch
 from pipeline_lib.nearest_neighbors import ExactSearch, check_matrix, exact_distances
 
@@ -49,7 +46,7 @@ class MemoryBank:
             raise FedpatchError(f"search is {search!r}; it accepts exact, ivf, hnsw, pq")
         if search != "exact" and not use_faiss:
             raise FedpatchError(f"search: {search} is an index of faiss; set use_faiss: true, or search: exact")
-        self.use_faiss, self.search, self.seed, self.threads = use_faiss, search, seed, threads
+        self.search, self.threads = search, threads
         self.index = build_index(self.features, search, seed=seed) if search != "exact" else None
         self._exact: ExactSearch | None = None  # made when first used
         self.device = device if device is not None and device.type == "cuda" else None
@@ -129,37 +126,6 @@ class MemoryBank:
             raise FedpatchError("recall: no queries; give at least one")
         true, _ = self.exact_search.search(queries, found.shape[1])
         return float((found <= true[:, -1:] * (1 + 1e-6)).mean())
-
-    def save(self, path: Path | str) -> None:
-        """Write the rows and settings as npz (no pickle). The index is rebuilt on load, never stored."""
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            allow_pickle=False,
-            features=self.features,
-            use_faiss=np.array(self.use_faiss),
-            search=np.array(self.search),
-            seed=np.array(self.seed),
-        )
-        write_file(Path(path), buffer.getbuffer())
-
-    @classmethod
-    def load(cls, path: Path | str, *, threads: int | None = None) -> MemoryBank:
-        """Read what `save` wrote. Raises ArtifactError when the file is missing, damaged or something else."""
-        try:
-            content = Path(path).read_bytes()
-        except FileNotFoundError as error:
-            raise ArtifactError(f"memory bank is missing: {path}") from error
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                stored = {name: file[name] for name in file.files}
-            search: Any = str(stored["search"])
-            features, use_faiss, seed = stored["features"], bool(stored["use_faiss"]), int(stored["seed"])
-        except MemoryError:
-            raise
-        except Exception as error:  # what reads a damaged archive may raise nearly anything
-            raise ArtifactError(f"{path} is no memory bank that can be read ({error}); build it again") from error
-        return cls(features, use_faiss=use_faiss, search=search, seed=seed, threads=threads)
 
 
 def build_index(features: np.ndarray, search: str, *, seed: int) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
+from scipy.special import rel_entr
 
 from data_contracts.errors import DatasetError
 
@@ -77,13 +78,8 @@ def jensen_shannon_divergence(counts: Mapping[str, float], other: Mapping[str, f
     names = sorted({*counts, *other})
     p, q = (np.array([c.get(name, 0.0) for name in names], dtype=np.float64) for c in (counts, other))
     p, q = p / p.sum(), q / q.sum()
-    divergence = _entropy_bits((p + q) / 2) - (_entropy_bits(p) + _entropy_bits(q)) / 2
-    return float(min(max(divergence, 0.0), 1.0))
-
-
-def _entropy_bits(probabilities: np.ndarray) -> float:
-    positive = probabilities[probabilities > 0]
-    return float(-(positive * np.log2(positive)).sum())
+    divergence = (rel_entr(p, (p + q) / 2) + rel_entr(q, (p + q) / 2)).sum() / (2 * np.log(2))
+    return float(min(max(divergence, 0.0), 1.0))  # scipy's own jensenshannon is NaN where rounding goes below 0
 
 
 def _held_by_client(

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline_lib.benchmark_report.drawing import SERIES_COLOURS, Box, Line, Mark, Text
-from pipeline_lib.benchmark_report.pdf import text_width
+from pipeline_lib.benchmark_report.drawing import SERIES_COLOURS, Box, Line, Mark, Text, text_width
 
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 12.0, 42.0
 KEY_ROW = 18.0

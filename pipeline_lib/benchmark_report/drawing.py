@@ -1,7 +1,7 @@
-"""A drawing of lines, boxes, dots and text, written as SVG for the page, as an SVG file, or as a PDF file.
+"""A drawing of lines, boxes, dots and text, written as SVG for the page or as an SVG file.
 
-One description of a figure serves all three, so that a paper shows what the page shows. Colours and line widths are
-those of `STYLES`; coordinates are in pixels (points in a PDF) from the top left corner.
+One description of a figure serves both, so that a paper shows what the page shows. Colours and line widths are those of
+`STYLES`; coordinates are in pixels from the top left corner.
 """
 
 from __future__ import annotations
@@ -14,6 +14,14 @@ from markupsafe import Markup
 
 Anchor = Literal["start", "middle", "end"]
 FONT_PX = 12.0
+_WIDTHS = (
+    278, 278, 355, 556, 556, 889, 667, 191, 333, 333, 389, 584, 278, 333, 278, 278, 556, 556, 556, 556, 556, 556, 556,
+    556, 556, 556, 278, 278, 584, 584, 584, 556, 1015, 667, 667, 722, 722, 667, 611, 778, 722, 278, 500, 667, 556, 833,
+    722, 778, 667, 778, 722, 667, 611, 722, 667, 944, 667, 667, 611, 278, 278, 278, 469, 556, 333, 556, 556, 500, 556,
+    556, 278, 556, 556, 222, 222, 500, 222, 833, 556, 556, 556, 556, 333, 500, 278, 556, 500, 722, 500, 500, 500, 334,
+    260, 334, 584,
+)  # fmt: skip
+"""Of Helvetica's characters from space to tilde, in thousandths of the font size (Adobe's Core 14 AFM)."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,12 @@ class Drawing:
 
     def __bool__(self) -> bool:
         return bool(self.marks)
+
+
+def text_width(text: str, font_px: float = FONT_PX) -> float:
+    """Width of a line of text in Helvetica, in pixels; other characters count as a digit."""
+    units = (_WIDTHS[ord(c) - 32] if 32 <= ord(c) <= 126 else 556 for c in text)
+    return sum(units) * font_px / 1000
 
 
 def inline_svg(drawing: Drawing) -> Markup:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline_lib.benchmark_report.axes import round_ticks
-from pipeline_lib.benchmark_report.drawing import Box, Dot, Drawing, Line, Mark, Text
-from pipeline_lib.benchmark_report.pdf import text_width
+from pipeline_lib.benchmark_report.drawing import Box, Dot, Drawing, Line, Mark, Text, text_width
 
 WIDTH = 420.0
 ROW_HEIGHT = 22.0

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline_lib.benchmark_report.axes import LEFT, RIGHT, Plane, padded, series_key
-from pipeline_lib.benchmark_report.drawing import SERIES_COLOURS, Dot, Drawing, Line, Mark, Text
+from pipeline_lib.benchmark_report.drawing import SERIES_COLOURS, Dot, Drawing, Line, Mark, Text, text_width
 from pipeline_lib.benchmark_report.figures import Rows
-from pipeline_lib.benchmark_report.pdf import text_width
 
 WIDTH, HEIGHT = 560.0, 300.0
 CURVE_END = 0.3

@@ -1,4 +1,4 @@
-"""Files of a benchmark: JSON for programs, tables as CSV and LaTeX, figures as SVG and PDF, and the page."""
+"""Files of a benchmark: JSON for programs, tables as CSV and LaTeX, figures as SVG, and the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pipeline_lib.benchmark_report.chosen import benchmark_figures
 from pipeline_lib.benchmark_report.drawing import svg_file
 from pipeline_lib.benchmark_report.latex import latex_table
 from pipeline_lib.benchmark_report.page import people_tables, render_benchmark
-from pipeline_lib.benchmark_report.pdf import pdf_file
 from pipeline_lib.benchmark_report.record import BenchmarkRecord, Rows
 from pipeline_lib.run_directory import safe_name, write_json_file
 
@@ -37,9 +36,7 @@ def write_benchmark(record: BenchmarkRecord, out: Path) -> None:
     for old in (out / "figures").glob("*.*"):
         old.unlink()
     for figure in figures:
-        name = safe_name(figure.name)
-        write_file(out / "figures" / f"{name}.svg", svg_file(figure.drawing))
-        write_file(out / "figures" / f"{name}.pdf", pdf_file(figure.drawing))
+        write_file(out / "figures" / f"{safe_name(figure.name)}.svg", svg_file(figure.drawing))
     write_file(out / "benchmark.html", render_benchmark(record, figures).encode())
 
 

@@ -3,7 +3,6 @@
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.coreset.on_device import kcenter_selection
 from pipeline_lib.coreset.selection import CoresetSelection, coreset_size
-from pipeline_lib.coreset.streaming import StreamedCoreset, streaming_coreset_selection
 from pipeline_lib.coreset.subsampling import covering_radius, density_subsampling, random_subsampling
 
 __all__ = [
@@ -14,6 +13,4 @@ __all__ = [
     "greedy_coreset_selection",
     "kcenter_selection",
     "random_subsampling",
-    "StreamedCoreset",
-    "streaming_coreset_selection",
 ]

@@ -24,13 +24,14 @@ def auroc_interval(auroc: float, n_good: int, n_defective: int, *, z: float = Z9
     return _edge(auroc, 0.0, too_far), _edge(auroc, 1.0, too_far)
 
 
-def share_interval(share: float, n: int, *, z: float = Z95) -> tuple[float, float] | None:
+def share_interval(share: float, n: int) -> tuple[float, float] | None:
     """Interval of a share of n images (Wilson 1927); None for n = 0."""
     if not n:
         return None
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    from scipy import stats  # slow to import, and few commands come here
+
+    low, high = stats.binomtest(round(share * n), n).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def _auroc_variance(auroc: float, n_good: int, n_defective: int) -> float:

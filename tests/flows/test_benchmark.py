@@ -89,7 +89,7 @@ def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they
     )  # once for both seeds
     assert (out / "tables" / "clients.csv").is_file()
     assert (out / "tables" / "weak_spots.tex").is_file()
-    assert (out / "figures" / "curves-pipe_clip.pdf").is_file()
+    assert (out / "figures" / "curves-pipe_clip.svg").is_file()
     low, high = float32["value_ci95"]
     assert low <= float32["value"] <= high
     assert float32["ci95"] is not None

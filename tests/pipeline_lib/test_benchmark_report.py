@@ -16,11 +16,10 @@ from data_contracts.benchmark import BenchmarkConfig
 from pipeline_lib.benchmark_report import BenchmarkRecord, render_benchmark, write_benchmark
 from pipeline_lib.benchmark_report.axes import round_ticks
 from pipeline_lib.benchmark_report.chosen import exemplary, scaling_series
-from pipeline_lib.benchmark_report.drawing import Box, Dot, Drawing, Line, Text, svg_file
+from pipeline_lib.benchmark_report.drawing import Box, Dot, Drawing, Line, Text, svg_file, text_width
 from pipeline_lib.benchmark_report.figures import coverage_chart, delta_chart
 from pipeline_lib.benchmark_report.headline import headline_figures, headline_sentence
 from pipeline_lib.benchmark_report.latex import latex_table
-from pipeline_lib.benchmark_report.pdf import pdf_file, text_width
 from pipeline_lib.benchmark_report.side_by_side import ScoredMaps, category_cases, choose_cases, good_deviations
 from pipeline_lib.benchmark_report.trends import bytes_chart, curves_chart
 from tests.dataset_fixtures import write_tiny_autovi
@@ -59,21 +58,6 @@ def test_a_drawing_is_a_whole_svg_file() -> None:
     found = [element.tag.split("}")[1] for element in root]
     assert found == ["title", "style", "path", "rect", "circle", "text", "text"]
     assert root.find("{*}circle/{*}title").text == "x<y"  # type: ignore[union-attr]
-
-
-def test_a_drawing_is_a_whole_pdf_file_whose_table_of_offsets_is_right() -> None:
-    content = pdf_file(DRAWING)
-    assert content == pdf_file(DRAWING)
-    start = int(re.search(rb"startxref\n(\d+)", content).group(1))  # type: ignore[union-attr]
-    offsets = [int(o) for o in re.findall(rb"(\d{10}) 00000 n", content[start:])]
-    for number, offset in enumerate(offsets, start=1):
-        assert content[offset:].startswith(b"%d 0 obj" % number)
-    length = int(re.search(rb"/Length (\d+)", content).group(1))  # type: ignore[union-attr]
-    stream = content.split(b"stream\n", 1)[1]
-    assert stream[length:].startswith(b"\nendstream")
-    assert rb"(5 % \(?\)) Tj" in stream
-    assert rb"/Title (a \(b\) \\ c)" in content
-    assert stream.count(b"q\n") == len(re.findall(rb"^Q$", stream[:length], re.MULTILINE)) == len(DRAWING.marks)
 
 
 def test_widths_of_helvetica() -> None:
@@ -184,7 +168,7 @@ def test_everything_is_written_and_old_figures_go(tmp_path: Path) -> None:
     rows = [row("a/b", metric, -2.0, "worse") for metric in ("image_auroc", "auc_spro_0.05")]
     write_benchmark(record(rows, {}), tmp_path)
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert {"bytes.svg", "bytes.pdf", "differences-main-image_auroc.pdf", "values-auc_spro_0.05.svg"} <= names
+    assert {"bytes.svg", "differences-main-image_auroc.svg", "values-auc_spro_0.05.svg"} <= names
     assert "old.svg" not in names
     assert (tmp_path / "tables" / "comparison.tex").read_text().startswith(r"\begin{tabular}")
     assert len(pd.read_csv(tmp_path / "tables" / "comparison.csv")) == 2
@@ -240,7 +224,7 @@ def test_coverage_has_a_chart_a_category_and_a_table_where_it_was_measured(tmp_p
     assert (ends[1] - 178) == pytest.approx(2 * (ends[0] - 178))  # twice as far from the axis
     write_benchmark(replace(record(rows, {}), coverage=covered), tmp_path)
     assert len(pd.read_csv(tmp_path / "tables" / "coverage.csv")) == 4
-    assert (tmp_path / "figures" / "coverage-screws.pdf").is_file()
+    assert (tmp_path / "figures" / "coverage-screws.svg").is_file()
 
 
 def test_nothing_to_compare() -> None:

@@ -12,7 +12,6 @@ from pipeline_lib.bootstrap import (
     ImageSample,
     confidence_intervals,
     curve_area,
-    paired_differences,
     percentile_interval,
     resample_weights,
     resampled_auc_spro,
@@ -125,36 +124,6 @@ def test_undefined_is_none() -> None:
     }
     assert percentile_interval(np.array([np.nan, np.nan])) is None
     assert percentile_interval(np.array([np.nan, 2.0])) == (2.0, 2.0)
-
-
-def test_paired_differences() -> None:
-    weak, strong = make_sample(make_images(3, shift=0.5)), make_sample(make_images(3, shift=1.5))
-    found = paired_differences(strong, weak, resamples=200, rng=np.random.default_rng(0))
-    for name, metric in (("image_auroc", resampled_image_auroc), ("auc_spro_0.05", resampled_auc_spro)):
-        ones = np.ones((1, 24))
-        a, b, got = metric(strong, ones), metric(weak, ones), found[name]
-        assert a is not None
-        assert b is not None
-        assert got is not None
-        assert got.difference == pytest.approx(a[0] - b[0], abs=1e-12)
-        assert got.ci_low < got.difference < got.ci_high
-    assert found["auc_spro_0.05"] is not None
-    assert found["auc_spro_0.05"].ci_low > 0
-
-
-def test_pairing_goes_by_image_not_by_order() -> None:
-    images = make_images(3)
-    reordered = make_sample([images[i] for i in np.random.default_rng(0).permutation(len(images))])
-    found = paired_differences(make_sample(images), reordered, resamples=50, rng=np.random.default_rng(0))
-    for got in found.values():
-        assert got is not None
-        assert (got.difference, got.ci_low, got.ci_high) == pytest.approx((0, 0, 0), abs=1e-12)
-
-
-def test_pairing_refuses_other_images() -> None:
-    images = make_images(3)
-    with pytest.raises(ValueError, match="not in both: \\['i23'\\]"):
-        paired_differences(make_sample(images), make_sample(images[:-1]), resamples=5, rng=np.random.default_rng(0))
 
 
 def test_a_sample_survives_arrays() -> None:

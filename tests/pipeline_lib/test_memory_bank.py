@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from data_contracts.errors import ArtifactError, FedpatchError
+from data_contracts.errors import FedpatchError
 from pipeline_lib.memory_bank import MemoryBank
 
 
@@ -100,37 +98,6 @@ def test_approximate_search_in_tiny_banks(search: str, rows: int) -> None:
 
 def test_exact_recall_is_one() -> None:
     assert MemoryBank(correlated(200, 8, 0), threads=1).recall(correlated(50, 8, 1), 4) == 1.0
-
-
-@pytest.mark.parametrize("search", ["exact", "ivf"])
-def test_saved_bank_answers_alike(search: str, tmp_path: Path) -> None:
-    bank = MemoryBank(correlated(400, 12, 0).astype(np.float16), search=search, seed=5, threads=1)  # type: ignore[arg-type]
-    bank.save(tmp_path / "bank.npz")
-    loaded = MemoryBank.load(tmp_path / "bank.npz", threads=1)
-    assert (loaded.search, loaded.seed, loaded.use_faiss) == (search, 5, True)
-    queries = correlated(40, 12, 1)
-    for mine, theirs in zip(bank.query(queries, 2), loaded.query(queries, 2), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-
-
-def test_missing_or_damaged_bank(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="missing"):
-        MemoryBank.load(tmp_path / "none.npz")
-    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 not an archive")
-    with pytest.raises(ArtifactError, match=r"bad\.npz is no memory bank"):
-        MemoryBank.load(tmp_path / "bad.npz")
-    np.savez(tmp_path / "other.npz", rows=np.zeros(3))
-    with pytest.raises(ArtifactError, match=r"other\.npz is no memory bank"):
-        MemoryBank.load(tmp_path / "other.npz")
-
-
-def test_a_bank_that_cannot_be_read_now_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_self: Path) -> bytes:
-        raise OSError("Stale file handle")
-
-    monkeypatch.setattr(Path, "read_bytes", fail)
-    with pytest.raises(OSError, match="Stale file handle"):
-        MemoryBank.load(tmp_path / "bank.npz")
 
 
 def test_refuses_bad_input() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline_lib.backbone import FeatureExtractor
-from pipeline_lib.coreset import covering_radius, greedy_coreset_selection, streaming_coreset_selection
+from pipeline_lib.coreset import greedy_coreset_selection
 from pipeline_lib.images import load_image, to_rgb
 from pipeline_lib.memory_bank import MemoryBank
 from tests.reference_coreset import replay
@@ -29,13 +29,6 @@ def test_every_pick_is_the_farthest_row(features: np.ndarray) -> None:
     own, largest, radius = replay(features, selection.indices)
     assert (own[1:] >= (1 - 1e-5) * largest[1:]).all()
     assert selection.covering_radius == pytest.approx(radius, rel=1e-9)
-
-
-def test_merged_coresets_cover_within_the_sum_of_radii(features: np.ndarray) -> None:
-    streamed = streaming_coreset_selection(
-        np.array_split(features, 5), 200, rng=np.random.default_rng(0), oversampling=1.0, threads=1
-    )
-    assert covering_radius(features, streamed.features, threads=1) <= streamed.radius_bound * (1 + 1e-6)
 
 
 def test_search_is_exact(features: np.ndarray) -> None:
