@@ -23,7 +23,8 @@ def test_make_serve_says_what_is_missing_and_what_to_run(stack: ServedStack, tmp
     names = {deployment["name"] for deployment in stack.api("/deployments/filter", {})}
     assert names == {"on-demand", "nightly", "weekly"}  # no stations: they would be "Not Ready" without workers
 
-    printed = [line for line in after.splitlines() if line.startswith("  ")]
+    commands = ("  export ", "  fedpatch ", "  prefect ")  # what else comes is of the server, which goes on speaking
+    printed = [line for line in after.splitlines() if line.startswith(commands)]
     assert "export PREFECT_API_URL" in printed[0]
     terminal = {
         "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "new"), "LANG": "C.UTF-8",
