@@ -20,7 +20,8 @@ Size = tuple[int, int]  # width, height in pixels
 EXTENSION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 Extension = Annotated[str, Field(pattern=EXTENSION_PATTERN, description="module:function of your own")]
 Clients = Annotated[tuple[str, ...], Field(min_length=1)]
-FPR_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
+HEADLINE_FPR_LIMIT = 0.05
+FPR_LIMITS = (0.01, HEADLINE_FPR_LIMIT, 0.1, 0.3, 1.0)
 ADDED_KEYS = {("aggregation", "regions"): None}
 """Keys that earlier versions did not have -> the value that means what those did; at it a key is not hashed."""
 REMOVED_KEYS = {("federated", "turns"): "parallel", ("aggregation", "budget"): "images"}
@@ -306,7 +307,7 @@ class EvaluationConfig(Section):
     @field_validator("fpr_limits")
     @classmethod
     def _headline_is_there(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple(sorted({*value, 0.05}))
+        return tuple(sorted({*value, HEADLINE_FPR_LIMIT}))
 
 
 class DecisionConfig(Section):

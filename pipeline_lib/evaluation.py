@@ -36,7 +36,7 @@ class CategoryEvaluation:
 
     category: str
     metrics: dict[str, CategoryMetrics]  # all | development | report
-    table: pd.DataFrame  # schema METRICS
+    table: pd.DataFrame  # schema METRICS_TABLE
     curves: pd.DataFrame  # schema CURVES
     warnings: list[str]
     sample: ImageSample  # of all of test

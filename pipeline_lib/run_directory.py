@@ -36,7 +36,7 @@ from data_contracts.manifests import (
 from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument, RoundSummary
 from data_contracts.rounds import FederationRound, download_bytes
 from data_contracts.stages import BackboneSettings
-from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES, METRICS
+from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES, METRICS_TABLE
 from data_contracts.validation import ValidationReport
 from pipeline_lib.artifact_store import ArtifactStore, sha256_of_file, write_file
 from pipeline_lib.config_files import write_config
@@ -252,7 +252,7 @@ def write_metrics_files(
     for subset, document in documents.items():
         write_json_file(out / METRICS_FILES[subset], document.model_dump(mode="json"))
     means = [metrics_table({}, document.mean, subset=subset) for subset, document in documents.items()]
-    write_table_file(out / "metrics.parquet", [*tables, *means], METRICS)
+    write_table_file(out / "metrics.parquet", [*tables, *means], METRICS_TABLE)
     write_table_file(out / "curves.parquet", curves, CURVES)
 
 
