@@ -19,6 +19,7 @@ from data_contracts.defects import AUTOVI_DEFECT_GROUPS, AUTOVI_LARGE_CATEGORIES
 Size = tuple[int, int]  # width, height in pixels
 EXTENSION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 Extension = Annotated[str, Field(pattern=EXTENSION_PATTERN, description="module:function of your own")]
+Codec = Literal["float32", "float16", "pca_float16", "pq"]
 Clients = Annotated[tuple[str, ...], Field(min_length=1)]
 HEADLINE_FPR_LIMIT = 0.05
 FPR_LIMITS = (0.01, HEADLINE_FPR_LIMIT, 0.1, 0.3, 1.0)
@@ -233,9 +234,7 @@ class FederatedConfig(Section):
 class UploadConfig(Section):
     """What happens to rows before they leave the station."""
 
-    codec: Literal["float32", "float16", "pca_float16", "pq"] = Field(
-        "float32", description="how rows are encoded; the last three are smaller and lossy"
-    )
+    codec: Codec = Field("float32", description="how rows are encoded; the last three are smaller and lossy")
     clip_norm: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="rows longer than this are shortened to it"
     )

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from data_contracts.config import HEADLINE_FPR_LIMIT
 from data_contracts.manifests import RegionalMerge
 
+SUBSETS = ("all", "development", "report")
+"""Of the test images: all of them, and the two halves."""
+
 
 class MetricValues(BaseModel):
     """The metrics of one set of test images; all in [0, 1]."""

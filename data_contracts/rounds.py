@@ -6,9 +6,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_contracts.manifests import BankManifest, ClientUploads, UploadManifest
-
-GLOBAL_BANK = "all"
+from data_contracts.manifests import GLOBAL_BANK, BankManifest, ClientUploads, UploadManifest
 
 
 class CheckedUploads(BaseModel):

@@ -34,11 +34,11 @@ from typing import Any, Literal, Protocol
 
 from data_contracts.config import ExperimentConfig, canonical_hash
 from data_contracts.errors import ConfigError, FedpatchError, QuorumError
+from data_contracts.manifests import GLOBAL_BANK
 from data_contracts.quorum import quorum_out_of_reach, quorum_problem
 from data_contracts.stages import ScoringSettings, client_config_hashes
 from pipeline_lib.autovi_dataset import AutoVIDataset, AutoVISubset
 from pipeline_lib.backbone import FeatureExtractor, resolve_backbone
-from pipeline_lib.client_coreset import GLOBAL_BANK
 from pipeline_lib.config_files import parse_config
 from pipeline_lib.extension_trial import try_extensions
 from pipeline_lib.federated_checkpoints import RoundCheckpoint, RoundSummary, read_rounds, write_round

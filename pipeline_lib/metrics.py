@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -157,15 +157,20 @@ def metrics_table(
     return frame.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(["n_good", "n_defective"], "int64"))
 
 
-def halves(images: Sequence[EvaluationImage]) -> tuple[list[EvaluationImage], list[EvaluationImage]]:
-    """(development, report): images whose SHA-256 begins with an even hex digit, and the others.
+def half_of(sha256: str) -> Literal["development", "report"]:
+    """The half of an image: development where its SHA-256 begins with an even hex digit, else report.
 
-    Settings are chosen on the first and reported on the second. Raises ValueError for an image without a SHA-256.
+    Settings are chosen on the first and reported on the second. Raises ValueError for anything but hex digits.
     """
+    return "report" if int(sha256[:1], 16) % 2 else "development"
+
+
+def halves(images: Sequence[EvaluationImage]) -> tuple[list[EvaluationImage], list[EvaluationImage]]:
+    """(development, report): the images of each half. Raises ValueError for an image without a SHA-256."""
     development: list[EvaluationImage] = []
     report: list[EvaluationImage] = []
     for image in images:
-        (report if int(image.sha256[:1], 16) % 2 else development).append(image)
+        (report if half_of(image.sha256) == "report" else development).append(image)
     return development, report
 
 

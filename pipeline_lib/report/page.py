@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
-from data_contracts.results import AUC_SPRO, HEADLINE_LIMIT, HEADLINES, MetricsDocument, MetricValues
+from data_contracts.results import AUC_SPRO, HEADLINE_LIMIT, HEADLINES, SUBSETS, MetricsDocument, MetricValues
 from pipeline_lib.html_pages import page_template
 from pipeline_lib.report import decision_table, facts, tables
 from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram
@@ -97,7 +97,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
 
 
 def _there(record: RunRecord) -> list[str]:
-    return [half for half in ("all", "development", "report") if half in record.documents]
+    return [half for half in SUBSETS if half in record.documents]
 
 
 def _section(record: RunRecord, name: str, anchor: str, gallery: CategoryGallery | None) -> CategorySection:
@@ -162,7 +162,7 @@ def _curve(curves: pd.DataFrame, category: str, kind: str) -> pd.DataFrame:
 
 def _interval_figures(documents: Mapping[str, MetricsDocument]) -> list[tuple[str, Markup]]:
     """Image AUROC and AUC-sPRO of every category with intervals, and the halves as small points."""
-    halves = [half for half in ("development", "report") if half in documents]
+    halves = [half for half in SUBSETS if half in documents and half != "all"]
     charts = []
     for metric in HEADLINES:
         title = metric.title[:1].upper() + metric.title[1:]
