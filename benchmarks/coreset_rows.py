@@ -34,7 +34,7 @@ def coreset_wide(*, quick: bool) -> list[Row]:
 
 def _rows(name: str, kind: Kind, *, rows: int, share: float, wanted: float, quick: bool) -> list[Row]:
     matrix = features(kind, "magnetic_tile", "train", rows=rows)
-    size = coreset_size(len(matrix), share)
+    size = coreset_size(share, len(matrix))
     selection = greedy_coreset_selection(matrix, size, rng=np.random.default_rng(0))
     equal, smallest = replay_is_exact(matrix, selection.indices)
     embedding = torch.from_numpy(matrix)

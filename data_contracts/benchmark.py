@@ -183,14 +183,19 @@ def _label(value: Any, values: list[Any]) -> str:
 
 
 def merge_keys(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested `values` with each `a.b: value` of `changes` set."""
-    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    """A copy of nested `values`, which stay as they are, with each `a.b: value` of `changes` set.
+
+    Raises ValueError where a key leads through something that is no section.
+    """
+    merged = dict(values)
     for key, value in changes.items():
         target = merged
         *sections, last = key.split(".")
         for section in sections:
-            target = target.setdefault(section, {})
-            if not isinstance(target, dict):
-                raise ValueError(f"{key}: {section} is not a section")
+            inner = target.get(section, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"{key}: {section} is not a section, but {inner!r}")
+            target[section] = dict(inner)
+            target = target[section]
         target[last] = value
     return merged

@@ -19,8 +19,10 @@ from data_contracts.defects import AUTOVI_DEFECT_GROUPS, AUTOVI_LARGE_CATEGORIES
 Size = tuple[int, int]  # width, height in pixels
 EXTENSION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 Extension = Annotated[str, Field(pattern=EXTENSION_PATTERN, description="module:function of your own")]
+Codec = Literal["float32", "float16", "pca_float16", "pq"]
 Clients = Annotated[tuple[str, ...], Field(min_length=1)]
-FPR_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
+HEADLINE_FPR_LIMIT = 0.05
+FPR_LIMITS = (0.01, HEADLINE_FPR_LIMIT, 0.1, 0.3, 1.0)
 ADDED_KEYS = {("aggregation", "regions"): None}
 """Keys that earlier versions did not have -> the value that means what those did; at it a key is not hashed."""
 REMOVED_KEYS = {("federated", "turns"): "parallel", ("aggregation", "budget"): "images"}
@@ -232,9 +234,7 @@ class FederatedConfig(Section):
 class UploadConfig(Section):
     """What happens to rows before they leave the station."""
 
-    codec: Literal["float32", "float16", "pca_float16", "pq"] = Field(
-        "float32", description="how rows are encoded; the last three are smaller and lossy"
-    )
+    codec: Codec = Field("float32", description="how rows are encoded; the last three are smaller and lossy")
     clip_norm: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="rows longer than this are shortened to it"
     )
@@ -306,7 +306,7 @@ class EvaluationConfig(Section):
     @field_validator("fpr_limits")
     @classmethod
     def _headline_is_there(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple(sorted({*value, 0.05}))
+        return tuple(sorted({*value, HEADLINE_FPR_LIMIT}))
 
 
 class DecisionConfig(Section):

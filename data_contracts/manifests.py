@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+GLOBAL_BANK = "all"
+"""The name of the one bank for all categories, `aggregation.bank_scope: global`."""
+
 ArtifactKind = Literal[
     "dataset_index",
     "validation_report",
@@ -135,7 +138,7 @@ class RegionalMerge(BaseModel):
 
 
 class BankManifest(Manifest):
-    """A memory bank of one category, or of all (`bank` is then "all")."""
+    """A memory bank of one category, or of all (`bank` is then GLOBAL_BANK)."""
 
     bank: str
     dim: int = Field(ge=1)

@@ -1,10 +1,19 @@
-"""`metrics.json`: the document that a run and `fedpatch evaluate` write. An undefined metric is null."""
+"""`metrics.json`: the document that a run and `fedpatch evaluate` write. An undefined metric is null.
+
+`METRICS` are the figures by name; tables, comparisons and charts loop over them or over a part of them.
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_contracts.config import HEADLINE_FPR_LIMIT
 from data_contracts.manifests import RegionalMerge
+
+SUBSETS = ("all", "development", "report")
+"""Of the test images: all of them, and the two halves."""
 
 
 class MetricValues(BaseModel):
@@ -24,6 +33,42 @@ class MetricValues(BaseModel):
     ci95: dict[str, tuple[float, float] | None] = Field(
         default_factory=dict, description="95 % intervals of image_auroc and auc_spro_0.05; empty without a bootstrap"
     )
+
+
+class Metric(NamedTuple):
+    """One figure of `MetricValues`, by the names that it has."""
+
+    key: str  # in ci95, metrics.parquet and comparison.json
+    title: str  # in tables for people
+    field: str  # of MetricValues
+    part: str = ""  # where the field holds several: which
+
+    def of(self, values: MetricValues) -> float | None:
+        """In [0, 1]; None where it is undefined."""
+        found = getattr(values, self.field)
+        value: float | None = found.get(self.part) if self.part else found
+        return value
+
+    def interval(self, values: MetricValues) -> tuple[float, float] | None:
+        """Its 95 % interval, where the values have one."""
+        return values.ci95.get(self.key)
+
+
+def auc_spro(limit: str) -> Metric:
+    """AUC-sPRO up to a false positive rate, as text."""
+    return Metric(f"auc_spro_{limit}", f"AUC-sPRO@{limit}", "auc_spro", limit)
+
+
+HEADLINE_LIMIT = str(HEADLINE_FPR_LIMIT)
+IMAGE_AUROC = Metric("image_auroc", "image AUROC", "image_auroc")
+IMAGE_AP = Metric("image_ap", "image AP", "image_ap")
+AUC_SPRO = auc_spro(HEADLINE_LIMIT)
+PIXEL_AUROC = Metric("pixel_auroc", "pixel AUROC", "pixel_auroc")
+METRICS = (IMAGE_AUROC, IMAGE_AP, AUC_SPRO, PIXEL_AUROC)
+COMPARED = (IMAGE_AUROC, IMAGE_AP, AUC_SPRO)
+"""What experiments are compared by."""
+HEADLINES = (IMAGE_AUROC, AUC_SPRO)
+"""What every run has intervals of, and charts show."""
 
 
 class ThresholdResult(BaseModel):

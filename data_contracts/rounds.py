@@ -6,9 +6,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_contracts.manifests import BankManifest, ClientUploads
-
-GLOBAL_BANK = "all"
+from data_contracts.manifests import GLOBAL_BANK, BankManifest, ClientUploads
 
 
 class FederationRound(BaseModel):

@@ -6,20 +6,24 @@ leaves the patch features alone.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from data_contracts.config import ExperimentConfig, Extension, PreprocessingConfig, canonical_hash
-
-Codec = Literal["float32", "float16", "pca_float16", "pq"]
+from data_contracts.config import Codec, ExperimentConfig, Extension, PreprocessingConfig, canonical_hash
 
 
 class Settings(BaseModel):
     """Base: frozen, exact."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def default_store() -> Path:
+    """`$FEDPATCH_STORE`, or `~/.cache/fedpatch/store`."""
+    return Path(os.environ.get("FEDPATCH_STORE") or Path.home() / ".cache" / "fedpatch" / "store")
 
 
 class Place(Settings):

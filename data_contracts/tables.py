@@ -96,7 +96,7 @@ DECISIONS = pa.schema(
     ]
 )
 
-METRICS = pa.schema(
+METRICS_TABLE = pa.schema(
     [
         ("subset", pa.string()),  # all | development | report (halves of the test set)
         ("scope", pa.string()),  # category | defect | folder | group | mean

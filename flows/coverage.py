@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from prefect import get_run_logger
 
 from data_contracts.federation import Federation
-from data_contracts.manifests import BankManifest, Manifest, Partition
-from data_contracts.rounds import GLOBAL_BANK
+from data_contracts.manifests import GLOBAL_BANK, BankManifest, Manifest, Partition
 from flows.running import failure_of, submit
 from flows.steps import Run
 from tasks.coverage import measure_bank_coverage

@@ -19,7 +19,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 
 from data_contracts.config import ExperimentConfig, RuntimeConfig
 from data_contracts.errors import ConfigError
-from data_contracts.stages import Place
+from data_contracts.stages import Place, default_store
 from tasks import resources
 
 R = TypeVar("R")
@@ -27,11 +27,6 @@ R = TypeVar("R")
 PARTIAL = "Partial"
 
 KILLED = "a worker process was killed, and all that the pool was at went with it; retry goes on from what is finished"
-
-
-def default_store() -> Path:
-    """`$FEDPATCH_STORE`, or `~/.cache/fedpatch/store`."""
-    return Path(os.environ.get("FEDPATCH_STORE") or Path.home() / ".cache" / "fedpatch" / "store")
 
 
 def place_of(config: ExperimentConfig) -> Place:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.exchange import COORDINATOR, FiguresManifest, Publication, PublicationKind, Slot
-from data_contracts.manifests import BankManifest, ClientImages, ClientUploads, IndexedDataset, Manifest
-from data_contracts.rounds import GLOBAL_BANK
+from data_contracts.manifests import GLOBAL_BANK, BankManifest, ClientImages, ClientUploads, IndexedDataset, Manifest
 from data_contracts.stages import (
     BackboneSettings,
     CalibrationSettings,

@@ -10,8 +10,14 @@ from prefect import get_run_logger
 from prefect.task_runners import TaskRunner
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.manifests import BankManifest, IndexedDataset, MeasuredBanks, Partition, PreparedDataset
-from data_contracts.rounds import GLOBAL_BANK
+from data_contracts.manifests import (
+    GLOBAL_BANK,
+    BankManifest,
+    IndexedDataset,
+    MeasuredBanks,
+    Partition,
+    PreparedDataset,
+)
 from data_contracts.stages import BackboneSettings, EvaluationSettings, Place, ScoringSettings
 from flows.running import StageClock, submit
 from tasks.data import fingerprint_dataset, fingerprint_partition, index_dataset, partition_dataset, validate_dataset

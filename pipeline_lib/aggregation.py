@@ -15,7 +15,7 @@ import numpy as np
 from data_contracts.errors import UploadError
 from data_contracts.manifests import UploadManifest
 from data_contracts.stages import AggregationSettings
-from pipeline_lib.coreset import covering_radius, greedy_coreset_selection
+from pipeline_lib.coreset import coreset_size, covering_radius, greedy_coreset_selection
 from pipeline_lib.extensions import checked_indices, load_extension
 from pipeline_lib.seeding import stage_rng
 from pipeline_lib.upload_codec import decode_rows, encoded_rows
@@ -174,7 +174,7 @@ def bank_size(settings: AggregationSettings, n_patches: int) -> int:
     """Rows of a bank for clients with so many patches: as configured, or as many as the centralized baseline keeps."""
     if settings.target_rows is not None:
         return settings.target_rows
-    return min(n_patches, max(1, round(settings.coreset_percentage * n_patches)))
+    return coreset_size(settings.coreset_percentage, n_patches)
 
 
 def aggregate_uploads(uploads: Sequence[Upload], settings: AggregationSettings, *, bank: str) -> MergedBank:

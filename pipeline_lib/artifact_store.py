@@ -17,7 +17,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,11 @@ import pyarrow.parquet as pq
 
 from data_contracts.errors import ArtifactError
 from data_contracts.manifests import ArtifactKind, Manifest
+from data_contracts.stages import default_store
 from pipeline_lib.parsing import parsed
 
 TEMPORARY_SUFFIX = ".tmp"
 USE_NOTED_SECONDS = 3600.0  # a file's time says when it was last used, to the hour
-
-
-def default_store_root() -> Path:
-    """`$FEDPATCH_STORE`, or `~/.cache/fedpatch/store`."""
-    return Path(os.environ.get("FEDPATCH_STORE") or Path.home() / ".cache" / "fedpatch" / "store")
 
 
 def write_file(path: Path, content: bytes | memoryview, *, durable: bool = True) -> None:
@@ -91,11 +87,20 @@ def note_use(path: Path) -> None:
         return
 
 
+def parquet_content(frames: Sequence[pd.DataFrame], schema: pa.Schema) -> memoryview:
+    """Frames one after the other as one Parquet file in exactly this schema."""
+    tables = [pa.Table.from_pandas(frame, schema=schema, preserve_index=False) for frame in frames if len(frame)]
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(None), sink, compression="zstd")
+    return memoryview(sink.getvalue())
+
+
 class ArtifactStore:
     """A directory of artifacts. Writers return manifests, readers take them and check the SHA-256."""
 
     def __init__(self, root: Path | str | None = None) -> None:
-        self.root = Path(root) if root is not None else default_store_root()
+        self.root = Path(root) if root is not None else default_store()
 
     def path(self, manifest: Manifest) -> Path:
         """Where the artifact lies."""
@@ -132,10 +137,7 @@ class ArtifactStore:
 
     def write_table(self, kind: ArtifactKind, frame: pd.DataFrame, schema: pa.Schema) -> Manifest:
         """Store a table as Parquet in exactly this schema."""
-        table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(None)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        return self.write_bytes(kind, memoryview(sink.getvalue()), suffix="parquet", rows=table.num_rows)
+        return self.write_bytes(kind, parquet_content([frame], schema), suffix="parquet", rows=len(frame))
 
     def write_json(self, kind: ArtifactKind, value: Any, *, rows: int = 0) -> Manifest:
         """Store a JSON value (sorted keys)."""

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from data_contracts.manifests import GLOBAL_BANK
 from data_contracts.results import Coverage, FederationSummary
 from data_contracts.stages import ScoringSettings
 from pipeline_lib.artifact_store import ArtifactStore
-from pipeline_lib.client_coreset import GLOBAL_BANK
 from pipeline_lib.memory_bank import MemoryBank
 from pipeline_lib.scoring import score_images
 

@@ -15,11 +15,11 @@ from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import canonical_hash
 from data_contracts.errors import ArtifactError
 from data_contracts.history import HistoryEntry, HistoryValue, Regression
-from data_contracts.results import MetricsDocument
+from data_contracts.results import COMPARED, MetricsDocument
 from pipeline_lib.artifact_store import write_file
 from pipeline_lib.benchmark_report.record import Rows
 from pipeline_lib.comparison import LEVEL, ExperimentRuns, against_baselines, read_runs
-from pipeline_lib.paired_comparison import METRICS, holm, paired_difference
+from pipeline_lib.paired_comparison import holm, paired_difference
 from pipeline_lib.run_directory import METRICS_FILES, write_json_file
 
 TOLERANCE_POINTS = 0.1
@@ -103,7 +103,7 @@ def _regressions(
     cells = {(cell.experiment, cell.seed): Path(before.directory) / config.directory(cell) for cell in config.cells()}
     found: list[Regression] = []
     unpaired: list[str] = []
-    by_metric: dict[str, dict[str, tuple[Regression, float | None]]] = {metric: {} for metric in METRICS}
+    by_metric: dict[str, dict[str, tuple[Regression, float | None]]] = {metric.key: {} for metric in COMPARED}
     for experiment, own in directories.items():
         then = {seed: cells[experiment, seed] for seed in own}
         paired = _paired(config, own, then)
@@ -138,7 +138,7 @@ def _paired(
     if not _same_images(now, earlier):
         return None
     found = {}
-    for metric in METRICS:
+    for metric in (one.key for one in COMPARED):
         difference = paired_difference(
             now.resampled, earlier.resampled, metric, resamples=max(1, config.resamples), seed=seed
         )

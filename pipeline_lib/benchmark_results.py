@@ -14,6 +14,7 @@ from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ArtifactError, ConfigError
 from data_contracts.manifests import ExperimentResult
+from data_contracts.results import AUC_SPRO
 from pipeline_lib import benchmark_coverage, benchmark_splits, client_comparison, comparison, hardware, ranking
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.benchmark_report.chosen import exemplary
@@ -22,7 +23,6 @@ from pipeline_lib.benchmark_report.side_by_side import Case, ScoredMaps, categor
 from pipeline_lib.config_files import load_config
 from pipeline_lib.run_directory import METRICS_FILES, RESULT_FILE
 
-RANKED_METRIC = "auc_spro_0.05"
 Results = Mapping[str, Mapping[int, ExperimentResult]]  # experiment -> seed -> result
 
 
@@ -56,7 +56,7 @@ def gather_benchmark(config: BenchmarkConfig, results: Results, failed: Mapping[
         config=config,
         comparisons=comparisons,
         clients=clients,
-        ranking=ranking.rank(runs, RANKED_METRIC, resamples=config.resamples, seed=seed),
+        ranking=ranking.rank(runs, AUC_SPRO.key, resamples=config.resamples, seed=seed),
         failed=failed,
         weak_spots=benchmark_splits.weak_spots(runs, baselines, clients),
         groups=benchmark_splits.group_rows(runs, baselines),
@@ -100,7 +100,7 @@ def finished_results(
 
 def _too_few_resamples(rows: Sequence[Mapping[str, Any]], resamples: int) -> list[str]:
     """Whether the correction leaves no p-value below the level: the smallest there is, times the tests, is above."""
-    tests = sum(row["metric"] == RANKED_METRIC and row["p_value"] is not None for row in rows)
+    tests = sum(row["metric"] == AUC_SPRO.key and row["p_value"] is not None for row in rows)
     if not tests or 2 * tests / (resamples + 1) < comparison.LEVEL:
         return []
     needed = int(2 * tests / comparison.LEVEL)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from data_contracts.results import CategoryMetrics, MetricValues
-from pipeline_lib.comparison import ExperimentRuns, headline_values
+from data_contracts.results import AUC_SPRO, HEADLINES, CategoryMetrics, Metric, MetricValues
+from pipeline_lib.comparison import ExperimentRuns
 
-HEADLINE = "auc_spro_0.05"
 Split = Literal["category", "by_defect", "by_group"]
 Part = tuple[str, str]  # category, and the defect or group in it ("" for the category itself)
 
@@ -45,7 +44,7 @@ def group_rows(runs: Mapping[str, ExperimentRuns], baselines: Mapping[str, str])
     rows = []
     for name, own in runs.items():
         base = runs.get(baselines[name])
-        for metric in ("image_auroc", HEADLINE):
+        for metric in HEADLINES:
             mine, theirs = part_values(own, "by_group", metric), part_values(base, "by_group", metric)
             for group in sorted({part[1] for part in mine}):
                 value = _mean(v for part, v in mine.items() if part[1] == group)
@@ -54,7 +53,7 @@ def group_rows(runs: Mapping[str, ExperimentRuns], baselines: Mapping[str, str])
                     {
                         "experiment": name,
                         "group": group,
-                        "metric": metric,
+                        "metric": metric.key,
                         "value": value,
                         "delta_points": None if value is None or other is None else round(100 * (value - other), 4),
                         "n_defective": _count(own, group),
@@ -63,13 +62,13 @@ def group_rows(runs: Mapping[str, ExperimentRuns], baselines: Mapping[str, str])
     return rows
 
 
-def part_values(runs: ExperimentRuns | None, split: Split, metric: str = HEADLINE) -> dict[Part, float]:
+def part_values(runs: ExperimentRuns | None, split: Split, metric: Metric = AUC_SPRO) -> dict[Part, float]:
     """(category, part) -> mean over seeds; parts that a seed lacks, or that are undefined, are left out."""
     found: dict[Part, list[float | None]] = {}
     for document in runs.documents.values() if runs else ():
         for category, values in document.categories.items():
             for part, own in _parts(category, values, split):
-                found.setdefault(part, []).append(headline_values(own)[metric])
+                found.setdefault(part, []).append(metric.of(own))
     n_seeds = len(runs.documents) if runs else 0
     complete = {part: [v for v in values if v is not None] for part, values in found.items()}
     return {part: sum(values) / n_seeds for part, values in complete.items() if len(values) == n_seeds}
@@ -94,7 +93,7 @@ def _losses(own: Mapping[Part, float], base: Mapping[Part, float]) -> dict[Part,
 
 def _worst_client(name: str, own: ExperimentRuns, clients: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     gains = [
-        r for r in clients if (r["experiment"], r["metric"]) == (name, HEADLINE) and r["benefit_points"] is not None
+        r for r in clients if (r["experiment"], r["metric"]) == (name, AUC_SPRO.key) and r["benefit_points"] is not None
     ]
     if gains:
         least = min(gains, key=lambda row: row["benefit_points"])
@@ -103,9 +102,7 @@ def _worst_client(name: str, own: ExperimentRuns, clients: Sequence[Mapping[str,
     alone: dict[str, list[float]] = {}
     for document in own.documents.values():
         for client, categories in document.local_clients.items():
-            alone.setdefault(client, []).extend(
-                v for c in categories.values() if (v := headline_values(c)[HEADLINE]) is not None
-            )
+            alone.setdefault(client, []).extend(v for c in categories.values() if (v := AUC_SPRO.of(c)) is not None)
     means = {client: mean for client, values in alone.items() if (mean := _mean(values)) is not None}
     if not means:
         return {"worst_client": None, "worst_client_is": None}

@@ -6,14 +6,15 @@ products of the resample's weights (how often each image was drawn) with those o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from data_contracts.config import HEADLINE_FPR_LIMIT
 from data_contracts.errors import ArtifactError
+from data_contracts.results import AUC_SPRO, HEADLINES, IMAGE_AP, IMAGE_AUROC
 
-HEADLINE_FPR_LIMIT = 0.05
 GRID_SCORES = 1000
 _CHUNK = 128  # resamples whose curves are held at a time
 
@@ -170,6 +171,14 @@ def resampled_auc_spro(
     return areas
 
 
+RESAMPLED: dict[str, Callable[[ImageSample, np.ndarray], np.ndarray | None]] = {
+    IMAGE_AUROC.key: resampled_image_auroc,
+    IMAGE_AP.key: resampled_average_precision,
+    AUC_SPRO.key: resampled_auc_spro,
+}
+"""Metric, by its key -> its value in each resample."""
+
+
 def percentile_interval(values: np.ndarray | None) -> tuple[float, float] | None:
     """The 2.5 and 97.5 percentiles of what is defined; None where nothing is."""
     if values is None or not len(defined := values[~np.isnan(values)]):
@@ -181,11 +190,8 @@ def percentile_interval(values: np.ndarray | None) -> tuple[float, float] | None
 def confidence_intervals(
     sample: ImageSample, *, resamples: int, rng: np.random.Generator
 ) -> dict[str, tuple[float, float] | None]:
-    """95 % intervals under the keys of metrics.json: image_auroc and auc_spro_0.05. Empty for 0 resamples."""
+    """95 % intervals of `HEADLINES` under their keys. Empty for 0 resamples."""
     if not resamples:
         return {}
     weights = resample_weights(sample.label_index, resamples=resamples, rng=rng)
-    return {
-        "image_auroc": percentile_interval(resampled_image_auroc(sample, weights)),
-        f"auc_spro_{HEADLINE_FPR_LIMIT}": percentile_interval(resampled_auc_spro(sample, weights)),
-    }
+    return {metric.key: percentile_interval(RESAMPLED[metric.key](sample, weights)) for metric in HEADLINES}

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_contracts.config import ExperimentConfig, FederatedConfig
-from data_contracts.results import CategoryMetrics, MetricsDocument
-from pipeline_lib.comparison import ExperimentRuns, headline_values
+from data_contracts.results import COMPARED, CategoryMetrics, Metric, MetricsDocument
+from pipeline_lib.comparison import ExperimentRuns
 
 PARTITION_KEYS = ("partitioning", "num_clients", "alpha", "client_assignments", "qc_sample_ratio")
 
@@ -45,13 +45,19 @@ def _pair(
     rows = []
     for client, categories in first.items():
         for category in categories:
-            for metric in headline_values(CategoryMetrics()):
+            for metric in COMPARED:
                 own = [_of(local.documents[s].local_clients.get(client, {}).get(category), metric) for s in seeds]
                 together = [_of(federated.documents[s].categories.get(category), metric) for s in seeds]
                 all_at_once = [_of(_central(central, s, category), metric) for s in seeds]
                 values = {"local": _mean(own), "federated": _mean(together), "centralized": _mean(all_at_once)}
                 rows.append(
-                    {"experiment": name, "local_only": alone, "client": client, "category": category, "metric": metric}
+                    {
+                        "experiment": name,
+                        "local_only": alone,
+                        "client": client,
+                        "category": category,
+                        "metric": metric.key,
+                    }
                     | values
                     | {
                         "benefit_points": _points(values["federated"], values["local"]),
@@ -66,8 +72,8 @@ def _central(central: ExperimentRuns | None, seed: int, category: str) -> Catego
     return document.categories.get(category) if document else None
 
 
-def _of(values: CategoryMetrics | None, metric: str) -> float | None:
-    return None if values is None else headline_values(values)[metric]
+def _of(values: CategoryMetrics | None, metric: Metric) -> float | None:
+    return None if values is None else metric.of(values)
 
 
 def _mean(values: list[float | None]) -> float | None:

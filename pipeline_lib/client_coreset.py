@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,21 @@ import pandas as pd
 import torch
 
 from data_contracts.errors import ConfigError, DatasetError
-from data_contracts.manifests import Manifest, UploadManifest
+from data_contracts.manifests import GLOBAL_BANK, Manifest, UploadManifest
 from data_contracts.stages import CoresetSettings
 from pipeline_lib.artifact_store import ArtifactStore
-from pipeline_lib.coreset import CoresetSelection, density_subsampling, kcenter_selection, random_subsampling
+from pipeline_lib.coreset import (
+    CoresetSelection,
+    coreset_size,
+    density_subsampling,
+    kcenter_selection,
+    random_subsampling,
+)
 from pipeline_lib.features import read_patches
 from pipeline_lib.seeding import stage_rng
 from pipeline_lib.stored_selection import StoredSelection
 from pipeline_lib.upload_codec import add_noise, clip_rows, decode_rows, encode_rows
 
-GLOBAL_BANK = "all"
 Progress = Callable[[int, int], None]
 
 
@@ -60,15 +64,6 @@ def upload_manifest(
         covering_radius=coreset.covering_radius,
         reconstruction_error=coreset.reconstruction_error,
     )
-
-
-def coreset_size(ratio: float, n_patches: int, *, round_up: bool = False) -> int:
-    """round(ratio x patches), at least 1 and at most all.
-
-    A client rounds up, so that the clients of a federation together have as many rows as the baseline keeps.
-    """
-    wanted = math.ceil(ratio * n_patches - 1e-9) if round_up else round(ratio * n_patches)
-    return min(n_patches, max(1, wanted))
 
 
 def round_size(total: int, round_number: int, num_rounds: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_contracts.results import MetricsDocument, MetricValues
+from data_contracts.results import COMPARED, MetricsDocument, MetricValues
 from pipeline_lib.paired_comparison import (
     Difference,
     ResampledMetrics,
@@ -19,7 +19,6 @@ from pipeline_lib.paired_comparison import (
     resampled_metrics,
     value_interval,
 )
-from pipeline_lib.result_tables import HEADLINE_LIMIT
 from pipeline_lib.run_directory import METRICS_FILES
 from pipeline_lib.run_samples import read_samples
 
@@ -43,11 +42,7 @@ class ExperimentRuns:
 
 def headline_values(values: MetricValues) -> dict[str, float | None]:
     """metric -> value in [0, 1] of the figures that experiments are compared by."""
-    return {
-        "image_auroc": values.image_auroc,
-        "image_ap": values.image_ap,
-        f"auc_spro_{HEADLINE_LIMIT}": values.auc_spro.get(HEADLINE_LIMIT),
-    }
+    return {metric.key: metric.of(values) for metric in COMPARED}
 
 
 def read_runs(directories: Mapping[int, Path], *, subset: str, resamples: int, seed: int) -> ExperimentRuns:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_contracts.results import COMPARED
 from pipeline_lib.comparison import against_baselines, named_pairs
-from pipeline_lib.result_tables import HEADLINE_LIMIT, per_cent
+from pipeline_lib.result_tables import per_cent
 
-METRIC_TITLES = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image AP",
-    f"auc_spro_{HEADLINE_LIMIT}": f"AUC-sPRO@{HEADLINE_LIMIT}",
-}
+METRIC_TITLES = {metric.key: metric.title for metric in COMPARED}
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from data_contracts.benchmark import BenchmarkConfig
+from data_contracts.benchmark import BenchmarkConfig, merge_keys
 from data_contracts.config import EXTENSION_PATTERN, REMOVED_KEYS, ExperimentConfig
 from data_contracts.errors import ConfigError
 from pipeline_lib.artifact_store import write_file
@@ -81,23 +81,19 @@ def parse_config(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Ex
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `values` with each `a.b=c` set; c is read as YAML. Raises ConfigError for anything else."""
-    merged = _copy(values)
+    merged = dict(values)
     for override in overrides:
         key, separator, text = override.partition("=")
-        parts = key.strip().split(".")
-        if not separator or not all(parts):
+        if not separator or not all(key.strip().split(".")):
             raise ConfigError(f"--set takes key=value such as model.coreset_percentage=0.05, got {override!r}")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {key}: {text!r} is not a YAML value") from error
-        target = merged
-        for part in parts[:-1]:
-            inner = target.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f"--set {key}: {part} is not a section, but {inner!r}")
-            target = inner
-        target[parts[-1]] = value
+        try:
+            merged = merge_keys(merged, {key.strip(): value})
+        except ValueError as error:
+            raise ConfigError(f"--set {error}") from None
     return merged
 
 
@@ -187,7 +183,3 @@ def _known_keys(section: str) -> list[str]:
         if model is None or not hasattr(model, "model_fields"):
             return ["other keys"]
     return list(model.model_fields)
-
-
-def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, dict) else value for key, value in values.items()}

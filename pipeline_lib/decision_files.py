@@ -12,12 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from data_contracts.tables import DECISIONS
-from pipeline_lib.artifact_store import write_file
+from pipeline_lib.artifact_store import parquet_content, write_file
 from pipeline_lib.explanation import PatchExplanation, explanation_picture
 from pipeline_lib.image_decisions import ImageDecision
 from pipeline_lib.run_directory import safe_name
@@ -30,10 +28,7 @@ PANEL_PX = 800
 def write_table_of_decisions(out: Path, rows: Sequence[dict[str, object]]) -> None:
     """decisions.parquet and decisions.csv, each whole."""
     frame = pd.DataFrame(list(rows), columns=DECISIONS.names)
-    table = pa.Table.from_pandas(frame, schema=DECISIONS, preserve_index=False).replace_schema_metadata(None)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    write_file(out / "decisions.parquet", memoryview(sink.getvalue()))
+    write_file(out / "decisions.parquet", parquet_content([frame], DECISIONS))
     write_file(out / "decisions.csv", frame.to_csv(index=False).encode())
 
 

@@ -16,6 +16,7 @@ from pipeline_lib.calibration import (
     excess_p_value,
     images_for_a_bound,
 )
+from pipeline_lib.metrics import half_of
 
 
 def add_decisions(
@@ -39,8 +40,9 @@ def decide_categories(
     subset: str,
 ) -> None:
     """Fill in `decision` of every category that has calibration scores, from the test images of one subset."""
-    is_report = pd.Series([int(str(digest)[:1] or "0", 16) % 2 == 1 for digest in scores.sha256], index=scores.index)
-    chosen = {"development": scores[~is_report], "report": scores[is_report]}.get(subset, scores)
+    chosen = scores
+    if subset != "all":
+        chosen = scores[[half_of(digest) == subset for digest in scores.sha256]]
     for category, values in categories.items():
         own = calibration[calibration.category == category]
         if len(own):

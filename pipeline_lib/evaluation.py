@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from data_contracts.errors import DatasetError, ImageError
-from data_contracts.results import CategoryMetrics, MetricsDocument
+from data_contracts.results import SUBSETS, CategoryMetrics, MetricsDocument
 from data_contracts.stages import EvaluationSettings
 from pipeline_lib.bootstrap import ImageSample
 from pipeline_lib.client_tables import category_test_table
@@ -26,7 +26,6 @@ from pipeline_lib.saved_maps import read_scores, smooth_map
 from pipeline_lib.seeding import stage_rng
 from pipeline_lib.spro import EvaluationImage
 
-SUBSETS = ("all", "development", "report")
 LoadMap = Callable[[], np.ndarray]
 
 
@@ -36,7 +35,7 @@ class CategoryEvaluation:
 
     category: str
     metrics: dict[str, CategoryMetrics]  # all | development | report
-    table: pd.DataFrame  # schema METRICS
+    table: pd.DataFrame  # schema METRICS_TABLE
     curves: pd.DataFrame  # schema CURVES
     warnings: list[str]
     sample: ImageSample  # of all of test

@@ -17,10 +17,10 @@ import numpy as np
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import DatasetError
-from data_contracts.manifests import Manifest, UploadManifest
+from data_contracts.manifests import GLOBAL_BANK, Manifest, UploadManifest
 from data_contracts.stages import CoresetSettings, client_config_hash
 from pipeline_lib.backbone import FeatureExtractor
-from pipeline_lib.client_coreset import GLOBAL_BANK, ClientCoreset, coreset_of_patches, upload_manifest
+from pipeline_lib.client_coreset import ClientCoreset, coreset_of_patches, upload_manifest
 from pipeline_lib.image_batches import iter_images, iter_patches
 from pipeline_lib.provenance import Provenance
 

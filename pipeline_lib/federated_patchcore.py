@@ -35,12 +35,11 @@ from typing import Any, Literal, Protocol
 from data_contracts.config import ExperimentConfig, canonical_hash
 from data_contracts.errors import ConfigError, FedpatchError, QuorumError
 from data_contracts.federation import ClosedRound, Refusal, close_round, covering_radii
-from data_contracts.manifests import ClientUploads
+from data_contracts.manifests import GLOBAL_BANK, ClientUploads
 from data_contracts.quorum import quorum_out_of_reach
 from data_contracts.stages import ScoringSettings, client_config_hashes
 from pipeline_lib.autovi_dataset import AutoVIDataset, AutoVISubset
 from pipeline_lib.backbone import FeatureExtractor, resolve_backbone
-from pipeline_lib.client_coreset import GLOBAL_BANK
 from pipeline_lib.config_files import parse_config
 from pipeline_lib.extension_trial import try_extensions
 from pipeline_lib.federated_checkpoints import RoundCheckpoint, RoundSummary, read_rounds, write_round

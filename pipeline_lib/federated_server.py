@@ -15,10 +15,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.errors import UploadError
+from data_contracts.errors import ArtifactError, UploadError
 from data_contracts.manifests import RegionalMerge, UploadManifest
 from data_contracts.stages import AggregationSettings, BackboneSettings, client_config_hashes
 from pipeline_lib.aggregation import MergedBank, Upload, accept_uploads, join_rounds
+from pipeline_lib.exchange import check_plain_npz
 from pipeline_lib.federated_client import ClientUpload
 from pipeline_lib.regional_aggregation import PendingUpload, aggregate_pending
 
@@ -122,10 +123,10 @@ def open_upload(upload: ClientUpload) -> dict[str, np.ndarray]:
             "send it again"
         )
     try:
-        with zipfile.ZipFile(io.BytesIO(upload.content)) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise refuse("it is compressed, and what it unpacks to is not known; send plain npz")
+        check_plain_npz(upload.content)
         with np.load(io.BytesIO(upload.content), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
+    except ArtifactError as error:
+        raise refuse(str(error)) from error
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise refuse(f"it cannot be read as npz ({error})") from error

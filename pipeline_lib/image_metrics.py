@@ -9,18 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_contracts.results import MetricValues
+
 TRUE_NEGATIVE_RATES = (0.99, 0.95, 0.9)
-
-
-@dataclass(frozen=True)
-class ImageMetrics:
-    """None where only one class is there."""
-
-    auroc: float | None
-    average_precision: float | None
-    tpr_at_tnr: dict[float, float | None]
-    n_good: int
-    n_defective: int
 
 
 @dataclass(frozen=True)
@@ -34,8 +25,8 @@ class Curve:
 
 def image_metrics(
     label_index: np.ndarray, scores: np.ndarray, *, true_negative_rates: Sequence[float] = TRUE_NEGATIVE_RATES
-) -> ImageMetrics:
-    """The metrics of image scores.
+) -> MetricValues:
+    """The metrics of image scores, None where only one class is there; those of pixels are left out.
 
     label_index: int (image,), 0 good; scores: float (image,), higher is more anomalous. Raises ValueError for scores
     that are not finite.
@@ -43,19 +34,19 @@ def image_metrics(
     defective, scores = _checked(label_index, scores)
     n_defective = int(defective.sum())
     n_good = len(defective) - n_defective
+    counts = {"n_good": n_good, "n_defective": n_defective}
     if not (n_good and n_defective):
-        return ImageMetrics(None, None, dict.fromkeys(true_negative_rates), n_good, n_defective)
+        return MetricValues(tpr_at_tnr=dict.fromkeys(map(str, true_negative_rates)), **counts)
     from sklearn.metrics import average_precision_score, roc_auc_score  # takes long to import; a cached run needs none
 
-    return ImageMetrics(
-        auroc=float(roc_auc_score(defective, scores)),
-        average_precision=float(average_precision_score(defective, scores)),
+    return MetricValues(
+        image_auroc=float(roc_auc_score(defective, scores)),
+        image_ap=float(average_precision_score(defective, scores)),
         tpr_at_tnr={
-            rate: float(np.mean(scores[defective] > threshold_at_tnr(scores[~defective], rate)))
+            str(rate): float(np.mean(scores[defective] > threshold_at_tnr(scores[~defective], rate)))
             for rate in true_negative_rates
         },
-        n_good=n_good,
-        n_defective=n_defective,
+        **counts,
     )
 
 

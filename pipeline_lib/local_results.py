@@ -7,7 +7,7 @@ clients/<client>/banks/, scores.parquet, curves.parquet, calibration.parquet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -77,26 +77,9 @@ def mean_over_clients(values: Sequence[CategoryMetrics]) -> CategoryMetrics:
 
 
 def _mean(values: Sequence[MetricValues]) -> MetricValues:
-    return MetricValues(
-        image_auroc=_mean_of(value.image_auroc for value in values),
-        image_ap=_mean_of(value.image_ap for value in values),
-        pixel_auroc=_mean_of(value.pixel_auroc for value in values),
-        auc_spro=_mean_by_key(values, lambda value: value.auc_spro),
-        tpr_at_tnr=_mean_by_key(values, lambda value: value.tpr_at_tnr),
-        n_good=values[0].n_good,
-        n_defective=values[0].n_defective,
-    )
-
-
-def _mean_by_key(
-    values: Sequence[MetricValues], pick: Callable[[MetricValues], dict[str, float | None]]
-) -> dict[str, float | None]:
-    return {key: _mean_of(pick(value).get(key) for value in values) for key in pick(values[0])}
-
-
-def _mean_of(values: Iterable[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return sum(defined) / len(defined) if defined else None
+    """The images are the same for all, so that they count once, and a mean has no interval over them."""
+    images = {"n_good": values[0].n_good, "n_defective": values[0].n_defective}
+    return mean_metrics(values).model_copy(update=images | {"ci95": {}})
 
 
 def _with_banks(federation: FederationSummary, clients: Sequence[LocalClient]) -> FederationSummary:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from data_contracts.results import CategoryMetrics, MetricValues
-from data_contracts.tables import CURVES, METRICS
-from pipeline_lib.bootstrap import GRID_SCORES, HEADLINE_FPR_LIMIT, ImageSample, confidence_intervals
+from data_contracts.results import HEADLINES, METRICS, CategoryMetrics, MetricValues
+from data_contracts.tables import CURVES, METRICS_TABLE
+from pipeline_lib.bootstrap import GRID_SCORES, ImageSample, confidence_intervals
 from pipeline_lib.ground_truth import DefectChannel
 from pipeline_lib.image_metrics import image_metrics, precision_recall, roc
 from pipeline_lib.spro import WHOLE, EvaluationImage, PixelMetrics, SproCurve, SubsetKey, evaluate_pixels
 
 DEFECT, FOLDER, GROUP = "defect", "folder", "group"
-HEADLINE = f"auc_spro_{HEADLINE_FPR_LIMIT}"
 
 
 @dataclass(frozen=True)
@@ -105,24 +104,21 @@ def mean_metrics(categories: Iterable[MetricValues]) -> MetricValues:
     """
     every = list(categories)
 
-    def by_key(pick: Callable[[MetricValues], dict[str, float | None]]) -> dict[str, float | None]:
-        keys = dict.fromkeys(key for values in every for key in pick(values))
-        return {key: _mean(pick(values).get(key) for values in every) for key in keys}
+    def by_key(name: str) -> dict[str, float | None]:
+        keys = dict.fromkeys(key for values in every for key in getattr(values, name))
+        return {key: _mean(getattr(values, name).get(key) for values in every) for key in keys}
 
     return MetricValues(
-        image_auroc=_mean(values.image_auroc for values in every),
-        image_ap=_mean(values.image_ap for values in every),
-        pixel_auroc=_mean(values.pixel_auroc for values in every),
-        auc_spro=by_key(lambda values: values.auc_spro),
-        tpr_at_tnr=by_key(lambda values: values.tpr_at_tnr),
+        **{metric.field: _mean(metric.of(values) for values in every) for metric in METRICS if not metric.part},
+        auc_spro=by_key("auc_spro"),
+        tpr_at_tnr=by_key("tpr_at_tnr"),
         n_good=sum(values.n_good for values in every),
         n_defective=sum(values.n_defective for values in every),
         ci95={
-            key: mean_interval([(value, values.ci95.get(key)) for values, value in found if value is not None])
-            for key, found in {
-                "image_auroc": [(values, values.image_auroc) for values in every],
-                HEADLINE: [(values, values.auc_spro.get(str(HEADLINE_FPR_LIMIT))) for values in every],
-            }.items()
+            metric.key: mean_interval(
+                [(value, metric.interval(values)) for values in every if (value := metric.of(values)) is not None]
+            )
+            for metric in HEADLINES
             if any(values.ci95 for values in every)
         },
     )
@@ -147,7 +143,7 @@ def mean_interval(found: Sequence[tuple[float, tuple[float, float] | None]]) -> 
 def metrics_table(
     categories: Mapping[str, CategoryMetrics], mean: MetricValues | None = None, *, subset: str = "all"
 ) -> pd.DataFrame:
-    """The rows of metrics.parquet (data_contracts.tables.METRICS); `subset` is all, development or report."""
+    """The rows of metrics.parquet (data_contracts.tables.METRICS_TABLE); `subset` is all, development or report."""
     rows: list[dict[str, Any]] = []
     for category, metrics in categories.items():
         rows += _rows(metrics, subset, "category", category, "", metrics.ci95, metrics.auc_spro_weighted)
@@ -156,20 +152,25 @@ def metrics_table(
                 rows += _rows(values, subset, scope, category, group, values.ci95)
     if mean is not None:
         rows += _rows(mean, subset, "mean", "", "", mean.ci95)
-    frame = pd.DataFrame(rows, columns=METRICS.names)
+    frame = pd.DataFrame(rows, columns=METRICS_TABLE.names)
     numbers = ["fpr_limit", "value", "ci_low", "ci_high"]
     return frame.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(["n_good", "n_defective"], "int64"))
 
 
-def halves(images: Sequence[EvaluationImage]) -> tuple[list[EvaluationImage], list[EvaluationImage]]:
-    """(development, report): images whose SHA-256 begins with an even hex digit, and the others.
+def half_of(sha256: str) -> Literal["development", "report"]:
+    """The half of an image: development where its SHA-256 begins with an even hex digit, else report.
 
-    Settings are chosen on the first and reported on the second. Raises ValueError for an image without a SHA-256.
+    Settings are chosen on the first and reported on the second. Raises ValueError for anything but hex digits.
     """
+    return "report" if int(sha256[:1], 16) % 2 else "development"
+
+
+def halves(images: Sequence[EvaluationImage]) -> tuple[list[EvaluationImage], list[EvaluationImage]]:
+    """(development, report): the images of each half. Raises ValueError for an image without a SHA-256."""
     development: list[EvaluationImage] = []
     report: list[EvaluationImage] = []
     for image in images:
-        (report if int(image.sha256[:1], 16) % 2 else development).append(image)
+        (report if half_of(image.sha256) == "report" else development).append(image)
     return development, report
 
 
@@ -191,17 +192,8 @@ def _metric_values(
     pixels: PixelMetrics,
     ci95: Mapping[str, tuple[float, float] | None],
 ) -> MetricValues:
-    of_images = image_metrics(labels, scores)
-    return MetricValues(
-        image_auroc=of_images.auroc,
-        image_ap=of_images.average_precision,
-        pixel_auroc=pixels.pixel_auroc,
-        auc_spro=_limit_keys(pixels.auc_spro),
-        tpr_at_tnr=_limit_keys(of_images.tpr_at_tnr),
-        n_good=of_images.n_good,
-        n_defective=of_images.n_defective,
-        ci95=dict(ci95),
-    )
+    of_pixels = {"pixel_auroc": pixels.pixel_auroc, "auc_spro": _limit_keys(pixels.auc_spro)}
+    return image_metrics(labels, scores).model_copy(update=of_pixels | {"ci95": dict(ci95)})
 
 
 def _limit_keys(values: Mapping[float, float | None]) -> dict[str, float | None]:
@@ -223,9 +215,7 @@ def _rows(
     auc_spro_weighted: Mapping[str, float | None] | None = None,
 ) -> list[dict[str, Any]]:
     found: list[tuple[str, float | None, float | None]] = [
-        ("image_auroc", None, values.image_auroc),
-        ("image_ap", None, values.image_ap),
-        ("pixel_auroc", None, values.pixel_auroc),
+        *((metric.key, None, metric.of(values)) for metric in METRICS if not metric.part),
         *(("auc_spro", float(limit), value) for limit, value in values.auc_spro.items()),
         *(("auc_spro_weighted", float(limit), value) for limit, value in (auc_spro_weighted or {}).items()),
         *((f"tpr_at_tnr_{rate}", None, value) for rate, value in values.tpr_at_tnr.items()),

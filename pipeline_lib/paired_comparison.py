@@ -14,22 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline_lib.bootstrap import (
-    HEADLINE_FPR_LIMIT,
-    ImageCounts,
-    ImageSample,
-    resample_weights,
-    resampled_auc_spro,
-    resampled_average_precision,
-    resampled_image_auroc,
-)
+from pipeline_lib.bootstrap import RESAMPLED, ImageCounts, ImageSample, resample_weights
 from pipeline_lib.seeding import stage_rng
-
-METRICS: dict[str, Callable[[ImageSample, np.ndarray], np.ndarray | None]] = {
-    "image_auroc": resampled_image_auroc,
-    "image_ap": resampled_average_precision,
-    f"auc_spro_{HEADLINE_FPR_LIMIT}": resampled_auc_spro,
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +51,7 @@ def resampled_metrics(
     The draw depends on `seed`, the category and its images alone. Raises ValueError when the clients' samples of a
     category do not hold the same images.
     """
-    by_category: dict[str, dict[str, np.ndarray]] = {metric: {} for metric in METRICS}
+    by_category: dict[str, dict[str, np.ndarray]] = {metric: {} for metric in RESAMPLED}
     images: dict[str, tuple[str, ...]] = {}
     for category, found in samples:
         ordered = [in_order(sample) for sample in found]
@@ -76,7 +62,7 @@ def resampled_metrics(
         rng = stage_rng(seed, "paired bootstrap", category, len(labels))
         drawn = resample_weights(labels, resamples=resamples, rng=rng)
         weights = np.concatenate([np.ones((1, len(labels))), drawn])
-        for metric, measure in METRICS.items():
+        for metric, measure in RESAMPLED.items():
             values = [measure(sample, weights) for sample in ordered]
             if all(value is not None for value in values):
                 by_category[metric][category] = np.mean(np.array(values, dtype=np.float64), axis=0)

@@ -26,9 +26,10 @@ import numpy as np
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ArtifactError, DatasetError, FedpatchError
+from data_contracts.manifests import GLOBAL_BANK
 from data_contracts.stages import CoresetSettings, ScoringSettings
 from pipeline_lib.backbone import FeatureExtractor
-from pipeline_lib.client_coreset import GLOBAL_BANK, coreset_of_patches
+from pipeline_lib.client_coreset import coreset_of_patches
 from pipeline_lib.config_files import parse_config
 from pipeline_lib.image_batches import ImageInfo, ImagePatches, ImageSize, iter_images, iter_patches
 from pipeline_lib.map_files import resize_map

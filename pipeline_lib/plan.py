@@ -15,12 +15,13 @@ import pandas as pd
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from data_contracts.config import ExperimentConfig
+from data_contracts.config import Codec, ExperimentConfig
 from data_contracts.errors import DatasetError, QuorumError
+from data_contracts.manifests import GLOBAL_BANK
 from data_contracts.quorum import quorum_out_of_reach
 from data_contracts.stages import AggregationSettings, BackboneSettings, CoresetSettings
 from pipeline_lib.backbone import FeatureExtractor, resolve_backbone
-from pipeline_lib.client_coreset import GLOBAL_BANK, coreset_size
+from pipeline_lib.coreset import coreset_size
 from pipeline_lib.dataset_index import find_images, select_categories, thin_out
 from pipeline_lib.extension_trial import try_extensions
 from pipeline_lib.partition import client_ids, partition_images
@@ -28,7 +29,7 @@ from pipeline_lib.seeding import stage_rng
 
 SAMPLES = 9
 NPZ_BYTES = 1024  # names and headers of an upload's arrays
-BYTES_PER_VALUE = {"float32": 4, "float16": 2, "pca_float16": 2, "pq": 2}  # at most, for the last two
+BYTES_PER_VALUE: dict[Codec, int] = {"float32": 4, "float16": 2, "pca_float16": 2, "pq": 2}  # at most, for the last two
 
 
 @dataclass(frozen=True)

@@ -326,20 +326,12 @@ class PooledFigures(NamedTuple):
 
 def pool_figures(stations: Sequence[StationFigures], *, fpr_limits: Sequence[float]) -> PooledFigures:
     """The figures of all stations' test images together, and how far they may be from those at one place."""
-    image = image_metrics(*pooled_images(stations))
     worst = _PooledPixels.of(stations, normal_at="highest", marked_at="lowest").figures(fpr_limits)
     best = _PooledPixels.of(stations, normal_at="lowest", marked_at="highest").figures(fpr_limits)
     ends = {name: (low, high) for name, low in worst.items() if low is not None and (high := best[name]) is not None}
     middle = {name: (ends[name][0] + ends[name][1]) / 2 if name in ends else None for name in worst}
-    metrics = MetricValues(
-        image_auroc=image.auroc,
-        image_ap=image.average_precision,
-        pixel_auroc=middle.pop("pixel_auroc"),
-        auc_spro=middle,
-        tpr_at_tnr={str(rate): value for rate, value in image.tpr_at_tnr.items()},
-        n_good=image.n_good,
-        n_defective=image.n_defective,
-    )
+    of_pixels = {"pixel_auroc": middle.pop("pixel_auroc"), "auc_spro": middle}
+    metrics = image_metrics(*pooled_images(stations)).model_copy(update=of_pixels)
     return PooledFigures(metrics, max(((high - low) / 2 for low, high in ends.values()), default=None))
 
 

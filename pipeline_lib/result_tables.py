@@ -8,10 +8,17 @@ from typing import Any
 from data_contracts.config import ExperimentConfig
 from data_contracts.defects import AUTOVI_DEFECT_GROUPS
 from data_contracts.manifests import IndexedDataset
-from data_contracts.results import CategoryMetrics, FederationSummary, MetricsDocument, MetricValues
+from data_contracts.results import (
+    AUC_SPRO,
+    HEADLINES,
+    METRICS,
+    CategoryMetrics,
+    FederationSummary,
+    MetricsDocument,
+    MetricValues,
+)
 from data_contracts.stages import BackboneSettings
 
-HEADLINE_LIMIT = "0.05"
 THIN_CLASS = 20
 
 
@@ -24,19 +31,20 @@ def per_cent(value: float | None, interval: tuple[float, float] | None = None) -
 
 
 def metric_rows(document: MetricsDocument) -> list[dict[str, Any]]:
-    """A row a category and one for their mean: AUROC and AUC-sPRO@0.05 in per cent with intervals, and counts."""
-    rows = [_row(name, values, values.ci95) for name, values in document.categories.items()]
-    return [*rows, _row("mean", document.mean, document.mean.ci95)]
+    """A row a category and one for their mean: the metrics in per cent with intervals, and counts."""
+    return [_row(name, values) for name, values in {**document.categories, "mean": document.mean}.items()]
 
 
-def _row(name: str, values: MetricValues, ci95: dict[str, tuple[float, float] | None]) -> dict[str, Any]:
+def headline_cells(values: MetricValues) -> dict[str, str]:
+    """Title -> the headline metrics in per cent, with their intervals."""
+    return {metric.title: per_cent(metric.of(values), metric.interval(values)) for metric in HEADLINES}
+
+
+def _row(name: str, values: MetricValues) -> dict[str, Any]:
     thin = isinstance(values, CategoryMetrics) and 0 < values.n_defective < THIN_CLASS
     return {
         "category": name,
-        "image AUROC": per_cent(values.image_auroc, ci95.get("image_auroc")),
-        "image AP": per_cent(values.image_ap),
-        "AUC-sPRO@0.05": per_cent(values.auc_spro.get(HEADLINE_LIMIT), ci95.get("auc_spro_0.05")),
-        "pixel AUROC": per_cent(values.pixel_auroc),
+        **{metric.title: per_cent(metric.of(values), metric.interval(values)) for metric in METRICS},
         "good": values.n_good,
         "defective": f"{values.n_defective} (few)" if thin else str(values.n_defective),
     }
@@ -81,8 +89,8 @@ def local_rows(document: MetricsDocument) -> list[dict[str, Any]]:
     rows = []
     for category in document.categories:
         found = [(name, own[category]) for name, own in document.local_clients.items() if category in own]
-        found.sort(key=lambda item: item[1].auc_spro.get(HEADLINE_LIMIT) or 0.0)
-        rows += [{"client": name, **_row(category, values, values.ci95)} for name, values in found]
+        found.sort(key=lambda item: AUC_SPRO.of(item[1]) or 0.0)
+        rows += [{"client": name, **_row(category, values)} for name, values in found]
     return rows
 
 
@@ -97,8 +105,7 @@ def round_rows(federation: FederationSummary) -> list[dict[str, Any]]:
             "download MB": round(one.download_bytes / 1e6, 2),
             "bank rows": sum(one.bank_rows.values()),
             "largest covering radius": round(max(one.covering_radius.values()), 3) if one.covering_radius else None,
-            "image AUROC": per_cent(one.mean.image_auroc),
-            "AUC-sPRO@0.05": per_cent(one.mean.auc_spro.get(HEADLINE_LIMIT)),
+            **{metric.title: per_cent(metric.of(one.mean)) for metric in HEADLINES},
             "failed or refused": ", ".join(sorted({*one.failed, *one.refused})) or "-",
         }
         for one in federation.rounds

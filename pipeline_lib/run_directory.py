@@ -22,19 +22,25 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.federation import Federation
 from data_contracts.manifests import BankManifest, Manifest, MeasuredCategory, Partition, PreparedDataset
-from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument, RoundSummary
+from data_contracts.results import (
+    SUBSETS,
+    CategoryMetrics,
+    ClientSummary,
+    FederationSummary,
+    MetricsDocument,
+    RoundSummary,
+)
 from data_contracts.rounds import FederationRound, download_bytes
 from data_contracts.stages import BackboneSettings
-from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES, METRICS
+from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES, METRICS_TABLE
 from data_contracts.validation import ValidationReport
-from pipeline_lib.artifact_store import ArtifactStore, sha256_of_file, write_file
+from pipeline_lib.artifact_store import ArtifactStore, parquet_content, sha256_of_file, write_file
 from pipeline_lib.config_files import write_config
-from pipeline_lib.evaluation import SUBSETS, metrics_document
+from pipeline_lib.evaluation import metrics_document
 from pipeline_lib.hardware import describe_environment, peak_rss_mb
 from pipeline_lib.metrics import metrics_table
 from pipeline_lib.validation import render_validation_text
@@ -245,7 +251,7 @@ def write_metrics_files(
     for subset, document in documents.items():
         write_json_file(out / METRICS_FILES[subset], document.model_dump(mode="json"))
     means = [metrics_table({}, document.mean, subset=subset) for subset, document in documents.items()]
-    write_table_file(out / "metrics.parquet", [*tables, *means], METRICS)
+    write_table_file(out / "metrics.parquet", [*tables, *means], METRICS_TABLE)
     write_table_file(out / "curves.parquet", curves, CURVES)
 
 
@@ -269,11 +275,7 @@ def write_json_file(path: Path, value: Any) -> None:
 
 def write_table_file(path: Path, frames: Sequence[pd.DataFrame], schema: pa.Schema) -> None:
     """Write frames one after the other as one Parquet file in this schema."""
-    tables = [pa.Table.from_pandas(frame, schema=schema, preserve_index=False) for frame in frames if len(frame)]
-    table = pa.concat_tables(tables) if tables else schema.empty_table()
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(None), sink, compression="zstd")
-    write_file(path, memoryview(sink.getvalue()))
+    write_file(path, parquet_content(frames, schema))
 
 
 def safe_name(name: str) -> str:

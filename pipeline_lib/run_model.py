@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from data_contracts.errors import ArtifactError, FedpatchError
+from data_contracts.manifests import GLOBAL_BANK
 from pipeline_lib.artifact_store import read_checked
 from pipeline_lib.calibration import Threshold, conformal_threshold
-from pipeline_lib.client_coreset import GLOBAL_BANK
 from pipeline_lib.patchcore import PatchCore
 from pipeline_lib.saved_model import MODEL_FILE, SavedModel, load_extractor, read_model
 

@@ -17,6 +17,7 @@ from data_contracts.manifests import MeasuredCategory
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.bootstrap import ImageSample
 from pipeline_lib.local_results import CLIENTS_DIRECTORY
+from pipeline_lib.metrics import half_of
 from pipeline_lib.paired_comparison import in_order
 from pipeline_lib.run_directory import copy_artifact, safe_name
 
@@ -55,8 +56,7 @@ def _keep(run_directory: Path, subset: str) -> Callable[[str], bool]:
         return lambda image_id: True
     tables = [*run_directory.glob("scores.parquet"), *run_directory.glob(f"{CLIENTS_DIRECTORY}/*/scores.parquet")]
     sha256 = {i: s for path in tables for i, s in pd.read_parquet(path)[["image_id", "sha256"]].itertuples(index=False)}
-    wanted = 0 if subset == "development" else 1  # the halves of pipeline_lib.metrics.halves
-    return lambda image_id: int(sha256[image_id][:1], 16) % 2 == wanted
+    return lambda image_id: half_of(sha256[image_id]) == subset
 
 
 def _read(path: Path) -> ImageSample:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from data_contracts.config import canonical_hash
 from data_contracts.errors import ArtifactError, ConfigError
 from data_contracts.tables import PARTITION
-from pipeline_lib.artifact_store import write_file
+from pipeline_lib.artifact_store import parquet_content, write_file
 from pipeline_lib.dataset_index import natural_order
 
 FILE = "partition.parquet"
@@ -23,10 +23,7 @@ FILE = "partition.parquet"
 def save_partition(partition: pd.DataFrame, stats: Mapping[str, Any], directory: Path | str) -> Path:
     """Write partition.parquet and partition_stats.json; returns the directory."""
     directory = Path(directory)
-    table = pa.Table.from_pandas(partition, schema=PARTITION, preserve_index=False).replace_schema_metadata(None)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    write_file(directory / "partition.parquet", sink.getvalue().to_pybytes())
+    write_file(directory / FILE, parquet_content([partition], PARTITION))
     text = json.dumps(stats, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     write_file(directory / "partition_stats.json", text.encode())
     return directory

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.errors import DatasetError
+from data_contracts.manifests import GLOBAL_BANK
 from pipeline_lib.artifact_store import ArtifactStore, sha256_of_file
 from pipeline_lib.backbone import shared_extractor
 from pipeline_lib.bfloat16_products import has_fast_bfloat16
-from pipeline_lib.client_coreset import GLOBAL_BANK
 from pipeline_lib.features import ImageRow, extract_features
 from pipeline_lib.hardware import limit_threads, pick_device
 from pipeline_lib.images import load_image

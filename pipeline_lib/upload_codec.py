@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from data_contracts.config import Codec
 from data_contracts.errors import UploadError
-from data_contracts.stages import Codec
 from pipeline_lib import product_quantization
 
 PCA_KEPT_VARIANCE = 0.99

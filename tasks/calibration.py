@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_contracts.manifests import BankManifest, ClientUploads, Manifest
+from data_contracts.manifests import GLOBAL_BANK, BankManifest, ClientUploads, Manifest
 from data_contracts.stages import CalibrationSettings, Place
 from data_contracts.tables import CALIBRATION_SCORES
-from pipeline_lib import calibration, client_coreset, upload_codec
+from pipeline_lib import calibration, upload_codec
 from tasks.stage import open_store, stage
 
 
@@ -35,7 +35,7 @@ def calibrate_client(
             continue
         origins = calibration.rows_in_bank(rows, np.concatenate(sent), np.concatenate(image))
         for category, own in table.groupby("category", sort=True):
-            if bank.bank in (category, client_coreset.GLOBAL_BANK):
+            if bank.bank in (category, GLOBAL_BANK):
                 by_category[str(category)] = calibration.out_of_fold_scores(
                     own, store, rows, origins, settings.scoring, n_blocks=settings.blocks
                 )

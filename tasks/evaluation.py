@@ -7,7 +7,7 @@ import pandas as pd
 
 from data_contracts.manifests import BankManifest, Manifest, MeasuredCategory, ScoredCategory
 from data_contracts.stages import BackboneSettings, EvaluationSettings, Place, ScoringSettings
-from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS, PATCH_FEATURES
+from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS_TABLE, PATCH_FEATURES
 from pipeline_lib import backbone, evaluation, features, hardware, memory_bank, scoring
 from tasks.caching import code_version
 from tasks.stage import open_store, progress_log, stage
@@ -87,7 +87,7 @@ def measure_category(
     return MeasuredCategory(
         category=category,
         metrics=store.write_json("metrics_document", {"subsets": document, "warnings": result.warnings}),
-        table=store.write_table("metrics_table", result.table, METRICS),
+        table=store.write_table("metrics_table", result.table, METRICS_TABLE),
         curves=store.write_table("curves", result.curves, CURVES),
         sample=store.write_arrays(
             "image_sample", result.sample.to_arrays(), rows=len(result.sample.image_ids), compressed=True

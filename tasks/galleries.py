@@ -8,8 +8,7 @@ import pandas as pd
 
 from data_contracts.config import ExperimentConfig, canonical_hash
 from data_contracts.errors import ArtifactError
-from data_contracts.manifests import BankManifest, IndexedDataset, Manifest, ScoredCategory
-from data_contracts.rounds import GLOBAL_BANK
+from data_contracts.manifests import GLOBAL_BANK, BankManifest, IndexedDataset, Manifest, ScoredCategory
 from data_contracts.stages import Place
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.bank_explainer import BankExplainer, bank_explainers

@@ -11,8 +11,8 @@ from data_contracts.config import canonical_hash
 from data_contracts.errors import ArtifactError, ConfigError, UploadError
 from data_contracts.exchange import FiguresManifest, Publication, Slot
 from data_contracts.federation import Refusal
-from data_contracts.manifests import BankManifest, ClientImages, ClientUploads, Manifest, ScoredCategory
-from data_contracts.rounds import GLOBAL_BANK, FederationRound
+from data_contracts.manifests import GLOBAL_BANK, BankManifest, ClientImages, ClientUploads, Manifest, ScoredCategory
+from data_contracts.rounds import FederationRound
 from data_contracts.stages import EvaluationSettings, Place
 from data_contracts.tables import CLIENT_IMAGES
 from pipeline_lib import evaluation, pooled_figures, station_calibration, store_retention

@@ -9,8 +9,8 @@ import httpx
 import prefect
 from prefect.settings import get_current_settings
 
+from data_contracts.stages import default_store
 from flows.cli.printing import print_json
-from flows.running import default_store
 from pipeline_lib.doctor import Check, installation_checks
 
 MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}

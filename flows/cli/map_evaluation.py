@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from data_contracts.results import SUBSETS
 from data_contracts.stages import EvaluationSettings
 from flows.cli.printing import print_json, print_metrics
 from pipeline_lib import evaluation, run_directory
@@ -25,7 +26,7 @@ def evaluate_maps(
             seed=config.seed,
             subset=subset,
         )
-        for subset in evaluation.SUBSETS
+        for subset in SUBSETS
     }
     for document in documents.values():
         document.warnings = [warning for result in results for warning in result.warnings]

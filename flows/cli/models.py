@@ -8,11 +8,11 @@ from typing import Any
 
 from data_contracts.config import REMOVED_KEYS
 from data_contracts.errors import ArtifactError
-from data_contracts.results import CategoryMetrics
+from data_contracts.results import HEADLINES, CategoryMetrics, MetricValues
 from flows.cli.printing import print_json, print_table
 from pipeline_lib.config_files import load_run_config
 from pipeline_lib.model_shelf import CURRENT, ShelvedModel, list_models, promote, read_metrics, rollback
-from pipeline_lib.result_tables import HEADLINE_LIMIT, per_cent
+from pipeline_lib.result_tables import headline_cells, per_cent
 
 
 def shelf_of(models: Path | None) -> Path:
@@ -79,8 +79,7 @@ def _directory(name: Path, shelf: Path) -> Path:
 def _measures(values: CategoryMetrics) -> dict[str, Any]:
     decision = values.decision
     return {
-        "image AUROC": per_cent(values.image_auroc, values.ci95.get("image_auroc")),
-        f"AUC-sPRO@{HEADLINE_LIMIT}": per_cent(values.auc_spro.get(HEADLINE_LIMIT), values.ci95.get("auc_spro_0.05")),
+        **headline_cells(values),
         "threshold": None if decision is None or decision.threshold is None else f"{decision.threshold:.4g}",
         "good flagged": None if decision is None else per_cent(decision.realised_rate, decision.realised_ci95),
         "defective found": None if decision is None else per_cent(decision.found_rate, decision.found_ci95),
@@ -101,13 +100,12 @@ def _differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -
 
 
 def _row(model: ShelvedModel) -> dict[str, Any]:
-    mean = model.metrics.mean if model.metrics else None
+    mean = model.metrics.mean if model.metrics else MetricValues()
     return {
         "model": model.model_id,
         "in use": "yes" if model.is_current else "",
         "since (UTC)": model.promoted,
-        "image AUROC": per_cent(mean.image_auroc if mean else None),
-        f"AUC-sPRO@{HEADLINE_LIMIT}": per_cent(mean.auc_spro.get(HEADLINE_LIMIT) if mean else None),
+        **{metric.title: per_cent(metric.of(mean)) for metric in HEADLINES},
         "categories": len(model.metrics.categories) if model.metrics else None,
     }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from data_contracts.errors import ArtifactError
 from data_contracts.results import MetricsDocument
 from flows.cli.printing import print_json, print_table
-from pipeline_lib.result_tables import HEADLINE_LIMIT, markdown_table, per_cent
+from pipeline_lib.result_tables import headline_cells, markdown_table
 from pipeline_lib.run_directory import METRICS_FILES
 
 HALVES = {"development": "development half", "report": "other half", "all": "all of test"}
@@ -52,8 +52,6 @@ def _row(category: str, run: dict[str, MetricsDocument]) -> dict[str, str]:
             row[f"{title}: AUROC / AUC-sPRO@0.05"] = row[f"{title}: good, defective"] = "-"
             continue
         values = run[half].categories[category]
-        auroc = per_cent(values.image_auroc, values.ci95.get("image_auroc"))
-        spro = per_cent(values.auc_spro.get(HEADLINE_LIMIT), values.ci95.get("auc_spro_0.05"))
-        row[f"{title}: AUROC / AUC-sPRO@0.05"] = f"{auroc} / {spro}"
+        row[f"{title}: AUROC / AUC-sPRO@0.05"] = " / ".join(headline_cells(values).values())
         row[f"{title}: good, defective"] = f"{values.n_good}, {values.n_defective}"
     return row

@@ -10,14 +10,15 @@ from typing import Any
 
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import canonical_json
+from data_contracts.results import AUC_SPRO, HEADLINES
 from pipeline_lib.benchmark_report.drawing import Drawing
 from pipeline_lib.benchmark_report.figures import coverage_chart, delta_chart, value_bars
 from pipeline_lib.benchmark_report.record import BenchmarkRecord, Rows
 from pipeline_lib.benchmark_report.trends import Series, bytes_chart, curves_chart, scaling_chart
 from pipeline_lib.comparison import against_baselines, named_pairs
 
-HEADLINE = "auc_spro_0.05"
-TITLES = {"image_auroc": "image AUROC", HEADLINE: "AUC-sPRO@0.05"}
+HEADLINE = AUC_SPRO.key
+TITLES = {metric.key: metric.title for metric in HEADLINES}
 EXEMPLARY = 5
 
 
@@ -49,7 +50,7 @@ def benchmark_figures(record: BenchmarkRecord) -> list[Figure]:
         caption = f"{title} with 95 % interval, per cent; grey: the baseline"
         found.append(Figure(f"values-{metric}", "values", caption, value_bars(of(rows, metric), description=caption)))
     for category, curves in record.curves.items():
-        caption = f"sPRO against the false positive rate, {category}; dashed: the limit of AUC-sPRO@0.05"
+        caption = f"sPRO against the false positive rate, {category}; dashed: the limit of {AUC_SPRO.title}"
         found.append(Figure(f"curves-{category}", "curves", caption, curves_chart(curves, description=caption)))
     for metric, title in TITLES.items():
         caption = f"{title} over the number of clients, points against the baseline with 95 % interval"
@@ -59,7 +60,7 @@ def benchmark_figures(record: BenchmarkRecord) -> list[Figure]:
         caption = f"{category}: distance of training patches to the nearest row of the final bank; see below"
         drawing = coverage_chart([r for r in record.coverage if r["category"] == category], description=caption)
         found.append(Figure(f"coverage-{category}", "coverage", caption, drawing))
-    caption = "AUC-sPRO@0.05 against the baseline over the bytes that clients upload in all rounds"
+    caption = f"{AUC_SPRO.title} against the baseline over the bytes that clients upload in all rounds"
     found.append(Figure("bytes", "bytes", caption, bytes_chart(of(rows, HEADLINE), description=caption)))
     return [figure for figure in found if figure.drawing]
 

@@ -117,7 +117,7 @@ def _coverage_line(row: Mapping[str, Any]) -> dict[str, str]:
 def _rank_line(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "experiment": row["experiment"],
-        "AUC-sPRO@0.05": per_cent(row["value"]),
+        TITLES[HEADLINE]: per_cent(row["value"]),
         "place": "1" if row["place"] == 1 else "below",
         "points from the best": _points(row["points"]),
         "p (Holm)": "-" if row["p_holm"] is None else f"{row['p_holm']:.3f}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -58,8 +59,10 @@ def refuse_non_finite(features: np.ndarray, *, rows_per_block: int = 65536) -> N
             )
 
 
-def coreset_size(rows: int, percentage: float) -> int:
-    """round(percentage x rows), at least 1; `percentage` is a share, 0.1 is 10 %."""
-    if not (rows >= 1 and 0 < percentage <= 1):
-        raise FedpatchError(f"coreset of share {percentage} of {rows} rows; the share lies in (0, 1], rows from 1")
-    return max(1, round(rows * percentage))
+def coreset_size(ratio: float, n_patches: int, *, round_up: bool = False) -> int:
+    """round(ratio x patches), at least 1 and at most all.
+
+    A client rounds up, so that the clients of a federation together have as many rows as the baseline keeps.
+    """
+    wanted = math.ceil(ratio * n_patches - 1e-9) if round_up else round(ratio * n_patches)
+    return min(n_patches, max(1, wanted))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from data_contracts.results import MetricsDocument, MetricValues
+from data_contracts.results import HEADLINES, MetricsDocument, MetricValues
 from pipeline_lib.report.record import RunRecord
-from pipeline_lib.result_tables import HEADLINE_LIMIT, THIN_CLASS, per_cent
+from pipeline_lib.result_tables import THIN_CLASS, per_cent
 
 
 def headline(documents: Mapping[str, MetricsDocument]) -> list[tuple[str, str, str]]:
@@ -22,8 +22,7 @@ def headline(documents: Mapping[str, MetricsDocument]) -> list[tuple[str, str, s
 
 def _headline_values(mean: MetricValues) -> dict[str, float | None]:
     return {
-        "image AUROC": mean.image_auroc,
-        f"AUC-sPRO@{HEADLINE_LIMIT}": mean.auc_spro.get(HEADLINE_LIMIT),
+        **{metric.title: metric.of(mean) for metric in HEADLINES},
         "TPR at TNR 95": mean.tpr_at_tnr.get("0.95"),
     }
 

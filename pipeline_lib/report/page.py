@@ -10,13 +10,13 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
-from data_contracts.results import MetricsDocument
+from data_contracts.results import AUC_SPRO, HEADLINE_LIMIT, HEADLINES, SUBSETS, MetricsDocument, MetricValues
 from pipeline_lib.html_pages import page_template
 from pipeline_lib.report import decision_table, facts, tables
 from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram
 from pipeline_lib.report.gallery import KINDS, THRESHOLD_TNR, CategoryGallery, good_threshold
 from pipeline_lib.report.record import RunRecord
-from pipeline_lib.result_tables import HEADLINE_LIMIT, THIN_CLASS
+from pipeline_lib.result_tables import THIN_CLASS
 from pipeline_lib.visualize import ANCHORS
 
 SPRO_X_END = 0.3
@@ -97,7 +97,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
 
 
 def _there(record: RunRecord) -> list[str]:
-    return [half for half in ("all", "development", "report") if half in record.documents]
+    return [half for half in SUBSETS if half in record.documents]
 
 
 def _section(record: RunRecord, name: str, anchor: str, gallery: CategoryGallery | None) -> CategorySection:
@@ -146,13 +146,13 @@ def _figures(record: RunRecord, name: str) -> list[tuple[str, Markup]]:
         found.append((f"ROC of the images, AUROC {tables.measure(values.image_auroc).text}", chart))
     spro = _curve(record.curves, name, "spro_fpr")
     if len(spro):
-        area = tables.measure(values.auc_spro.get(HEADLINE_LIMIT)).text
+        area = tables.measure(AUC_SPRO.of(values)).text
         chart = curve_chart(
             spro.x.to_numpy(), spro.y.to_numpy(), x_label="normal pixels called defective", y_label="sPRO",
             description=f"sPRO against FPR of {name}, area up to {HEADLINE_LIMIT} is {area} per cent",
             x_end=SPRO_X_END, shaded_to=float(HEADLINE_LIMIT),
         )  # fmt: skip
-        found.append((f"sPRO against FPR; shaded: AUC-sPRO@{HEADLINE_LIMIT}, {area}", chart))
+        found.append((f"sPRO against FPR; shaded: {AUC_SPRO.title}, {area}", chart))
     return found
 
 
@@ -162,28 +162,22 @@ def _curve(curves: pd.DataFrame, category: str, kind: str) -> pd.DataFrame:
 
 def _interval_figures(documents: Mapping[str, MetricsDocument]) -> list[tuple[str, Markup]]:
     """Image AUROC and AUC-sPRO of every category with intervals, and the halves as small points."""
-    halves = [half for half in ("development", "report") if half in documents]
+    halves = [half for half in SUBSETS if half in documents and half != "all"]
     charts = []
-    for title, key in (("Image AUROC", "image_auroc"), (f"AUC-sPRO@{HEADLINE_LIMIT}", f"auc_spro_{HEADLINE_LIMIT}")):
+    for metric in HEADLINES:
+        title = metric.title[:1].upper() + metric.title[1:]
         rows = [
             IntervalRow(
                 name,
-                _value(documents["all"], name, key),
-                values.ci95.get(key),
-                tuple((half, _value(documents[half], name, key)) for half in halves),
+                metric.of(values),
+                metric.interval(values),
+                tuple((half, metric.of(documents[half].categories.get(name, MetricValues()))) for half in halves),
             )
             for name, values in documents["all"].categories.items()
         ]
         if rows:
             charts.append((title, interval_chart(rows, description=f"{title} by category in per cent")))
     return charts
-
-
-def _value(document: MetricsDocument, category: str, key: str) -> float | None:
-    values = document.categories.get(category)
-    if values is None:
-        return None
-    return values.image_auroc if key == "image_auroc" else values.auc_spro.get(HEADLINE_LIMIT)
 
 
 def data_uri(content: bytes, media_type: str = "image/webp") -> str:

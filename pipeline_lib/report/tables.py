@@ -7,12 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_contracts.manifests import BankManifest
-from data_contracts.results import CategoryMetrics, FederationSummary, MetricsDocument, MetricValues
+from data_contracts.results import (
+    COMPARED,
+    HEADLINES,
+    IMAGE_AUROC,
+    METRICS,
+    CategoryMetrics,
+    FederationSummary,
+    MetricsDocument,
+    MetricValues,
+    auc_spro,
+)
 from data_contracts.validation import ValidationReport
 from pipeline_lib.report.intervals import auroc_interval, share_interval
-from pipeline_lib.result_tables import HEADLINE_LIMIT, THIN_CLASS
+from pipeline_lib.result_tables import THIN_CLASS
 
 TNRS = ("0.99", "0.95", "0.9")
+SPLIT_METRICS = (*METRICS[:-1], auc_spro("0.3"), METRICS[-1])
 HALVES = {"development": "development half", "report": "report half", "all": "all of test"}
 Interval = tuple[float, float] | None
 UNDEFINED = "-"
@@ -68,23 +79,19 @@ def file_size(n_bytes: int) -> str:
 def overview(document: MetricsDocument) -> Table:
     """A row a category and their mean: the headline metrics with intervals, and counts."""
     columns = (
-        "category", "image AUROC", "image AP", f"AUC-sPRO@{HEADLINE_LIMIT}", "pixel AUROC",
+        "category", *(metric.title for metric in METRICS),
         *(f"TPR at TNR {100 * float(rate):.0f}" for rate in TNRS), "good", "defective",
     )  # fmt: skip
-    rows = [_overview_row(name, values, values.ci95) for name, values in document.categories.items()]
-    rows.append(_overview_row("mean of categories", document.mean, document.mean.ci95))
+    rows = [_overview_row(name, values) for name, values in document.categories.items()]
+    rows.append(_overview_row("mean of categories", document.mean))
     return Table(f"By category, {HALVES[document.subset]}", columns, tuple(rows), emphasized_last=True)
 
 
-def _overview_row(name: str, values: MetricValues, ci95: Mapping[str, Interval]) -> tuple[Cell, ...]:
-    spro = values.auc_spro.get(HEADLINE_LIMIT)
+def _overview_row(name: str, values: MetricValues) -> tuple[Cell, ...]:
     with_intervals = isinstance(values, CategoryMetrics)
     return (
         Cell(name),
-        measure(values.image_auroc, ci95.get("image_auroc")),
-        measure(values.image_ap),
-        measure(spro, ci95.get(f"auc_spro_{HEADLINE_LIMIT}")),
-        measure(values.pixel_auroc),
+        *(measure(metric.of(values), metric.interval(values)) for metric in METRICS),
         *(_caught(values, rate, with_interval=with_intervals) for rate in TNRS),
         count(values.n_good),
         defective_count(values) if with_intervals else count(values.n_defective),
@@ -100,12 +107,12 @@ def halves(documents: Mapping[str, MetricsDocument], category: str) -> Table:
     """One category: a row a half of the test set; AUC-sPRO at every limit."""
     found = {half: documents[half].categories.get(category, CategoryMetrics()) for half in HALVES if half in documents}
     limits = sorted({limit for values in found.values() for limit in values.auc_spro}, key=float)
-    columns = ("test images", "image AUROC", *(f"AUC-sPRO@{limit}" for limit in limits), "good", "defective")
+    metrics = (IMAGE_AUROC, *map(auc_spro, limits))
+    columns = ("test images", *(metric.title for metric in metrics), "good", "defective")
     rows = tuple(
         (
             Cell(HALVES[half]),
-            measure(values.image_auroc, values.ci95.get("image_auroc")),
-            *(measure(values.auc_spro.get(limit), values.ci95.get(f"auc_spro_{limit}")) for limit in limits),
+            *(measure(metric.of(values), metric.interval(values)) for metric in metrics),
             count(values.n_good),
             defective_count(values),
         )
@@ -121,8 +128,8 @@ def splits(values: CategoryMetrics, half: str) -> Table | None:
         scopes = {"defect and folder": values.by_defect, "group": values.by_group}
     rows = tuple(_split_row(scope, name, split) for scope, by_name in scopes.items() for name, split in by_name.items())
     columns = (
-        "name", "kind", "image AUROC", "image AP", f"AUC-sPRO@{HEADLINE_LIMIT}", "AUC-sPRO@0.3",
-        "pixel AUROC", *(f"TPR at TNR {100 * float(rate):.0f}" for rate in TNRS), "good", "defective",
+        "name", "kind", *(metric.title for metric in SPLIT_METRICS),
+        *(f"TPR at TNR {100 * float(rate):.0f}" for rate in TNRS), "good", "defective",
     )  # fmt: skip
     return Table(f"By defect, folder and group, {HALVES[half]}", columns, rows, text_columns=2) if rows else None
 
@@ -134,10 +141,7 @@ def _split_row(scope: str, name: str, values: MetricValues) -> tuple[Cell, ...]:
         Cell(name),
         Cell(scope),
         measure(auroc, interval),
-        measure(values.image_ap),
-        measure(values.auc_spro.get(HEADLINE_LIMIT), values.ci95.get(f"auc_spro_{HEADLINE_LIMIT}")),
-        measure(values.auc_spro.get("0.3")),
-        measure(values.pixel_auroc),
+        *(measure(metric.of(values), metric.interval(values)) for metric in SPLIT_METRICS[1:]),
         *(_caught(values, rate, with_interval=True) for rate in TNRS),
         count(values.n_good),
         defective_count(values),
@@ -195,16 +199,14 @@ def local_clients(document: MetricsDocument) -> Table | None:
         (
             Cell(name),
             Cell(category),
-            measure(values.image_auroc, values.ci95.get("image_auroc")),
-            measure(values.image_ap),
-            measure(values.auc_spro.get(HEADLINE_LIMIT), values.ci95.get(f"auc_spro_{HEADLINE_LIMIT}")),
+            *(measure(metric.of(values), metric.interval(values)) for metric in COMPARED),
             count(values.n_good),
             defective_count(values),
         )
         for name, categories in document.local_clients.items()
         for category, values in categories.items()
     )
-    columns = ("client", "category", "image AUROC", "image AP", f"AUC-sPRO@{HEADLINE_LIMIT}", "good", "defective")
+    columns = ("client", "category", *(metric.title for metric in COMPARED), "good", "defective")
     return Table("Each client alone, all of test", columns, rows, text_columns=2) if rows else None
 
 
@@ -219,14 +221,13 @@ def rounds(federation: FederationSummary) -> Table | None:
             Cell(file_size(one.download_bytes)),
             count(sum(one.bank_rows.values())),
             Cell(f"{max(one.covering_radius.values()):.3g}" if one.covering_radius else UNDEFINED),
-            measure(one.mean.image_auroc),
-            measure(one.mean.auc_spro.get(HEADLINE_LIMIT)),
+            *(measure(metric.of(one.mean)) for metric in HEADLINES),
         )
         for one in federation.rounds
     )
     columns = (
         "round", "clients", "rows sent", "bytes sent", "bytes back", "bank rows", "largest covering radius",
-        "image AUROC", f"AUC-sPRO@{HEADLINE_LIMIT}",
+        *(metric.title for metric in HEADLINES),
     )  # fmt: skip
     return Table("Rounds: what travelled, and what the banks score after each", columns, rows) if rows else None
 

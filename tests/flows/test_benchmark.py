@@ -281,6 +281,12 @@ def test_groups_multiply_their_axes_and_have_twins() -> None:
         BenchmarkConfig.model_validate({"experiments": {"centralized": {}}, "seeds": [1, 1]})
 
 
+def test_a_key_below_a_section_changes_its_own_experiment_alone() -> None:
+    changes = {"centralized": {}, "own": {"evaluation.defect_groups.dent": "structural"}, "after": {}}
+    configs = BenchmarkConfig.model_validate({"experiments": changes}).configs()
+    assert ["dent" in one.evaluation.defect_groups for one in configs.values()] == [False, True, False]
+
+
 def test_the_shipped_matrix_loads_and_set_addresses_its_base() -> None:
     config = load_benchmark(ROOT / "configs" / "benchmark_quick.yaml", ["dataset.root=/data"])
     assert str(config.base.dataset.root) == "/data"

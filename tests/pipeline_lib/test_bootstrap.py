@@ -85,8 +85,8 @@ def test_a_grid_of_all_scores_equals_measuring_the_repeated_images() -> None:
         drawn = [image for image, times in zip(images, weight, strict=True) for _ in range(int(times))]
         again = evaluate_pixels(drawn, fpr_limits=(0.05,)).by_subset[WHOLE].auc_spro[0.05]
         assert area == pytest.approx(again, abs=1e-9)
-        expected = image_metrics(np.array([i.label_index for i in drawn]), np.array([i.score for i in drawn])).auroc
-        assert auroc == pytest.approx(expected, abs=1e-12)
+        expected = image_metrics(np.array([i.label_index for i in drawn]), np.array([i.score for i in drawn]))
+        assert auroc == pytest.approx(expected.image_auroc, abs=1e-12)
 
 
 def test_resamples_keep_the_number_of_good_and_defective() -> None:

@@ -18,12 +18,11 @@ from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.client_coreset import (
     ClientCoreset,
     coreset_of_patches,
-    coreset_size,
     round_size,
     select_client_coreset,
     select_rows,
 )
-from pipeline_lib.coreset import covering_radius
+from pipeline_lib.coreset import coreset_size, covering_radius
 from pipeline_lib.seeding import stage_rng
 from pipeline_lib.upload_codec import decode_rows
 

