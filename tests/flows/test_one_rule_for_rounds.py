@@ -60,7 +60,7 @@ class Verdict:
 
 
 def upload(client: str, bank: str, *, value: float = 1.0, number: int = 1) -> tuple[UploadManifest, dict[str, Any]]:
-    rows = {"features": np.full((4, 3), value, dtype=np.float32)}
+    rows = {"rows": np.full((4, 3), value, dtype=np.float32)}
     manifest = UploadManifest(
         kind="client_upload", path="x", sha256="0" * 64, size_bytes=1, rows=4, client_id=client, category=bank,
         round=number, config_hash=HASH, dim=3, n_images=2, n_patches=20, raw_image_bytes=100, covering_radius=1.0,

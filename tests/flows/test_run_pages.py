@@ -13,7 +13,8 @@ from prefect.client.schemas.objects import Artifact
 from prefect.states import Failed
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.manifests import ClientUploads, Manifest, Partition
+from data_contracts.federation import Federation
+from data_contracts.manifests import Manifest, Partition
 from flows import run_pages
 from flows.running import partial_state
 from tasks.reporting import publish_clients
@@ -54,7 +55,7 @@ def test_artifacts_belong_to_the_run_and_a_failure_says_why_on_its_page() -> Non
     def fails() -> Any:
         nothing = Manifest(kind="partition", path="x", sha256="0" * 64, size_bytes=1, rows=1)
         partition = Partition(table=nothing, stats=nothing, clients=(), skipped_clients=("tanks",))
-        publish_clients(partition, list[ClientUploads](), {"clips": "OSError: disk"})
+        publish_clients(partition, Federation(causes={"clips": "OSError: disk"}))
         return Failed(message="quorum not met, 0 of 1")
 
     state = fails(return_state=True)

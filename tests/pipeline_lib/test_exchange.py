@@ -94,7 +94,7 @@ def test_publishing_again_sends_nothing_twice_and_mends_what_is_damaged(
     exchange.publish(sent, station)
     assert exchange.publish(sent, station) == 0
     exchange.fs.pipe_file(exchange._artifact(slot(), sent.uploads[0]), b"half of")
-    with pytest.raises(UploadError, match=r"station-a refused: .* has 7 bytes"):
+    with pytest.raises(UploadError, match=r"station-a for clip refused: .* has 7 bytes"):
         exchange.fetch(slot(), coordinator)
     assert exchange.publish(sent, station) > 0
     assert exchange.fetch(slot(), coordinator) == sent

@@ -31,10 +31,10 @@ def test_an_interrupted_training_goes_on_where_it_was(
     with monkeypatch.context() as patched:
         original = FederatedPatchCore._train_single_round
 
-        def stopped(self: FederatedPatchCore, number: int) -> Any:
+        def stopped(self: FederatedPatchCore, number: int, num_rounds: int) -> Any:
             if number == 3:
                 raise KeyboardInterrupt
-            return original(self, number)
+            return original(self, number, num_rounds)
 
         patched.setattr(FederatedPatchCore, "_train_single_round", stopped)
         with pytest.raises(KeyboardInterrupt):
