@@ -240,7 +240,8 @@ def _module_code(module: str) -> _ModuleCode | None:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return None
-    tree = parsed(lambda: ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    source = Path(spec.origin).read_text(encoding="utf-8")
+    tree = parsed(lambda: ast.parse(source))
     imports = tuple(_imported_modules(tree))
     return _ModuleCode(hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imports)
 
