@@ -21,7 +21,7 @@ from flows.federation import Federation, by_bank, joined
 from flows.running import failure_of, submit
 from flows.steps import Run
 from tasks.clients import extract_client_features, select_client_coreset
-from tasks.rounds import aggregate_round, select_round_coreset
+from tasks.rounds import select_round_coreset
 from tasks.server import aggregate_memory_bank, check_uploads
 from tasks.stage import on_store
 
@@ -81,7 +81,7 @@ def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federat
             if federation.problem:
                 return federation
             is_alone = config.federated.mode == "local_only"
-            banks = [] if is_alone else aggregate(run, federation.accepted, number, num_rounds, backbone)
+            banks = [] if is_alone else aggregate(run, federation.accepted, number, backbone)
         categories = {client.client_id: client.categories for client in partition.clients}
         federation.rounds.append(round_state(number, categories, sent, delivered, failed, refused, banks))
     run.features += [features[client.client_id].result() for client in federation.uploads]
@@ -162,15 +162,12 @@ def check_round(
     return accepted, joined([result.refused for result in checked.values()])
 
 
-def aggregate(
-    run: Run, accepted: list[ClientUploads], number: int, num_rounds: int, backbone: BackboneSettings
-) -> list[BankManifest]:
+def aggregate(run: Run, accepted: list[ClientUploads], number: int, backbone: BackboneSettings) -> list[BankManifest]:
     """One bank for each category, or one for all, of everything that was accepted so far."""
-    task = aggregate_round if num_rounds > 1 else aggregate_memory_bank
     futures = [
         submit(
             run.runner,
-            on_store(task, run.place),
+            on_store(aggregate_memory_bank, run.place),
             uploads=uploads,
             bank=bank,
             config_hash=client_config_hash(run.config, backbone),

@@ -83,15 +83,15 @@ def score_histogram(good: np.ndarray, defective: np.ndarray, *, threshold: float
     return inline_svg(Drawing(WIDTH, HEIGHT, description, marks))
 
 
-def interval_chart(rows: Sequence[IntervalRow], *, description: str, low: float | None = None) -> Markup:
-    """A line a row: the value with its interval, in per cent, from `low` (the values' own lowest ten) to 100."""
+def interval_chart(rows: Sequence[IntervalRow], *, description: str) -> Markup:
+    """A line a row: the value with its interval, in per cent, from the values' own lowest ten to 100."""
     found = [
         value
         for row in rows
         for value in (row.value, *(row.interval or ()), *(other for _, other in row.others))
         if value is not None
     ]
-    start = max(0.0, float(np.floor((min(found, default=0.0) - 0.02) * 10) / 10)) if low is None else low
+    start = max(0.0, float(np.floor((min(found, default=0.0) - 0.02) * 10) / 10))
     bottom = TOP + ROW_HEIGHT * len(rows)
 
     def across(value: float) -> float:
