@@ -20,7 +20,7 @@ from data_contracts.stages import AggregationSettings, BackboneSettings, Coreset
 from flows.running import failure_of, submit
 from flows.steps import Run
 from tasks.clients import extract_client_features, select_client_coreset
-from tasks.rounds import aggregate_round, select_round_coreset
+from tasks.rounds import select_round_coreset
 from tasks.server import aggregate_memory_bank, check_uploads
 from tasks.stage import on_store
 
@@ -76,7 +76,7 @@ def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federat
             if federation.problem:
                 return federation
             is_alone = config.federated.mode == "local_only"
-            banks = [] if is_alone else aggregate(run, federation.accepted, number, num_rounds, backbone)
+            banks = [] if is_alone else aggregate(run, federation.accepted, number, backbone)
         categories = {client.client_id: client.categories for client in partition.clients}
         federation.rounds.append(closed.state(banks, categories))
     federation.features = {client.client_id: features[client.client_id].result() for client in federation.uploads}
@@ -165,15 +165,12 @@ def verdicts(
     )
 
 
-def aggregate(
-    run: Run, accepted: list[ClientUploads], number: int, num_rounds: int, backbone: BackboneSettings
-) -> list[BankManifest]:
+def aggregate(run: Run, accepted: list[ClientUploads], number: int, backbone: BackboneSettings) -> list[BankManifest]:
     """One bank for each category, or one for all, of everything that was accepted so far."""
-    task = aggregate_round if num_rounds > 1 else aggregate_memory_bank
     futures = [
         submit(
             run.runner,
-            on_store(task, run.place),
+            on_store(aggregate_memory_bank, run.place),
             uploads=uploads,
             bank=bank,
             config_hash=client_config_hash(run.config, backbone),

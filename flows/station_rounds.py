@@ -96,7 +96,7 @@ def _round(c: Coordination, federation: Federation, number: int) -> FederationRo
         if federation.problem:
             exchanged.open_round(c.run_id, number)  # a station that is mended and retried by itself can still publish
             return None
-        banks = aggregate(run, federation.accepted, number, c.num_rounds, c.backbone)
+        banks = aggregate(run, federation.accepted, number, c.backbone)
     categories = {one.client_id: tuple(upload.category for upload in one.uploads) for one in federation.uploads}
     return closed.state(banks, categories)
 

@@ -56,9 +56,9 @@ def pending_uploads(
     read_arrays: Callable[[UploadManifest], Mapping[str, np.ndarray]],
     *,
     config_hash: str,
-    round_number: int | None = None,
+    round_number: int,
 ) -> list[PendingUpload]:
-    """Each client's uploads for one bank, of `round_number` or of all rounds, as one; checked when they are read.
+    """Each client's uploads for one bank, of all rounds up to `round_number`, as one; checked when they are read.
 
     Raises UploadError for two uploads of one client and round; reading raises it as `aggregation.check_upload`.
     """
@@ -76,7 +76,7 @@ def pending_uploads(
                         read_arrays(one),
                         dim=dim,
                         config_hash=config_hash,
-                        round_number=round_number or one.round,
+                        round_number=min(one.round, round_number),
                     )
                     for one in sent
                 ]

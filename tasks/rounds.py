@@ -1,10 +1,10 @@
-"""Tasks of a federation of several rounds: a client's share of a round and the banks after it."""
+"""A client's share of one of several rounds of a federation, as a task."""
 
 from __future__ import annotations
 
-from data_contracts.manifests import BankManifest, ClientUploads, Manifest, UploadManifest
-from data_contracts.stages import AggregationSettings, CoresetSettings, Place
-from pipeline_lib import client_coreset, client_rounds, provenance, regional_aggregation
+from data_contracts.manifests import BankManifest, ClientUploads, Manifest
+from data_contracts.stages import CoresetSettings, Place
+from pipeline_lib import client_coreset, client_rounds, provenance
 from tasks.stage import open_store, progress_bar, stage
 
 
@@ -42,20 +42,3 @@ def select_round_coreset(
         arrays = provenance.Provenance.of(coreset).to_arrays()
         origin_manifests.append(store.write_arrays("client_provenance", arrays, rows=coreset.n_rows))
     return ClientUploads(client_id=client_id, uploads=tuple(uploads), provenance=tuple(origin_manifests))
-
-
-@stage("aggregate-round", run_name="aggregate-{bank}-round-{round_number}")
-def aggregate_round(
-    uploads: list[UploadManifest],
-    bank: str,
-    config_hash: str,
-    settings: AggregationSettings,
-    round_number: int,
-    place: Place,
-) -> BankManifest:
-    """Merge what the clients sent for one bank in all rounds so far."""
-    store = open_store(place)
-    pending = regional_aggregation.pending_uploads(uploads, store.read_arrays, config_hash=config_hash)
-    merged, regional = regional_aggregation.aggregate_pending(pending, settings, bank=bank)
-    written = store.write_arrays("memory_bank", merged.to_arrays(), rows=len(merged.rows))
-    return BankManifest(**written.model_dump(), bank=bank, dim=merged.rows.shape[1], regional=regional)

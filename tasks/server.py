@@ -36,7 +36,7 @@ def check_uploads(
     return refused
 
 
-@stage("aggregate-memory-bank", run_name="aggregate-{bank}")
+@stage("aggregate-memory-bank", run_name="aggregate-{bank}-round-{round_number}")
 def aggregate_memory_bank(
     uploads: list[UploadManifest],
     bank: str,
@@ -45,7 +45,7 @@ def aggregate_memory_bank(
     round_number: int,
     place: Place,
 ) -> BankManifest:
-    """Merge the clients' uploads for one bank (DESIGN artifact 5)."""
+    """Merge what the clients sent for one bank in all rounds so far (DESIGN artifact 5)."""
     store = open_store(place)
     pending = regional_aggregation.pending_uploads(
         uploads, store.read_arrays, config_hash=config_hash, round_number=round_number

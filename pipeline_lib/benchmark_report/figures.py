@@ -102,8 +102,9 @@ def coverage_chart(rows: Rows, *, description: str) -> Drawing:
     return Drawing(WIDTH, height, description, marks)
 
 
-def shortened(name: str, width: float = LABEL_WIDTH - 10) -> str:
-    """The name, cut with three dots where it is wider than that."""
+def shortened(name: str) -> str:
+    """The name, cut with three dots where it is wider than its column."""
+    width = LABEL_WIDTH - 10
     if text_width(name) <= width:
         return name
     while name and text_width(name + "...") > width:

@@ -71,7 +71,7 @@ def _name_beside(name: str, x: float, y: float, taken: list[tuple[float, float, 
     return [Text(start, y + 4, name)]
 
 
-def scaling_chart(series: Sequence[Series], *, description: str, x_label: str = "clients") -> Drawing:
+def scaling_chart(series: Sequence[Series], *, description: str) -> Drawing:
     """Points against the baseline over a number that grows, a line a series, with 95 % intervals."""
     if not series:
         return Drawing(0, 0, description)
@@ -80,7 +80,7 @@ def scaling_chart(series: Sequence[Series], *, description: str, x_label: str = 
     span = xs[-1] - xs[0] or 1.0
     low, high = padded([0.0, *ys])
     plane = Plane(WIDTH, HEIGHT, xs[0] - 0.06 * span, xs[-1] + 0.06 * span, low, high)
-    marks = plane.frame(x_label, "points against the baseline", [(x, f"{x:g}") for x in xs], y_format="{:+g}".format)
+    marks = plane.frame("clients", "points against the baseline", [(x, f"{x:g}") for x in xs], y_format="{:+g}".format)
     marks.append(Line([(LEFT, plane.y(0)), (WIDTH - RIGHT, plane.y(0))], "zero"))
     for number, one in enumerate(series, start=1):
         colour = number % len(SERIES_COLOURS)

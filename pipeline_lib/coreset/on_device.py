@@ -7,7 +7,6 @@ as those that decide on the CPU, so that the picks are the same but for ties wit
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
-from pipeline_lib.coreset.quotas import GroupQuotas
 from pipeline_lib.coreset.selection import CoresetSelection, Progress, check_features
 
 FREE_SHARE = 0.6  # of the free memory that the rows may take in float64; else they are converted block by block
@@ -57,39 +55,32 @@ def select_on_device(
     device: torch.device,
     rng: np.random.Generator,
     initial_centers: np.ndarray | None = None,
-    groups: np.ndarray | None = None,
-    group_quotas: Mapping[int, int] | None = None,
     progress: Progress | None = None,
 ) -> CoresetSelection:
-    """As `greedy_coreset_selection`, on `device`. Raises also torch.OutOfMemoryError where rows do not fit there."""
+    """As `greedy_coreset_selection` without quotas, on `device`.
+
+    Raises also torch.OutOfMemoryError where rows do not fit there.
+    """
     check_features(features, target_size)
-    quotas = GroupQuotas(groups, group_quotas, rows=len(features), target_size=target_size)
     rows = _Rows(features, device)
     nearest = torch.full((len(features),), torch.inf, dtype=torch.float64, device=device)
-    is_open = torch.ones(len(features), dtype=torch.bool, device=device)
-    group_of = None if groups is None else torch.from_numpy(groups).to(device)
-    if group_of is not None:
-        for group in [group for group, left in quotas.left.items() if left == 0]:
-            is_open &= group_of != group
     for center in [] if initial_centers is None else initial_centers:
         rows.lower(nearest, torch.from_numpy(center.astype(np.float64)).to(device))
-    start = None if initial_centers is not None and len(initial_centers) else quotas.draw(rng)
+    start = None if initial_centers is not None and len(initial_centers) else int(rng.integers(len(features)))
     indices = np.empty(target_size, np.int64)
     squares = np.empty(target_size)
-    selected = torch.zeros_like(is_open)
+    selected = torch.zeros(len(features), dtype=torch.bool, device=device)
     number = torch.arange(len(features), device=device)
     for pick in range(target_size):
         if pick == 0 and start is not None:
             row, square = start, np.inf
         else:
-            bounds = torch.where(is_open & ~selected, nearest, -1.0)
+            bounds = torch.where(selected, -1.0, nearest)
             largest = bounds.max()
             first = torch.where(bounds == largest, number, len(features)).min()
             row, square = int(first), float(largest)
         indices[pick], squares[pick] = row, square
         selected[row] = True
-        if quotas.use(row) and group_of is not None:
-            is_open &= group_of != group_of[row]
         rows.lower(nearest, rows.one(row))
         if progress is not None and (pick + 1 == target_size or (pick + 1) % PICKS_PER_REPORT == 0):
             progress(pick + 1, target_size)

@@ -35,27 +35,22 @@ def test_picks_are_those_of_the_cpu(dtype: type, size: int, monkeypatch: pytest.
     assert found.covering_radius == pytest.approx(expected.covering_radius, rel=1e-12)
 
 
-def test_given_centers_and_quotas() -> None:
-    rows, groups = features(), np.arange(300) % 3
+def test_given_centers() -> None:
+    rows = features()
     given = rows[5:9] + np.float32(0.01)
     seen: list[tuple[int, int]] = []
-    for options in (
-        {"initial_centers": given},
-        {"groups": groups, "group_quotas": {0: 10, 1: 0, 2: 30}},
-        {"groups": groups, "group_quotas": {0: 5, 1: 40, 2: 3}, "initial_centers": given},
-    ):
-        expected = greedy_coreset_selection(rows, 40, rng=np.random.default_rng(1), **options)  # type: ignore[arg-type]
-        found = select_on_device(
-            rows,
-            40,
-            device=CPU,
-            rng=np.random.default_rng(1),
-            progress=lambda *done: seen.append(done),
-            **options,  # type: ignore[arg-type]
-        )
-        assert found.indices.tolist() == expected.indices.tolist()
-        assert found.covering_radius == pytest.approx(expected.covering_radius, rel=1e-12)
-    assert seen == [(40, 40)] * 3
+    expected = greedy_coreset_selection(rows, 40, rng=np.random.default_rng(1), initial_centers=given)
+    found = select_on_device(
+        rows,
+        40,
+        device=CPU,
+        rng=np.random.default_rng(1),
+        initial_centers=given,
+        progress=lambda *done: seen.append(done),
+    )
+    assert found.indices.tolist() == expected.indices.tolist()
+    assert found.covering_radius == pytest.approx(expected.covering_radius, rel=1e-12)
+    assert seen == [(40, 40)]
 
 
 def test_out_of_gpu_memory_goes_on_with_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,7 +178,7 @@ def manifest(client: str, number: int, rows: int, **values: Any) -> UploadManife
 def test_all_rounds_of_a_client_are_one_upload_in_the_order_of_sending() -> None:
     arrays = {f"a-{n}": {"rows": np.full((n, 3), n, np.float32)} for n in (1, 2)}
     sent = [manifest("a", 2, 2, reconstruction_error=0.1), manifest("a", 1, 1, reconstruction_error=0.25)]
-    (pending,) = pending_uploads(sent, lambda one: arrays[one.path], config_hash=HASH)
+    (pending,) = pending_uploads(sent, lambda one: arrays[one.path], config_hash=HASH, round_number=2)
     upload = pending.read()
     assert (pending.n_rows, pending.n_images, pending.n_patches) == (3, 5, 100)
     assert upload.rows[:, 0].tolist() == [1, 2, 2]
@@ -186,4 +186,4 @@ def test_all_rounds_of_a_client_are_one_upload_in_the_order_of_sending() -> None
     with pytest.raises(UploadError, match="belongs to round 2, this is round 1"):
         pending_uploads(sent[:1], lambda one: arrays[one.path], config_hash=HASH, round_number=1)[0].read()
     with pytest.raises(UploadError, match="client a has more than one upload of a round for clip"):
-        pending_uploads([sent[0], sent[0]], lambda one: arrays[one.path], config_hash=HASH)
+        pending_uploads([sent[0], sent[0]], lambda one: arrays[one.path], config_hash=HASH, round_number=2)

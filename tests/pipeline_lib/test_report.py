@@ -221,8 +221,8 @@ def test_the_shaded_area_ends_at_the_limit() -> None:
     area = re.search(r'class="area" d="([^"]*)"', chart)
     assert area is not None
     points = [tuple(map(float, point.split())) for point in re.findall(r"[\d.]+ [\d.]+", area.group(1))]
-    assert max(x for x, _ in points) == pytest.approx((42 + 328) / 2, abs=0.1)
-    assert min(y for _, y in points) == pytest.approx(210 - 0.1 * 198, abs=0.1)
+    assert max(x for x, _ in points) == pytest.approx((52 + 326) / 2, abs=0.1)
+    assert min(y for _, y in points) == pytest.approx(208 - 0.1 * 196, abs=0.1)
 
 
 def test_figures_of_nothing_and_of_one_value() -> None:
