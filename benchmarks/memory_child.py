@@ -16,7 +16,7 @@ from pipeline_lib import scratch
 from pipeline_lib.aggregation import Upload, aggregate_uploads
 from pipeline_lib.artifact_store import ArtifactStore, sha256_of_file
 from pipeline_lib.backbone import FeatureExtractor
-from pipeline_lib.client_coreset import select_client_coreset
+from pipeline_lib.client_rounds import select_client_coreset
 from pipeline_lib.features import ImageRow, extract_features
 from pipeline_lib.memory_bank import MemoryBank
 from pipeline_lib.scoring import score_images

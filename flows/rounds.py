@@ -7,7 +7,6 @@ what a client has already sent stays in the banks, also when it fails later.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from prefect.futures import PrefectFuture
 
@@ -20,7 +19,6 @@ from data_contracts.stages import AggregationSettings, BackboneSettings, Coreset
 from flows.running import failure_of, submit
 from flows.steps import Run
 from tasks.clients import extract_client_features, select_client_coreset
-from tasks.rounds import select_round_coreset
 from tasks.server import aggregate_memory_bank, check_uploads
 from tasks.stage import on_store
 
@@ -107,21 +105,21 @@ def send_round(
     backbone: BackboneSettings,
 ) -> tuple[list[ClientUploads], dict[str, str]]:
     """What the clients send in one round, and the cause of each that failed."""
-    common: dict[str, Any] = {"config_hash": client_config_hash(run.config, backbone), "place": run.place}
-    if num_rounds > 1:
-        common |= {"num_rounds": num_rounds, "banks": federation.banks}
-    coresets: dict[str, PrefectFuture[ClientUploads]] = {}
-    for name, future in features.items():
-        own = {"sent": [one for one in federation.uploads if one.client_id == name]} if num_rounds > 1 else {}
-        coresets[name] = submit(
+    coresets = {
+        name: submit(
             run.runner,
-            on_store(select_round_coreset if num_rounds > 1 else select_client_coreset, run.place),
+            on_store(select_client_coreset, run.place),
             patch_features=future,
             client_id=name,
+            config_hash=client_config_hash(run.config, backbone),
             settings=CoresetSettings.of(run.config, name, number),
-            **common,
-            **own,
+            num_rounds=num_rounds,
+            banks=federation.banks,
+            sent=[one for one in federation.uploads if one.client_id == name],
+            place=run.place,
         )
+        for name, future in features.items()
+    }
     causes = {name: failure_of(features[name]) or failure_of(coreset) for name, coreset in coresets.items()}
     failed = {name: cause for name, cause in causes.items() if cause}
     return [coreset.result() for name, coreset in coresets.items() if name not in failed], failed

@@ -26,7 +26,6 @@ from tasks.clients import extract_client_features, select_client_coreset
 from tasks.data import fingerprint_dataset, index_dataset, resolve_backbone
 from tasks.evaluation import extract_test_features, score_category
 from tasks.extensions import try_extensions
-from tasks.rounds import select_round_coreset
 from tasks.stage import on_store
 
 
@@ -75,36 +74,24 @@ def open_station(config: ExperimentConfig, run_id: str, ratios: Mapping[str, flo
 def send_coreset(run: StationRun, number: int) -> None:
     """Publish what of the station's own images the banks do not cover yet."""
     client, features = _own_features(run)
-    num_rounds = run.config.federated.num_rounds
-    settings = CoresetSettings.of(run.config, run.station, number)
-    if num_rounds == 1:
-        coreset: ClientUploads = on_store(select_client_coreset, run.place)(
-            patch_features=features,
-            client_id=run.station,
-            config_hash=run.config_hash,
-            settings=settings,
-            place=run.place,
-        )
-    else:
-        banks: list[BankManifest] = []
-        sent: list[ClientUploads] = []
-        if number > 1:
-            wanted = (GLOBAL_BANK, *client.categories)
-            published = exchanged.fetch(run.slot("banks", number - 1), run.place, banks=wanted)
-            banks = [bank for bank in published.banks if bank.bank in wanted]
-            sent = exchanged.accepted_uploads(run.sent_before(number), published.accepted, run.place)
-        coreset = on_store(select_round_coreset, run.place)(
-            patch_features=features,
-            client_id=run.station,
-            config_hash=run.config_hash,
-            settings=settings,
-            num_rounds=num_rounds,
-            banks=banks,
-            sent=sent,
-            place=run.place,
-        )
-        run.used += banks
-    run.used += [*coreset.uploads, *coreset.provenance]
+    banks: list[BankManifest] = []
+    sent: list[ClientUploads] = []
+    if number > 1:
+        wanted = (GLOBAL_BANK, *client.categories)
+        published = exchanged.fetch(run.slot("banks", number - 1), run.place, banks=wanted)
+        banks = [bank for bank in published.banks if bank.bank in wanted]
+        sent = exchanged.accepted_uploads(run.sent_before(number), published.accepted, run.place)
+    coreset: ClientUploads = on_store(select_client_coreset, run.place)(
+        patch_features=features,
+        client_id=run.station,
+        config_hash=run.config_hash,
+        settings=CoresetSettings.of(run.config, run.station, number),
+        num_rounds=run.config.federated.num_rounds,
+        banks=banks,
+        sent=sent,
+        place=run.place,
+    )
+    run.used += [*banks, *coreset.uploads, *coreset.provenance]
     exchanged.keep_sent(run.run_id, number, coreset, run.place)
     exchanged.publish(Publication(slot=run.slot("uploads", number), uploads=coreset.uploads), run.place)
 

@@ -13,7 +13,6 @@ import torch
 from data_contracts.errors import ConfigError, DatasetError
 from data_contracts.manifests import GLOBAL_BANK, Manifest, UploadManifest
 from data_contracts.stages import CoresetSettings
-from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.coreset import (
     CoresetSelection,
     coreset_size,
@@ -21,7 +20,6 @@ from pipeline_lib.coreset import (
     kcenter_selection,
     random_subsampling,
 )
-from pipeline_lib.features import read_patches
 from pipeline_lib.seeding import stage_rng
 from pipeline_lib.stored_selection import StoredSelection
 from pipeline_lib.upload_codec import add_noise, clip_rows, decode_rows, encode_rows
@@ -117,47 +115,6 @@ def rows_by_bank(table: pd.DataFrame, client_id: str, settings: CoresetSettings)
     if settings.bank_scope == "global":
         return [(GLOBAL_BANK, table)]
     return [(str(category), rows) for category, rows in table.groupby("category", sort=True)]
-
-
-def select_client_coreset(
-    table: pd.DataFrame,
-    store: ArtifactStore,
-    client_id: str,
-    settings: CoresetSettings,
-    *,
-    version: str | None = None,
-    progress: Progress | None = None,
-    device: torch.device | None = None,
-) -> list[ClientCoreset]:
-    """A coreset for every bank that this client contributes to.
-
-    table: the client's PATCH_FEATURES. Memory does not grow with its images but for some 20 bytes a patch: the patches
-    stay in float16, as stored, and on disk beside the store where they exceed 64 MiB. With a `version` of the code the
-    selections are kept in the store, and taken from it where only codec, clipping or noise are others. Raises
-    DatasetError when the table is empty.
-    """
-    scratch = store.root / "scratch"
-    coresets = [
-        coreset_of_patches(
-            read_patches(rows, store, dtype=np.float16, scratch=scratch),
-            [str(i) for i in rows.image_id],
-            (rows.grid_height * rows.grid_width).to_numpy(),
-            settings,
-            bank=bank,
-            client_id=client_id,
-            raw_image_bytes=int(rows.image_bytes.sum()),
-            stored=None
-            if version is None
-            else StoredSelection.of(
-                store, list(rows.sha256), settings, client_id=client_id, bank=bank, version=version
-            ),
-            progress=progress,
-            scratch=scratch,
-            device=device,
-        )
-        for bank, rows in rows_by_bank(table, client_id, settings)
-    ]
-    return [coreset for coreset in coresets if coreset is not None]
 
 
 def coreset_of_patches(

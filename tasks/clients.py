@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from data_contracts.manifests import ClientImages, ClientUploads, Manifest
+from data_contracts.manifests import BankManifest, ClientImages, ClientUploads, Manifest
 from data_contracts.stages import BackboneSettings, CoresetSettings, Place
 from data_contracts.tables import PATCH_FEATURES
-from pipeline_lib import backbone, client_coreset, features, hardware
+from pipeline_lib import backbone, client_coreset, client_rounds, features, hardware, provenance
 from tasks.caching import code_version
 from tasks.stage import open_store, progress_bar, stage
 
@@ -31,30 +29,43 @@ def extract_client_features(
     return store.write_table("patch_features", table, PATCH_FEATURES)
 
 
-@stage("select-client-coreset", run_name="coreset-{client_id}")
+@stage("select-client-coreset", run_name="coreset-{client_id}-round-{settings.round}")
 def select_client_coreset(
-    patch_features: Manifest, client_id: str, config_hash: str, settings: CoresetSettings, place: Place
+    patch_features: Manifest,
+    client_id: str,
+    config_hash: str,
+    settings: CoresetSettings,
+    num_rounds: int,
+    banks: list[BankManifest],
+    sent: list[ClientUploads],
+    place: Place,
 ) -> ClientUploads:
-    """The client's coreset as it is uploaded (DESIGN artifact 4), and its provenance, which stays (4b)."""
+    """What the client uploads in one round (DESIGN artifact 4), and its provenance, which stays (4b).
+
+    `banks` are the server's after the round before, `sent` its own uploads until then; none in the first round.
+    """
     store = open_store(place)
-    table = store.read_table(patch_features)
-    uploads, provenance = [], []
-    device = hardware.pick_device(place.device)
-    progress = progress_bar(f"coreset-{client_id}", f"{client_id}: coreset rows")
-    version = code_version("pipeline_lib.client_coreset")
-    for coreset in client_coreset.select_client_coreset(
-        table, store, client_id, settings, version=version, progress=progress, device=device
-    ):
+    of_round = f" of round {settings.round}" if num_rounds > 1 else ""
+    coresets = client_rounds.select_client_coreset(
+        store.read_table(patch_features),
+        store,
+        client_id,
+        settings,
+        num_rounds=num_rounds,
+        banks={bank.bank: store.read_arrays(bank)["features"] for bank in banks},
+        sent=client_rounds.origins_by_bank(store, sent),
+        version=code_version("pipeline_lib.client_coreset"),
+        progress=progress_bar(f"coreset-{client_id}", f"{client_id}: coreset rows{of_round}"),
+        device=hardware.pick_device(place.device),
+    )
+    uploads, origins = [], []
+    for coreset in coresets:
         written = store.write_arrays("client_upload", coreset.arrays, rows=coreset.n_rows)
         uploads.append(
             client_coreset.upload_manifest(
                 written, coreset, client_id=client_id, round_number=settings.round, config_hash=config_hash
             )
         )
-        origin = {
-            "image_ids": np.array(coreset.image_ids, dtype=np.str_),
-            "patch_image": coreset.patch_image,
-            "patch_index": coreset.patch_index,
-        }
-        provenance.append(store.write_arrays("client_provenance", origin, rows=coreset.n_rows))
-    return ClientUploads(client_id=client_id, uploads=tuple(uploads), provenance=tuple(provenance))
+        arrays = provenance.Provenance.of(coreset).to_arrays()
+        origins.append(store.write_arrays("client_provenance", arrays, rows=coreset.n_rows))
+    return ClientUploads(client_id=client_id, uploads=tuple(uploads), provenance=tuple(origins))

@@ -161,7 +161,7 @@ def test_a_partial_run_is_retried_to_a_whole_one_and_a_damaged_artifact_is_made_
     again = sorted(n for n, s in new if n.startswith(("extract-client_", "coreset-client_")) and s == "Completed")
     assert [name for name in again if name.startswith("extract")] == ["extract-client_1"]
     assert len(again) == 3  # the mended client's coreset, and the one that was damaged
-    assert "coreset-client_1" in again
+    assert "coreset-client_1-round-1" in again
 
 
 def test_two_runs_of_one_experiment_at_once_compute_each_step_once(stack: Stack, config: dict[str, Any]) -> None:

@@ -45,7 +45,6 @@ def calls(monkeypatch: pytest.MonkeyPatch, plants: Path, tmp_path: Path) -> list
 def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often something was computed: coresets by station, images extracted, maps counted."""
     import tasks.clients
-    import tasks.rounds
     import tasks.stations
     from pipeline_lib import features
 
@@ -62,9 +61,10 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         monkeypatch.setattr(module, name, wrapper)
 
     counted(
-        tasks.clients.client_coreset, "select_client_coreset", lambda table, store, name, *_: (f"coreset {name}", 1)
+        tasks.clients.client_rounds,
+        "select_client_coreset",
+        lambda table, store, name, s: (f"coreset {name} {s.round}", 1),
     )
-    counted(tasks.rounds.client_rounds, "select_round_coreset", lambda table, store, name, s: (f"{name} {s.round}", 1))
     counted(tasks.stations.pooled_figures, "station_figures", lambda images: ("counted", len(images)))
     counted(features, "extract_batch", lambda *_: ("extracted", 1))
     return done

@@ -81,14 +81,14 @@ def test_a_failed_client_is_left_out_and_the_quorum_decides(
 ) -> None:
     import tasks.clients
 
-    original = tasks.clients.client_coreset.select_client_coreset
+    original = tasks.clients.client_rounds.select_client_coreset
 
     def failing(table: pd.DataFrame, at_client: Any, client_id: str, *args: Any, **kwargs: Any) -> Any:
         if client_id == "client_1":
             raise OSError(5, "Input/output error")
         return original(table, at_client, client_id, *args, **kwargs)
 
-    monkeypatch.setattr(tasks.clients.client_coreset, "select_client_coreset", failing)
+    monkeypatch.setattr(tasks.clients.client_rounds, "select_client_coreset", failing)
     alone: dict[str, Any] = {"mode": "local_only", "min_clients": 2}
     model = {"coreset_percentage": 0.2}
     state = run(experiment_values(tiny_root, store, tmp_path / "a", federated=alone, model=model))

@@ -42,7 +42,7 @@ def poison(monkeypatch: Patch, poisoned_banks: dict[str, set[str]]) -> None:
     """Let clients send NaN: client -> for which banks."""
     import tasks.clients
 
-    original = tasks.clients.client_coreset.select_client_coreset
+    original = tasks.clients.client_rounds.select_client_coreset
 
     def poisoned(table: pd.DataFrame, store: Any, client_id: str, *args: Any, **kwargs: Any) -> Any:
         coresets = original(table, store, client_id, *args, **kwargs)
@@ -53,7 +53,7 @@ def poison(monkeypatch: Patch, poisoned_banks: dict[str, set[str]]) -> None:
             for c in coresets
         ]
 
-    monkeypatch.setattr(tasks.clients.client_coreset, "select_client_coreset", poisoned)
+    monkeypatch.setattr(tasks.clients.client_rounds, "select_client_coreset", poisoned)
 
 
 def test_rounds_in_the_flow_give_the_banks_of_the_library_and_a_convergence_table(
@@ -83,12 +83,12 @@ def test_rounds_in_the_flow_give_the_banks_of_the_library_and_a_convergence_tabl
     for name, merged in library.server.banks.items():
         assert np.array_equal(merged.rows, bank(tmp_path / "run" / "banks" / f"{name}.npz"))
 
-    import tasks.rounds
+    import tasks.clients
 
     def never(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("a finished round is done again")
 
-    monkeypatch.setattr(tasks.rounds.client_rounds, "select_round_coreset", never)
+    monkeypatch.setattr(tasks.clients.client_rounds, "select_client_coreset", never)
     again = experiment_values(tiny_root, store, tmp_path / "again", federated={"num_rounds": 3})
     assert run(again).name == "Completed"
     assert metrics(tmp_path / "again").categories == document.categories
@@ -97,9 +97,9 @@ def test_rounds_in_the_flow_give_the_banks_of_the_library_and_a_convergence_tabl
 def test_a_client_that_fails_in_the_second_round_stays_in_the_banks_and_is_mended_by_a_retry(
     tiny_root: Path, tmp_path: Path, store: Path, monkeypatch: Patch
 ) -> None:
-    import tasks.rounds
+    import tasks.clients
 
-    original = tasks.rounds.client_rounds.select_round_coreset
+    original = tasks.clients.client_rounds.select_client_coreset
     done: list[tuple[str, int]] = []
 
     def failing(table: pd.DataFrame, store: Any, client_id: str, settings: Any, **kwargs: Any) -> Any:
@@ -108,7 +108,7 @@ def test_a_client_that_fails_in_the_second_round_stays_in_the_banks_and_is_mende
         done.append((client_id, settings.round))
         return original(table, store, client_id, settings, **kwargs)
 
-    monkeypatch.setattr(tasks.rounds.client_rounds, "select_round_coreset", failing)
+    monkeypatch.setattr(tasks.clients.client_rounds, "select_client_coreset", failing)
     federated = {"num_rounds": 2, "min_clients": 2}
     state = run(experiment_values(tiny_root, store, tmp_path / "a", federated=federated))
     assert state.name == "Partial"
@@ -125,8 +125,8 @@ def test_a_client_that_fails_in_the_second_round_stays_in_the_banks_and_is_mende
     assert "quorum not met in round 2, 2 of 3" in state.message
 
     monkeypatch.setattr(
-        tasks.rounds.client_rounds,
-        "select_round_coreset",
+        tasks.clients.client_rounds,
+        "select_client_coreset",
         lambda table, store, client_id, settings, **kwargs: (
             done.append((client_id, settings.round)) or original(table, store, client_id, settings, **kwargs)
         ),

@@ -94,15 +94,15 @@ def test_rounds_are_resumed_where_they_stopped(
     state = coordinate(config)
     assert state.is_failed()
     assert "quorum not met in round 2, 2 of 3 clients delivered" in state.message
-    assert work["station-b 1"] == work["station-a 2"] == 1
+    assert work["coreset station-b 1"] == work["coreset station-a 2"] == 1
 
     calls.clear()
     broken.clear()
     as_run(monkeypatch, "run-1", run_count=2)
     assert coordinate(config).name == "Completed"
     assert calls == [*(f"{s}:coreset:2" for s in STATIONS), *(f"{s}:figures:2" for s in STATIONS)]
-    assert {name: n for name, n in work.items() if name.startswith("station")} == {
-        f"{station} {number}": 1 for station in STATIONS for number in (1, 2)
+    assert {name: n for name, n in work.items() if name.startswith("coreset")} == {
+        f"coreset {station} {number}": 1 for station in STATIONS for number in (1, 2)
     }
     late = {"config": config, "run_id": "run-1", "phase": "coreset", "round_number": 1}
     state = run_station(monkeypatch, plants / "station-a", tmp_path / "station-a", late)
@@ -140,8 +140,8 @@ def test_stations_join_and_leave_and_data_change_without_the_others_computing_ag
         return dict(work)
 
     each = sum(images.values())
-    assert computed([a, b]) == {f"coreset {a}": 1, f"coreset {b}": 1, "extracted": 2 * each, "counted": 14}
-    assert computed([a, b, c]) == {f"coreset {c}": 1, "extracted": each, "counted": 21}  # joined: the bank is another
+    assert computed([a, b]) == {f"coreset {a} 1": 1, f"coreset {b} 1": 1, "extracted": 2 * each, "counted": 14}
+    assert computed([a, b, c]) == {f"coreset {c} 1": 1, "extracted": each, "counted": 21}  # joined: the bank is another
     assert computed([b, c]) == {"counted": 14}  # left
     new = write_image(
         plants / b / "pipe_clip" / "train" / "good" / "new.png", tiny_pixels(np.random.default_rng(9), (64, 48))
@@ -149,7 +149,7 @@ def test_stations_join_and_leave_and_data_change_without_the_others_computing_ag
     mask = next((plants / b).rglob("ground_truth/*/*/*.png"))
     before = mask.read_bytes()
     try:
-        assert computed([b, c]) == {f"coreset {b}": 1, "extracted": 1, "counted": 14}
+        assert computed([b, c]) == {f"coreset {b} 1": 1, "extracted": 1, "counted": 14}
         write_image(mask, np.full((48, 64), 255, np.uint8))
         assert computed([b, c]) == {"counted": 7}
     finally:

@@ -19,9 +19,9 @@ from pipeline_lib.client_coreset import (
     ClientCoreset,
     coreset_of_patches,
     round_size,
-    select_client_coreset,
     select_rows,
 )
+from pipeline_lib.client_rounds import select_client_coreset
 from pipeline_lib.coreset import coreset_size, covering_radius
 from pipeline_lib.seeding import stage_rng
 from pipeline_lib.upload_codec import decode_rows

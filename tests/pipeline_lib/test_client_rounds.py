@@ -14,8 +14,8 @@ from data_contracts.errors import DatasetError
 from data_contracts.manifests import ClientUploads, UploadManifest
 from data_contracts.stages import CoresetSettings
 from pipeline_lib.artifact_store import ArtifactStore
-from pipeline_lib.client_coreset import ClientCoreset, select_client_coreset
-from pipeline_lib.client_rounds import origins_by_bank, select_round_coreset
+from pipeline_lib.client_coreset import ClientCoreset
+from pipeline_lib.client_rounds import origins_by_bank, select_client_coreset
 from pipeline_lib.provenance import Provenance
 
 GRIDS = {"clip": (4, 5), "screw": (3, 7)}
@@ -60,7 +60,7 @@ def share(table: pd.DataFrame, store: ArtifactStore, number: int, **values: Any)
     """bank -> what client c sends in round `number` of two."""
     chosen = settings(round=number, **values.pop("settings", {}))
     arguments: dict[str, Any] = {"num_rounds": 2, "banks": {}, "sent": {}, **values}
-    return {made.bank: made for made in select_round_coreset(table, store, "c", chosen, **arguments)}
+    return {made.bank: made for made in select_client_coreset(table, store, "c", chosen, **arguments)}
 
 
 def origins(coresets: dict[str, ClientCoreset]) -> dict[str, list[Provenance]]:

@@ -18,7 +18,7 @@ from data_contracts.stages import CoresetSettings, client_config_hashes
 from pipeline_lib.artifact_store import ArtifactStore
 from pipeline_lib.autovi_dataset import AutoVIDataset
 from pipeline_lib.backbone import FeatureExtractor
-from pipeline_lib.client_coreset import select_client_coreset
+from pipeline_lib.client_rounds import select_client_coreset
 from pipeline_lib.config_files import parse_config
 from pipeline_lib.coreset import covering_radius
 from pipeline_lib.dataset_index import index_dataset
