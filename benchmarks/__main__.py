@@ -96,7 +96,7 @@ def _run_apart(name: str, *, quick: bool, threads: int) -> list[dict[str, Any]] 
 
 
 def _run_here(name: str, *, quick: bool, threads: int) -> None:
-    from pipeline_lib.hardware import limit_threads
+    from pipeline_lib.configuration.hardware import limit_threads
 
     limit_threads(threads)
     function = getattr(importlib.import_module(f"benchmarks.{ROWS[name]}"), name)

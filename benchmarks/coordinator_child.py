@@ -10,11 +10,11 @@ from pathlib import Path
 
 from benchmarks.scale_child import made_up_station
 from data_contracts.manifests import UploadManifest
-from data_contracts.stages import AggregationSettings
-from pipeline_lib.artifact_store import ArtifactStore
-from pipeline_lib.coreset import covering_radius
-from pipeline_lib.hardware import limit_threads
-from pipeline_lib.regional_aggregation import aggregate_pending, pending_uploads
+from data_contracts.settings import AggregationSettings
+from pipeline_lib.configuration.hardware import limit_threads
+from pipeline_lib.coreset.subsampling import covering_radius
+from pipeline_lib.server.regions import aggregate_pending, pending_uploads
+from pipeline_lib.storage.artifact_store import ArtifactStore
 
 CATEGORY, HASH = "made_up", "0" * 16
 

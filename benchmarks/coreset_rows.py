@@ -12,7 +12,8 @@ from benchmarks import peers
 from benchmarks.checks import replay_is_exact
 from benchmarks.real_features import Kind, features
 from benchmarks.rows import Row, paired, seconds
-from pipeline_lib.coreset import coreset_size, greedy_coreset_selection
+from pipeline_lib.coreset.kcenter import greedy_coreset_selection
+from pipeline_lib.coreset.selection import coreset_size
 
 TIMED_PICKS = 20
 

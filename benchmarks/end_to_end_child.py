@@ -64,7 +64,7 @@ def images(split: str, count: int | None) -> list[Path]:
 
 def own(train: list[Path], test: list[Path], seed: int) -> dict[str, Any]:
     """PatchCore with its defaults: plain float32 extraction, exact selection and search."""
-    from pipeline_lib.patchcore import PatchCore
+    from pipeline_lib.models.patchcore import PatchCore
 
     start = time.perf_counter()
     model = PatchCore("efficientnet_lite0", coreset_percentage=SHARE, seed=seed)
@@ -155,7 +155,7 @@ def peer(train: list[Path], test: list[Path], seed: int) -> dict[str, Any]:
 def peer_with_whole_bank(train: list[Path], test: list[Path], seed: int) -> dict[str, Any]:
     """Its AUROC. Its selection is ours on its own projection, from its own start: checked to pick the same rows."""
     from benchmarks import peers
-    from pipeline_lib.coreset import greedy_coreset_selection
+    from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 
     torch.manual_seed(seed)
     side = Peer()

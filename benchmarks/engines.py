@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.children import run_child
 from benchmarks.dask_cluster import dask_cluster
-from pipeline_lib.synthetic import synthesize_dataset
+from pipeline_lib.dataset.synthetic.dataset import synthesize_dataset
 
 COMMAND = [sys.executable, "-W", "ignore", "-c", "import sys; from flows.cli import main; sys.exit(main())"]
 CONFIG = [

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from benchmarks.checks import distances_are_exact, nearest_distances, replay_is_exact
-from pipeline_lib.backbone import FeatureExtractor
-from pipeline_lib.coreset import greedy_coreset_selection
+from pipeline_lib.bank.memory_bank import MemoryBank
+from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.coreset.on_device import select_on_device
-from pipeline_lib.memory_bank import MemoryBank
+from pipeline_lib.features.backbone import FeatureExtractor
 
 DEVICE = torch.device("cuda:0")
 REPETITIONS = 3

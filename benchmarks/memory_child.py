@@ -11,16 +11,16 @@ from pathlib import Path
 
 from benchmarks.real_features import cache_directory, images_of
 from data_contracts.config import ExperimentConfig
-from data_contracts.stages import AggregationSettings, CoresetSettings, ScoringSettings
-from pipeline_lib import scratch
-from pipeline_lib.aggregation import Upload, aggregate_uploads
-from pipeline_lib.artifact_store import ArtifactStore, sha256_of_file
-from pipeline_lib.backbone import FeatureExtractor
-from pipeline_lib.client_rounds import select_client_coreset
-from pipeline_lib.features import ImageRow, extract_features
-from pipeline_lib.memory_bank import MemoryBank
-from pipeline_lib.scoring import score_images
-from pipeline_lib.upload_codec import decode_rows
+from data_contracts.settings import AggregationSettings, CoresetSettings, ScoringSettings
+from pipeline_lib.bank.memory_bank import MemoryBank
+from pipeline_lib.bank.scoring import score_images
+from pipeline_lib.client.rounds import select_client_coreset
+from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extraction import ImageRow, extract_features
+from pipeline_lib.server.aggregation import Upload, aggregate_uploads
+from pipeline_lib.storage import scratch
+from pipeline_lib.storage.artifact_store import ArtifactStore, sha256_of_file
+from pipeline_lib.upload.codec import decode_rows
 
 CATEGORY = "magnetic_tile"
 TEST_IMAGES = 40

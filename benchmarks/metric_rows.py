@@ -12,10 +12,11 @@ from PIL import Image
 
 from benchmarks.real_features import bank, data_root, features
 from benchmarks.rows import Row, paired, seconds
-from pipeline_lib.ground_truth import DefectChannel
-from pipeline_lib.map_files import resize_map
-from pipeline_lib.memory_bank import MemoryBank
-from pipeline_lib.spro import WHOLE, EvaluationImage, evaluate_pixels
+from pipeline_lib.bank.memory_bank import MemoryBank
+from pipeline_lib.dataset.ground_truth import DefectChannel
+from pipeline_lib.maps.map_files import resize_map
+from pipeline_lib.metrics.spro.evaluate import evaluate_pixels
+from pipeline_lib.metrics.spro.records import WHOLE, EvaluationImage
 
 LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
 TOLERANCE = 1e-9

@@ -79,7 +79,7 @@ def child() -> int:
     watch = _Watch(psutil.Process().create_time())
     from prefect import task_engine  # imports are part of what is measured
 
-    from pipeline_lib.artifact_store import ArtifactStore
+    from pipeline_lib.storage.artifact_store import ArtifactStore
 
     task_engine.call_with_parameters = watch.task(task_engine.call_with_parameters)
     for name in STORE_CALLS:

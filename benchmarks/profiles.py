@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.real_features import bank, features
 from benchmarks.rows import seconds
-from pipeline_lib.coreset import greedy_coreset_selection
-from pipeline_lib.nearest_neighbors import ExactSearch
+from pipeline_lib.coreset.kcenter import greedy_coreset_selection
+from pipeline_lib.neighbors.exact import ExactSearch
 
 SHOWN = 7
 OWN = str(Path(__file__).parents[1] / "pipeline_lib")

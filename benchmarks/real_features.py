@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pipeline_lib.backbone import FeatureExtractor
-from pipeline_lib.coreset import greedy_coreset_selection
-from pipeline_lib.images import load_image
-from pipeline_lib.preprocessing import preprocess_image
+from pipeline_lib.coreset.kcenter import greedy_coreset_selection
+from pipeline_lib.dataset.images import load_image
+from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.preprocessing import preprocess_image
 
 SIZE_PX = 256
 Kind = Literal["narrow", "wide"]

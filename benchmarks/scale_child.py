@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline_lib.coreset import greedy_coreset_selection
-from pipeline_lib.hardware import limit_threads
-from pipeline_lib.hierarchical_merge import Kept, StationRows, reduce_regions
-from pipeline_lib.seeding import stage_rng
+from pipeline_lib.configuration.hardware import limit_threads
+from pipeline_lib.configuration.seeding import stage_rng
+from pipeline_lib.coreset.composition import Kept, StationRows, reduce_regions
+from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 
 MODES, LATENT = 300, 24
 

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.checks import distances_are_exact, nearest_distances
 from benchmarks.real_features import Kind, bank, features
 from benchmarks.rows import Row, paired, seconds
-from pipeline_lib.memory_bank import MemoryBank
+from pipeline_lib.bank.memory_bank import MemoryBank
 
 
 def search_wide(*, quick: bool) -> list[Row]:

@@ -220,7 +220,7 @@ class FederatedConfig(Section):
     def client_names(self) -> tuple[str, ...]:
         """Client ids: the keys of `client_assignments` in a partition by category, else client_0, client_1, ...
 
-        A saved partition names its clients itself (`pipeline_lib.partition.client_ids`).
+        A saved partition names its clients itself (`pipeline_lib.partition.assignment.client_ids`).
         """
         if self.partitioning == "category":
             return tuple(self.client_assignments)

@@ -22,7 +22,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from pydantic import SecretStr
 
 from flows.benchmark import REGRESSED, REGRESSION_EVENT
-from flows.running import PARTIAL
+from flows.steps.running import PARTIAL
 
 TAG = "fedpatch"
 OURS = ResourceSpecification({"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"})

@@ -22,8 +22,8 @@ from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
 from data_contracts.quorum import listed
 from flows.experiment import run_experiment
-from flows.run_pages import benchmark_title, show_failure
-from flows.running import PARTIAL, partial_state, refuse_what_does_not_fit
+from flows.steps.run_pages import benchmark_title, show_failure
+from flows.steps.running import PARTIAL, partial_state, refuse_what_does_not_fit
 from tasks.comparison import benchmark_directory, compare_with_last_good, publish_comparison
 from tasks.resources import refuse_without_weights
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from data_contracts.stages import default_store
+from data_contracts.settings import default_store
 from tasks.maintenance import prune_artifacts, prune_shared_place
 
 

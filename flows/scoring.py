@@ -10,9 +10,9 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.states import Failed
 
-from flows.run_pages import scoring_title, show_failure
-from flows.running import partial_state
-from tasks.scoring import score_paths
+from flows.steps.run_pages import scoring_title, show_failure
+from flows.steps.running import partial_state
+from tasks.inspection import score_paths
 
 
 @flow(

@@ -17,14 +17,14 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
 from data_contracts.forms import FEDERATED_FORM
 from data_contracts.quorum import listed, quorum_out_of_reach
-from data_contracts.stages import client_config_hash
-from flows.rounds import refuse_clients_without_region, refuse_rounds_without_cover
-from flows.run_pages import coordinator_title, show_failure, station_title
-from flows.running import partial_state, task_runner
-from flows.station_places import coordinator_place, own_config
-from flows.station_rounds import Coordination, collect_figures, federate
-from flows.station_steps import open_station, send_coreset, send_figures
-from flows.steps import Run
+from data_contracts.settings import client_config_hash
+from flows.across_machines.coordinator import Coordination, collect_figures, federate
+from flows.across_machines.places import coordinator_place, own_config
+from flows.across_machines.station import open_station, send_coreset, send_figures
+from flows.steps.measuring import Run
+from flows.steps.rounds import refuse_clients_without_region, refuse_rounds_without_cover
+from flows.steps.run_pages import coordinator_title, show_failure, station_title
+from flows.steps.running import partial_state, task_runner
 from tasks.data import resolve_backbone
 from tasks.extensions import try_extensions
 from tasks.reporting import publish_results

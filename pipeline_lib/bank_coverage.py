@@ -16,10 +16,10 @@ import torch
 
 from data_contracts.manifests import GLOBAL_BANK
 from data_contracts.results import Coverage, FederationSummary
-from data_contracts.stages import ScoringSettings
-from pipeline_lib.artifact_store import ArtifactStore
-from pipeline_lib.memory_bank import MemoryBank
-from pipeline_lib.scoring import score_images
+from data_contracts.settings import ScoringSettings
+from pipeline_lib.bank.memory_bank import MemoryBank
+from pipeline_lib.bank.scoring import score_images
+from pipeline_lib.storage.artifact_store import ArtifactStore
 
 QUANTILES = {"q50": 0.5, "q90": 0.9, "q99": 0.99}
 NEAREST = ScoringSettings(seed=0, num_neighbors=1, image_score="max", search="exact", use_faiss=False)

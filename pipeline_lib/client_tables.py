@@ -9,7 +9,7 @@ import pandas as pd
 
 from data_contracts.errors import DatasetError
 from data_contracts.tables import CLIENT_IMAGES
-from pipeline_lib.dataset_index import DEFECTS_CONFIG, Layout, category_directory, mask_files
+from pipeline_lib.dataset.index import DEFECTS_CONFIG, Layout, category_directory, mask_files
 
 
 def client_table(index: pd.DataFrame, partition: pd.DataFrame, client_id: str) -> pd.DataFrame:

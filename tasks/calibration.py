@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from data_contracts.manifests import GLOBAL_BANK, BankManifest, ClientUploads, Manifest
-from data_contracts.stages import CalibrationSettings, Place
+from data_contracts.settings import CalibrationSettings, Place
 from data_contracts.tables import CALIBRATION_SCORES
-from pipeline_lib import calibration, upload_codec
+from pipeline_lib.metrics import thresholds
+from pipeline_lib.upload import codec
 from tasks.stage import open_store, stage
 
 
@@ -29,15 +30,15 @@ def calibrate_client(
         for upload, provenance in zip(uploads.uploads, uploads.provenance, strict=True):
             if upload.category == bank.bank:
                 origin = store.read_arrays(provenance)
-                sent.append(upload_codec.decode_rows(store.read_arrays(upload)))
+                sent.append(codec.decode_rows(store.read_arrays(upload)))
                 image.append(origin["image_ids"][origin["patch_image"]])
         if not sent:
             continue
-        origins = calibration.rows_in_bank(rows, np.concatenate(sent), np.concatenate(image))
+        origins = thresholds.rows_in_bank(rows, np.concatenate(sent), np.concatenate(image))
         for category, own in table.groupby("category", sort=True):
             if bank.bank in (category, GLOBAL_BANK):
-                by_category[str(category)] = calibration.out_of_fold_scores(
+                by_category[str(category)] = thresholds.out_of_fold_scores(
                     own, store, rows, origins, settings.scoring, n_blocks=settings.blocks
                 )
-    scores = calibration.calibration_table(uploads.client_id, by_category)
+    scores = thresholds.calibration_table(uploads.client_id, by_category)
     return store.write_table("calibration_scores", scores, CALIBRATION_SCORES)

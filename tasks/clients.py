@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from data_contracts.manifests import BankManifest, ClientImages, ClientUploads, Manifest
-from data_contracts.stages import BackboneSettings, CoresetSettings, Place
+from data_contracts.settings import BackboneSettings, CoresetSettings, Place
 from data_contracts.tables import PATCH_FEATURES
-from pipeline_lib import backbone, client_coreset, client_rounds, features, hardware, provenance
-from tasks.caching import code_version
+from pipeline_lib.client import provenance, rounds, selection
+from pipeline_lib.configuration import hardware
+from pipeline_lib.features import backbone, extraction
+from tasks.caching.policy import code_version
 from tasks.stage import open_store, progress_bar, stage
 
 
@@ -16,12 +18,12 @@ def extract_client_features(
 ) -> Manifest:
     """Patch features of the client's own training images (DESIGN artifact 3)."""
     store = open_store(place)
-    table = features.extract_features(
-        features.image_rows(store.read_table(client.images), place.data_root),
+    table = extraction.extract_features(
+        extraction.image_rows(store.read_table(client.images), place.data_root),
         store,
         backbone.shared_extractor(settings, hardware.pick_device(place.device)),
         sizes,
-        version=code_version("pipeline_lib.features"),
+        version=code_version("pipeline_lib.features.extraction"),
         batch_size=place.batch_size,
         num_workers=place.num_workers,
         progress=progress_bar(f"extract-{client.client_id}", f"{client.client_id}: images extracted"),
@@ -46,15 +48,15 @@ def select_client_coreset(
     """
     store = open_store(place)
     of_round = f" of round {settings.round}" if num_rounds > 1 else ""
-    coresets = client_rounds.select_client_coreset(
+    coresets = rounds.select_client_coreset(
         store.read_table(patch_features),
         store,
         client_id,
         settings,
         num_rounds=num_rounds,
         banks={bank.bank: store.read_arrays(bank)["features"] for bank in banks},
-        sent=client_rounds.origins_by_bank(store, sent),
-        version=code_version("pipeline_lib.client_coreset"),
+        sent=rounds.origins_by_bank(store, sent),
+        version=code_version("pipeline_lib.client.selection"),
         progress=progress_bar(f"coreset-{client_id}", f"{client_id}: coreset rows{of_round}"),
         device=hardware.pick_device(place.device),
     )
@@ -62,7 +64,7 @@ def select_client_coreset(
     for coreset in coresets:
         written = store.write_arrays("client_upload", coreset.arrays, rows=coreset.n_rows)
         uploads.append(
-            client_coreset.upload_manifest(
+            selection.upload_manifest(
                 written, coreset, client_id=client_id, round_number=settings.round, config_hash=config_hash
             )
         )

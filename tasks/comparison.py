@@ -11,10 +11,12 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
-from pipeline_lib import benchmark_history, comparison_tables, run_directory
-from pipeline_lib.benchmark_report import write_benchmark
-from pipeline_lib.benchmark_report.history_page import history_rows, render_history
-from pipeline_lib.benchmark_results import gather_benchmark
+from pipeline_lib.benchmark import history as benchmark_history
+from pipeline_lib.benchmark import tables
+from pipeline_lib.benchmark.gathering import gather_benchmark
+from pipeline_lib.benchmark.report.history_page import history_rows, render_history
+from pipeline_lib.benchmark.report.written import write_benchmark
+from pipeline_lib.results import run_directory
 
 
 @task(name="benchmark-directory")
@@ -37,11 +39,11 @@ def publish_comparison(
     rows = record.comparisons["all"]
     create_table_artifact(
         key="comparison",
-        table=comparison_tables.comparison_table(rows, failed),
+        table=tables.comparison_table(rows, failed),
         description=f"{config.name}: means over categories and seeds in per cent; points against the baseline with the "
         "paired 95 % interval, * where a difference is shown (Holm).",
     )
-    if pairs := comparison_tables.pair_table(rows):
+    if pairs := tables.pair_table(rows):
         create_table_artifact(
             key="comparison-pairs",
             table=pairs,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from data_contracts.manifests import BankManifest, Manifest
-from data_contracts.stages import Place
-from pipeline_lib import bank_coverage, hardware
+from data_contracts.settings import Place
+from pipeline_lib import bank_coverage
+from pipeline_lib.configuration import hardware
 from tasks.stage import open_store, stage
 
 

@@ -6,18 +6,15 @@ from prefect import task
 
 from data_contracts.config import DatasetConfig, FederatedConfig, ModelConfig, PreprocessingConfig
 from data_contracts.manifests import ClientImages, IndexedDataset, Manifest, Partition
-from data_contracts.stages import BackboneSettings, Place
+from data_contracts.settings import BackboneSettings, Place
 from data_contracts.tables import CLIENT_IMAGES, DATASET_INDEX, PARTITION
-from pipeline_lib import (
-    backbone,
-    client_tables,
-    dataset_index,
-    partition,
-    partition_stats,
-    saved_partition,
-    seeding,
-    validation,
-)
+from pipeline_lib import client_tables
+from pipeline_lib.configuration import seeding
+from pipeline_lib.dataset import index as dataset_index
+from pipeline_lib.dataset import validation
+from pipeline_lib.features import backbone
+from pipeline_lib.partition import assignment, statistics
+from pipeline_lib.partition import saved as saved_partition
 from tasks.stage import RETRIED, open_store, progress_log, stage
 
 
@@ -104,15 +101,15 @@ def partition_dataset(
     """Give every training image to one client (DESIGN artifact 2); clients without images are skipped and listed."""
     store = open_store(place)
     table = store.read_table(index)
-    frame = partition.partition_images(table, federated, rng=seeding.stage_rng(seed, "partition"))
-    names = ("centralized",) if federated.mode == "centralized" else partition.client_ids(federated)
+    frame = assignment.partition_images(table, federated, rng=seeding.stage_rng(seed, "partition"))
+    names = ("centralized",) if federated.mode == "centralized" else assignment.client_ids(federated)
     clients = []
     for name in names:
         rows = client_tables.client_table(table, frame, name)
         if len(rows):
             images = store.write_table("client_images", rows, CLIENT_IMAGES)
             clients.append(ClientImages(client_id=name, images=images, categories=tuple(sorted(set(rows.category)))))
-    stats = partition_stats.compute_partition_stats(table, frame, clients=names)
+    stats = statistics.compute_partition_stats(table, frame, clients=names)
     return Partition(
         table=store.write_table("partition", frame, PARTITION),
         stats=store.write_json("partition_stats", stats),

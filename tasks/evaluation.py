@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 
 from data_contracts.manifests import BankManifest, Manifest, MeasuredCategory, ScoredCategory
-from data_contracts.stages import BackboneSettings, EvaluationSettings, Place, ScoringSettings
+from data_contracts.settings import BackboneSettings, EvaluationSettings, Place, ScoringSettings
 from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS_TABLE, PATCH_FEATURES
-from pipeline_lib import backbone, evaluation, features, hardware, memory_bank, scoring
-from tasks.caching import code_version
+from pipeline_lib.bank import memory_bank, scoring
+from pipeline_lib.configuration import hardware
+from pipeline_lib.features import backbone, extraction
+from pipeline_lib.metrics import evaluation
+from tasks.caching.policy import code_version
 from tasks.stage import open_store, progress_log, stage
 
 
@@ -20,12 +23,12 @@ def extract_test_features(
     """Patch features of a category's test images (DESIGN artifact 3)."""
     store = open_store(place)
     rows = store.read_table(test_images)
-    table = features.extract_features(
-        features.image_rows(rows, place.data_root),
+    table = extraction.extract_features(
+        extraction.image_rows(rows, place.data_root),
         store,
         backbone.shared_extractor(settings, hardware.pick_device(place.device)),
         {category: size},
-        version=code_version("pipeline_lib.features"),
+        version=code_version("pipeline_lib.features.extraction"),
         batch_size=place.batch_size,
         num_workers=place.num_workers,
         progress=progress_log(f"{category}: test images extracted"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect import task
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.stages import Place
-from pipeline_lib import extension_trial, plan
+from data_contracts.settings import Place
+from pipeline_lib.planning import experiment, extension_trial
 
 
 @task(name="try-extensions")
@@ -15,5 +15,5 @@ def try_extensions(config: ExperimentConfig, place: Place, keys: tuple[str, ...]
 
     keys: only these, where a machine needs no other; then there is no partition.
     """
-    index = plan.list_images(config, place.data_root) if keys is None else None
+    index = experiment.list_images(config, place.data_root) if keys is None else None
     extension_trial.try_extensions(config, keys=keys, index=index)

@@ -9,13 +9,13 @@ import pandas as pd
 from data_contracts.config import ExperimentConfig, canonical_hash
 from data_contracts.errors import ArtifactError
 from data_contracts.manifests import GLOBAL_BANK, BankManifest, IndexedDataset, Manifest, ScoredCategory
-from data_contracts.stages import Place
-from pipeline_lib.artifact_store import ArtifactStore
-from pipeline_lib.bank_explainer import BankExplainer, bank_explainers
-from pipeline_lib.report import CategoryGallery, category_gallery
+from data_contracts.settings import Place
+from pipeline_lib.report.explainer import BankExplainer, bank_explainers
+from pipeline_lib.report.gallery import CategoryGallery, category_gallery
 from pipeline_lib.report.gallery_file import gallery_from_json, gallery_to_json, is_complete
 from pipeline_lib.report.why import tile_budget
-from tasks.caching import canonical_value, code_version
+from pipeline_lib.storage.artifact_store import ArtifactStore
+from tasks.caching.policy import canonical_value, code_version
 
 SPACE = "galleries"
 
@@ -72,7 +72,7 @@ def _key(
         bank: int(pd.util.hash_pandas_object(rows, index=False).sum()) for bank, rows in sorted(provenance.items())
     }
     settings = [config.dataset.layout, config.inference.smoothing_sigma, n_categories, origins]
-    code = code_version("pipeline_lib.report.gallery_file", "pipeline_lib.bank_explainer")
+    code = code_version("pipeline_lib.report.gallery_file", "pipeline_lib.report.explainer")
     return canonical_hash([code, canonical_value(shown), settings])
 
 

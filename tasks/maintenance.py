@@ -7,9 +7,9 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from pipeline_lib.artifact_store import ArtifactStore
-from pipeline_lib.exchange_retention import prune_exchange
-from pipeline_lib.store_retention import prune_store
+from pipeline_lib.stations.retention import prune_exchange
+from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.storage.retention import prune_store
 from tasks.stations import open_exchange
 
 

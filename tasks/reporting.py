@@ -12,10 +12,11 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.federation import Federation
 from data_contracts.manifests import ExperimentResult, MeasuredBanks, Partition, PreparedDataset
 from data_contracts.results import MetricsDocument
-from data_contracts.stages import BackboneSettings, Place
-from pipeline_lib import experiment_results, result_tables, run_directory, run_summary
-from pipeline_lib.references import manifests_in
+from data_contracts.settings import BackboneSettings, Place
 from pipeline_lib.report import finished_run
+from pipeline_lib.results import experiment, run_directory, tables
+from pipeline_lib.results import summary as run_summary
+from pipeline_lib.storage.references import manifests_in
 from tasks.galleries import draw_galleries
 from tasks.stage import artifact_key, open_store
 
@@ -41,8 +42,8 @@ def finish_run(
     store = open_store(place)
     out = run_directory.run_directory(config)
     last = measured[-1] if measured else MeasuredBanks()
-    figures = experiment_results.experiment_figures(store, config, backbone, dataset, federation, measured, timings_s)
-    origins = experiment_results.write_experiment_files(out, store, config, dataset, federation, last)
+    figures = experiment.experiment_figures(store, config, backbone, dataset, federation, measured, timings_s)
+    origins = experiment.write_experiment_files(out, store, config, dataset, federation, last)
     features = [*federation.features.values(), *last.features]
     galleries, drawn = draw_galleries(
         config, dataset.indexed, last.scored, federation.banks, features, origins, store, place
@@ -73,7 +74,7 @@ def publish_clients(partition: Partition, federation: Federation) -> None:
     summary = run_directory.federation_summary("", federation, partition)
     create_table_artifact(
         key="clients",
-        table=result_tables.client_rows(summary),
+        table=tables.client_rows(summary),
         description="What each client had and sent. Failed clients are listed with their cause.",
     )
 
@@ -83,19 +84,19 @@ def publish_results(result: ExperimentResult, place: Place) -> None:
     document = MetricsDocument.model_validate(open_store(place).read_json(result.metrics))
     create_table_artifact(
         key="results",
-        table=result_tables.metric_rows(document),
+        table=tables.metric_rows(document),
         description=f"{document.experiment}: metrics in per cent with 95 % intervals, on all test images.",
     )
     if document.local_clients:
         create_table_artifact(
             key="local-clients",
-            table=result_tables.local_rows(document),
+            table=tables.local_rows(document),
             description="What each client scores alone, in per cent, on all test images.",
         )
     if document.federation.rounds:
         create_table_artifact(
             key="rounds",
-            table=result_tables.round_rows(document.federation),
+            table=tables.round_rows(document.federation),
             description="Convergence over the rounds: metrics in per cent, means over categories, all test images.",
         )
     directory = Path(result.run_directory)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 
 from data_contracts.config import ExperimentConfig, ModelConfig
 from data_contracts.errors import DownloadError, FedpatchError, ResourceError, WeightsError
-from data_contracts.stages import Place
-from pipeline_lib.backbone import find_weights
-from pipeline_lib.plan import plan_experiment
-from pipeline_lib.resource_bounds import shortages
+from data_contracts.settings import Place
+from pipeline_lib.features.backbone import find_weights
+from pipeline_lib.planning.experiment import plan_experiment
+from pipeline_lib.planning.resources import shortages
 from tasks.stage import RETRY_DELAYS_SECONDS
 
 

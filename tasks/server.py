@@ -6,8 +6,8 @@ from prefect import get_run_logger, task
 
 from data_contracts.errors import ArtifactError, UploadError
 from data_contracts.manifests import BankManifest, UploadManifest
-from data_contracts.stages import AggregationSettings, Place
-from pipeline_lib import aggregation, regional_aggregation
+from data_contracts.settings import AggregationSettings, Place
+from pipeline_lib.server import aggregation, regions
 from tasks.stage import open_store, stage
 
 
@@ -47,9 +47,7 @@ def aggregate_memory_bank(
 ) -> BankManifest:
     """Merge what the clients sent for one bank in all rounds so far (DESIGN artifact 5)."""
     store = open_store(place)
-    pending = regional_aggregation.pending_uploads(
-        uploads, store.read_arrays, config_hash=config_hash, round_number=round_number
-    )
-    merged, regional = regional_aggregation.aggregate_pending(pending, settings, bank=bank)
+    pending = regions.pending_uploads(uploads, store.read_arrays, config_hash=config_hash, round_number=round_number)
+    merged, regional = regions.aggregate_pending(pending, settings, bank=bank)
     written = store.write_arrays("memory_bank", merged.to_arrays(), rows=len(merged.rows))
     return BankManifest(**written.model_dump(), bank=bank, dim=merged.rows.shape[1], regional=regional)

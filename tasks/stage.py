@@ -17,10 +17,10 @@ from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 
 from data_contracts.errors import DownloadError, FedpatchError
-from data_contracts.stages import Place
-from pipeline_lib.artifact_store import ArtifactStore
-from pipeline_lib.hardware import choose_cuda_kernels, limit_threads
-from tasks.caching import RECORDS_DIRECTORY, stage_policy
+from data_contracts.settings import Place
+from pipeline_lib.configuration.hardware import choose_cuda_kernels, limit_threads
+from pipeline_lib.storage.artifact_store import ArtifactStore
+from tasks.caching.policy import RECORDS_DIRECTORY, stage_policy
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -11,11 +11,14 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.exchange import StationResults
 from data_contracts.federation import Federation
 from data_contracts.manifests import ClientUploads, ExperimentResult
-from data_contracts.stages import BackboneSettings, Place
-from pipeline_lib import pooled_figures, result_tables, run_directory, station_calibration, station_results
-from pipeline_lib.artifact_store import ArtifactStore
-from pipeline_lib.references import manifests_in
+from data_contracts.settings import BackboneSettings, Place
 from pipeline_lib.report import finished_run
+from pipeline_lib.results import run_directory, tables
+from pipeline_lib.stations import calibration as station_calibration
+from pipeline_lib.stations import figures as pooled_figures
+from pipeline_lib.stations import results as station_results
+from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.storage.references import manifests_in
 from tasks.stage import open_store
 
 StationFigures = pooled_figures.StationFigures
@@ -51,7 +54,7 @@ def finish_stations(
     document = figures.documents["all"]
     document.warnings += federation.incidents
     document.warnings += [f"station {station} is {cause}" for station, cause in uncounted.items()]
-    document.warnings += result_tables.choice_warnings(config, summary)
+    document.warnings += tables.choice_warnings(config, summary)
     document.timings_s = timings_s
     sent = [one for of_round in results for one in of_round.values()]
     return finished_run.finish_run(

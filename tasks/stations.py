@@ -13,11 +13,14 @@ from data_contracts.exchange import FiguresManifest, Publication, Slot
 from data_contracts.federation import Refusal
 from data_contracts.manifests import GLOBAL_BANK, BankManifest, ClientImages, ClientUploads, Manifest, ScoredCategory
 from data_contracts.rounds import FederationRound
-from data_contracts.stages import EvaluationSettings, Place
+from data_contracts.settings import EvaluationSettings, Place
 from data_contracts.tables import CLIENT_IMAGES
-from pipeline_lib import evaluation, pooled_figures, station_calibration, store_retention
-from pipeline_lib.exchange import Exchange
-from pipeline_lib.references import manifests_in
+from pipeline_lib.metrics import evaluation
+from pipeline_lib.stations import calibration as station_calibration
+from pipeline_lib.stations import figures as pooled_figures
+from pipeline_lib.stations.exchange import Exchange
+from pipeline_lib.storage import retention
+from pipeline_lib.storage.references import manifests_in
 from tasks.stage import open_store, stage
 
 
@@ -188,4 +191,4 @@ def kept_round(run_id: str, number: int, place: Place) -> FederationRound | None
 @task(name="register-part", task_run_name="register-{part}")
 def register_part(run_id: str, part: str, manifests: Sequence[Manifest], place: Place, directory: str = "") -> None:
     """Note what this machine's part of a run refers to, for `fedpatch store prune`."""
-    store_retention.register_run(open_store(place), f"{run_id}-{part}", manifests, run_directory=directory)
+    retention.register_run(open_store(place), f"{run_id}-{part}", manifests, run_directory=directory)

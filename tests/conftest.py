@@ -49,7 +49,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    from pipeline_lib.hardware import limit_threads
+    from pipeline_lib.configuration.hardware import limit_threads
 
     limit_threads(1)
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline_lib.autovi_dataset import AutoVIDataset
-from pipeline_lib.backbone import FeatureExtractor
-from pipeline_lib.federated_client import PatchCoreClient
-from pipeline_lib.federated_patchcore import FederatedPatchCore
+from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
+from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.models.client import PatchCoreClient
+from pipeline_lib.models.federated_patchcore import FederatedPatchCore
 from tests.conftest import experiment_values
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline_lib.ground_truth import DefectChannel
+from pipeline_lib.dataset.ground_truth import DefectChannel
 
 Selector = Callable[[int, DefectChannel], bool]
 

@@ -11,14 +11,15 @@ import pandas as pd
 from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import BankManifest
 from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument, MetricValues
-from data_contracts.stages import BackboneSettings
+from data_contracts.settings import BackboneSettings
 from data_contracts.tables import CURVES
 from data_contracts.validation import Finding, ValidationReport
-from pipeline_lib.bank_explainer import BankExplainer
 from pipeline_lib.client_tables import category_test_table
-from pipeline_lib.dataset_index import index_dataset
-from pipeline_lib.explanation import Neighbor, PatchExplanation
-from pipeline_lib.report import CategoryGallery, RunRecord, category_gallery
+from pipeline_lib.dataset.index import index_dataset
+from pipeline_lib.inspection.pictures import Neighbor, PatchExplanation
+from pipeline_lib.report.explainer import BankExplainer
+from pipeline_lib.report.gallery import CategoryGallery, category_gallery
+from pipeline_lib.report.record import RunRecord
 
 BACKBONE = BackboneSettings(
     backbone="efficientnet_lite0",

@@ -12,8 +12,10 @@ from typing import Any
 from cyclopts import CycloptsError
 
 from data_contracts.errors import FedpatchError
-from flows.cli import dataset_commands, experiment_commands, upkeep_commands  # noqa: F401 (they register commands)
+from flows.cli.dataset import commands as dataset_commands  # noqa: F401 (they register commands)
+from flows.cli.experiment import commands as experiment_commands  # noqa: F401 (they register commands)
 from flows.cli.options import app, fail
+from flows.cli.upkeep import commands as upkeep_commands  # noqa: F401 (they register commands)
 
 __all__ = ["app", "main"]
 

@@ -10,20 +10,18 @@ from rich.console import Console
 from rich.table import Table
 
 from data_contracts.results import MetricsDocument
-from pipeline_lib import result_tables
+from pipeline_lib.results import tables
 
 
 def print_metrics(metrics: MetricsDocument) -> None:
     """Metrics in per cent with 95 % intervals, clients, warnings."""
-    print_table(result_tables.metric_rows(metrics), f"{metrics.experiment}: per cent [95 % interval], all test images")
+    print_table(tables.metric_rows(metrics), f"{metrics.experiment}: per cent [95 % interval], all test images")
     if metrics.local_clients:
-        print_table(result_tables.local_rows(metrics), "each client alone; the rows above are means over clients")
+        print_table(tables.local_rows(metrics), "each client alone; the rows above are means over clients")
     if metrics.federation.rounds:
-        print_table(result_tables.round_rows(metrics.federation), "rounds; metrics in per cent, means over categories")
+        print_table(tables.round_rows(metrics.federation), "rounds; metrics in per cent, means over categories")
     if metrics.federation.clients:
-        print_table(
-            result_tables.client_rows(metrics.federation), f"clients; bank rows: {metrics.federation.bank_rows}"
-        )
+        print_table(tables.client_rows(metrics.federation), f"clients; bank rows: {metrics.federation.bank_rows}")
     for warning in metrics.warnings:
         print(f"warning: {warning}")
 

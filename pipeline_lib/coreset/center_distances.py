@@ -10,7 +10,7 @@ import numpy as np
 
 from data_contracts.errors import FedpatchError
 from pipeline_lib.coreset.centered import CenteredFeatures, squared_norms
-from pipeline_lib.short_forms import FLOAT32_UNIT, shorten, shortening_error
+from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT, shorten, shortening_error
 
 PAIRS_PER_STEP = 2048
 PAIR_COST = 50  # a direct difference takes about as long as this many entries of a float32 product

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.errors import FedpatchError
-from pipeline_lib.bfloat16_products import BFloat16Factors
-from pipeline_lib.block_threads import Mapper
 from pipeline_lib.coreset.selection import refuse_non_finite
-from pipeline_lib.scratch import scratch_array
-from pipeline_lib.short_forms import choose_basis, shorten
+from pipeline_lib.neighbors.bfloat16_products import BFloat16Factors
+from pipeline_lib.neighbors.block_threads import Mapper
+from pipeline_lib.neighbors.short_forms import choose_basis, shorten
+from pipeline_lib.storage.scratch import scratch_array
 
 SAMPLED_ROWS = 1024
 BLOCK_BYTES = 1 << 20  # about what stays in cache
@@ -24,9 +24,9 @@ class CenteredFeatures:
 
     `raw` gives float64 rows as they are: the difference of two is exact to a rounding, whatever the offset.
     `columns` gives (x, 1) with x the float32 row minus `center`, times `scale`: the left side of a matrix product.
-    `short_columns` holds the same of all rows' short forms (see pipeline_lib.short_forms), float32 (rows, size + 2);
-    it is None where a projection would not pay, and where `bfloat16_rows` are there instead: whole rows for products
-    of pipeline_lib.coreset.upper_bounds. The center is about the mean, the scale a power of two.
+    `short_columns` holds the same of all rows' short forms (see pipeline_lib.neighbors.short_forms), float32 (rows,
+    size + 2); it is None where a projection would not pay, and where `bfloat16_rows` are there instead: whole rows for
+    products of pipeline_lib.coreset.upper_bounds. The center is about the mean, the scale a power of two.
     `squared_norms`, float64 (rows,), and all distances of this class are those of the scaled rows.
 
     Raises FedpatchError for values that are not finite, or so large that squares overflow.
@@ -43,7 +43,7 @@ class CenteredFeatures:
     ) -> None:
         """`first_center` is a row number or a raw row (dim,); `first_squares` are the squared distances to it.
 
-        `scratch` is a directory for cheaper forms that take more than 64 MiB; see pipeline_lib.scratch.
+        `scratch` is a directory for cheaper forms that take more than 64 MiB; see pipeline_lib.storage.scratch.
         """
         self.features = features
         rows, self.dim = features.shape

@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.errors import FedpatchError
-from pipeline_lib.bfloat16_products import has_fast_bfloat16
-from pipeline_lib.block_threads import Mapper, block_mapper
 from pipeline_lib.coreset.center_distances import CenterDistances, RowBlock
 from pipeline_lib.coreset.centered import CenteredFeatures, squared_norms
 from pipeline_lib.coreset.quotas import GroupQuotas
 from pipeline_lib.coreset.selection import CoresetSelection, Progress, check_features
 from pipeline_lib.coreset.upper_bounds import UpperBounds
+from pipeline_lib.neighbors.bfloat16_products import has_fast_bfloat16
+from pipeline_lib.neighbors.block_threads import Mapper, block_mapper
 
 CANDIDATES_PER_ROUND = 8192  # at most; fewer of few rows
 ROWS_PER_PRODUCT = 1024
@@ -62,10 +62,10 @@ def greedy_coreset_selection(
     each group are picked (a group without a quota gives none): the farthest row among the groups with quota left.
 
     Working memory: `features` are not copied, and may be float16 or memory-mapped. Their cheaper form takes at most
-    half of a float32 copy and 8 bytes a row (see pipeline_lib.short_forms, pipeline_lib.coreset.upper_bounds); bounds
-    and norms take 32 bytes a row; the selected rows and `initial_centers` 12 bytes a value (16 for float64); blocks
-    about 60 MB, and 10 MB a thread. With the directory `scratch` a cheaper form of more than 64 MiB is a file there
-    (see pipeline_lib.scratch).
+    half of a float32 copy and 8 bytes a row (see pipeline_lib.neighbors.short_forms,
+    pipeline_lib.coreset.upper_bounds); bounds and norms take 32 bytes a row; the selected rows and `initial_centers` 12
+    bytes a value (16 for float64); blocks about 60 MB, and 10 MB a thread. With the directory `scratch` a cheaper form
+    of more than 64 MiB is a file there (see pipeline_lib.storage.scratch).
 
     Raises FedpatchError for values that are not finite, a size out of range, or quotas that do not reach it.
     """

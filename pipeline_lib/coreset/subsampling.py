@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline_lib.coreset.selection import CoresetSelection, check_features, refuse_non_finite
-from pipeline_lib.nearest_neighbors import ExactSearch, check_matrix
+from pipeline_lib.neighbors.exact import ExactSearch, check_matrix
 
 DENSITY_SAMPLE_ROWS = 2048
 DENSITY_NEIGHBORS = 5

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pipeline_lib.bfloat16_products import BFLOAT16_UNIT, BFloat16Factors
-from pipeline_lib.block_threads import Mapper
+from pipeline_lib.neighbors.bfloat16_products import BFLOAT16_UNIT, BFloat16Factors
+from pipeline_lib.neighbors.block_threads import Mapper
 
 ROWS_PER_PRODUCT = 2048
 CENTERS_PER_PRODUCT = 512

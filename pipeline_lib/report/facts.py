@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from data_contracts.results import HEADLINES, MetricsDocument, MetricValues
 from pipeline_lib.report.record import RunRecord
-from pipeline_lib.result_tables import THIN_CLASS, per_cent
+from pipeline_lib.results.tables import THIN_CLASS, per_cent
 
 
 def headline(documents: Mapping[str, MetricsDocument]) -> list[tuple[str, str, str]]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from pipeline_lib.benchmark_report.axes import BOTTOM, TOP, Plane, round_ticks
-from pipeline_lib.benchmark_report.drawing import Anchor, Dot, Drawing, Line, Mark, Text, inline_svg
+from pipeline_lib.drawing.axes import BOTTOM, TOP, Plane, round_ticks
+from pipeline_lib.drawing.drawing import Anchor, Dot, Drawing, Line, Mark, Text, inline_svg
 
 WIDTH, HEIGHT = 340.0, 250.0
 MARGIN = 10.0

@@ -10,15 +10,16 @@ from pathlib import Path
 from data_contracts.config import ExperimentConfig
 from data_contracts.federation import Federation
 from data_contracts.manifests import ExperimentResult, Manifest, PreparedDataset, ScoredCategory
-from data_contracts.stages import BackboneSettings
+from data_contracts.settings import BackboneSettings
 from data_contracts.validation import ValidationReport
-from pipeline_lib import round_files, run_directory, store_retention
-from pipeline_lib.artifact_store import ArtifactStore, write_file
-from pipeline_lib.hardware import describe_environment
-from pipeline_lib.references import manifests_in
+from pipeline_lib.configuration.hardware import describe_environment
 from pipeline_lib.report.gallery import CategoryGallery
 from pipeline_lib.report.page import render_report
 from pipeline_lib.report.record import RunRecord
+from pipeline_lib.results import rounds, run_directory
+from pipeline_lib.storage import retention
+from pipeline_lib.storage.artifact_store import ArtifactStore, write_file
+from pipeline_lib.storage.references import manifests_in
 
 HEAT_MAPS = "heat_maps"
 
@@ -43,7 +44,7 @@ def finish_run(run: FinishedRun, store: ArtifactStore) -> ExperimentResult:
     """Write the run directory and the report, and register what the run refers to."""
     federation, out = run.federation, run.out
     run_directory.write_run_directory(out, store, run.config, run.backbone, federation.banks, run.figures)
-    round_files.write_rounds(out, store, federation.rounds)
+    rounds.write_rounds(out, store, federation.rounds)
     _write_report(run, store)
     metrics = store.write_json("metrics_document", run.figures.documents["all"].model_dump(mode="json"))
     result = ExperimentResult(
@@ -58,7 +59,7 @@ def finish_run(run: FinishedRun, store: ArtifactStore) -> ExperimentResult:
     parts = [*federation.rounds, *federation.accepted, *federation.alone, *([run.dataset] if run.dataset else [])]
     used = manifests_in([part.model_dump() for part in parts])
     of_clients = [*federation.features.values(), *federation.calibration, *federation.coverage.values()]
-    store_retention.register_run(store, run.run_id, [*used, *of_clients, *run.used, metrics], run_directory=str(out))
+    retention.register_run(store, run.run_id, [*used, *of_clients, *run.used, metrics], run_directory=str(out))
     return result
 
 

@@ -15,15 +15,12 @@ from pydantic import with_config
 
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import DatasetError
-from pipeline_lib.bank_explainer import BankExplainer
-from pipeline_lib.dataset_index import Layout
-from pipeline_lib.ground_truth import category_defects, read_mask_channels, union_mask
-from pipeline_lib.image_metrics import threshold_at_tnr
-from pipeline_lib.images import load_image
-from pipeline_lib.map_files import resize_map
-from pipeline_lib.report.why import BYTES_IN_JSON, EXPLAINED_KINDS, Why, draw_why, tile_budget
-from pipeline_lib.saved_maps import smooth_map
-from pipeline_lib.visualize import (
+from pipeline_lib.dataset.ground_truth import category_defects, read_mask_channels, union_mask
+from pipeline_lib.dataset.images import load_image
+from pipeline_lib.dataset.index import Layout
+from pipeline_lib.maps.map_files import resize_map
+from pipeline_lib.maps.saved_maps import smooth_map
+from pipeline_lib.maps.visualize import (
     Scale,
     draw_outline,
     fit,
@@ -32,6 +29,9 @@ from pipeline_lib.visualize import (
     overlay,
     visualize_anomaly_map,
 )
+from pipeline_lib.metrics.image_metrics import threshold_at_tnr
+from pipeline_lib.report.explainer import BankExplainer
+from pipeline_lib.report.why import BYTES_IN_JSON, EXPLAINED_KINDS, Why, draw_why, tile_budget
 
 THRESHOLD_TNR = 0.95
 KINDS = ("hits", "misses", "false alarms")

@@ -11,13 +11,13 @@ import yaml
 from markupsafe import Markup
 
 from data_contracts.results import AUC_SPRO, HEADLINE_LIMIT, HEADLINES, SUBSETS, MetricsDocument, MetricValues
-from pipeline_lib.html_pages import page_template
+from pipeline_lib.drawing.html_pages import page_template
+from pipeline_lib.maps.visualize import ANCHORS
 from pipeline_lib.report import decision_table, facts, tables
 from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram
 from pipeline_lib.report.gallery import KINDS, THRESHOLD_TNR, CategoryGallery, good_threshold
 from pipeline_lib.report.record import RunRecord
-from pipeline_lib.result_tables import THIN_CLASS
-from pipeline_lib.visualize import ANCHORS
+from pipeline_lib.results.tables import THIN_CLASS
 
 SPRO_X_END = 0.3
 _TNR = f"{100 * THRESHOLD_TNR:.0f}"

@@ -11,7 +11,7 @@ import pandas as pd
 from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import BankManifest
 from data_contracts.results import MetricsDocument
-from data_contracts.stages import BackboneSettings
+from data_contracts.settings import BackboneSettings
 from data_contracts.validation import ValidationReport
 
 
@@ -21,7 +21,7 @@ class RunRecord:
 
     config: ExperimentConfig
     backbone: BackboneSettings
-    environment: Mapping[str, Any]  # pipeline_lib.hardware.describe_environment
+    environment: Mapping[str, Any]  # pipeline_lib.configuration.hardware.describe_environment
     documents: Mapping[str, MetricsDocument]  # all | development | report
     curves: pd.DataFrame  # schema CURVES, on all of test
     scores: pd.DataFrame  # schema IMAGE_SCORES

@@ -19,8 +19,8 @@ from data_contracts.results import (
     auc_spro,
 )
 from data_contracts.validation import ValidationReport
-from pipeline_lib.report.intervals import auroc_interval, share_interval
-from pipeline_lib.result_tables import THIN_CLASS
+from pipeline_lib.metrics.intervals import auroc_interval, share_interval
+from pipeline_lib.results.tables import THIN_CLASS
 
 TNRS = ("0.99", "0.95", "0.9")
 SPLIT_METRICS = (*METRICS[:-1], auc_spro("0.3"), METRICS[-1])

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.checks import auroc_not_shown_to_be_lower, distances_are_exact, nearest_distances, replay_is_exact
 from benchmarks.rows import Pairs, Row, paired
-from pipeline_lib.coreset import greedy_coreset_selection
+from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from tests.reference_coreset import replay
 
 

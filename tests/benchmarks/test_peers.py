@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import metric_rows, peers
-from pipeline_lib.ground_truth import DefectChannel
+from pipeline_lib.dataset.ground_truth import DefectChannel
 from tests.reference_coreset import slow_k_center
 from tests.reference_spro import reference_area, reference_curve
 

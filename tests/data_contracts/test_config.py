@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from data_contracts.config import ExperimentConfig, canonical_json
 from data_contracts.defects import DefectEntry
-from data_contracts.stages import BackboneSettings, CoresetSettings, client_config_hash, client_config_hashes
+from data_contracts.settings import BackboneSettings, CoresetSettings, client_config_hash, client_config_hashes
 from tests.conftest import ROOT
 
 GUIDE_BASELINE = """

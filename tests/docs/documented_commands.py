@@ -103,13 +103,15 @@ ELSEWHERE = {
     "FEDPATCH_DATASET=/data/autovi make serve": SERVED,
     "make bench": BENCHMARKS,
     "FEDPATCH_REAL_DATA=DIR make bench": BENCHMARKS,
-    "fedpatch doctor": "tests/pipeline_lib/test_doctor.py::test_the_command_prints_all_checks",
-    "fedpatch dataset acquire --out DIR": "tests/pipeline_lib/test_acquisition.py::test_the_command_states_the_licence",
+    "fedpatch doctor": "tests/pipeline_lib/planning/test_doctor.py::test_the_command_prints_all_checks",
+    "fedpatch dataset acquire --out DIR": (
+        "tests/pipeline_lib/dataset/test_acquisition.py::test_the_command_states_the_licence"
+    ),
     "fedpatch score runs/baseline CAMERA --watch --json": (
-        "tests/pipeline_lib/test_image_decisions.py::test_a_watched_folder_is_scored_as_it_fills"
+        "tests/pipeline_lib/inspection/test_decisions.py::test_a_watched_folder_is_scored_as_it_fills"
     ),
     "fedpatch score RUN_DIR IMAGES... [--category C] [--out DIR] [--explain] [--watch] [--json]": (
-        "tests/pipeline_lib/test_image_decisions.py::test_a_watched_folder_is_scored_as_it_fills"
+        "tests/pipeline_lib/inspection/test_decisions.py::test_a_watched_folder_is_scored_as_it_fills"
     ),
     "PYTHONPATH=my_modules fedpatch run configs/demo.yaml --set dataset.root=DIR "
     "--set aggregation.strategy=own_strategy:in_turn --set aggregation.oversample_factor=2": (
@@ -139,13 +141,13 @@ ELSEWHERE = {
         "tests/e2e/test_stations.py::test_the_whole_story_of_three_stations"
     ),
     "fedpatch exchange prune /mnt/fedpatch --keep-days 30 --dry-run": (
-        "tests/pipeline_lib/test_exchange.py::test_the_command_names_what_goes_and_says_when_something_stays"
+        "tests/pipeline_lib/stations/test_exchange.py::test_the_command_names_what_goes_and_says_when_something_stays"
     ),
     "prefect deployment run store-prune/weekly --param shared_days=30": (
         "tests/flows/test_stations.py::check_what_is_shared"
     ),
     "FEDPATCH_SCREENSHOTS=docs/images pytest -m e2e tests/e2e": CI,
-    "pytest -m slow tests/pipeline_lib/test_spro.py": CI,
+    "pytest -m slow tests/pipeline_lib/metrics/test_spro.py": CI,
     "fedpatch benchmark configs/benchmark_seeds.yaml --set dataset.root=DIR --out runs/seeds": (
         "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares"
     ),

@@ -19,13 +19,14 @@ from cyclopts import CycloptsError
 
 import benchmarks.gpu_check
 from benchmarks.__main__ import ROWS
-from flows.cli import app, main
-from pipeline_lib.config_files import load_benchmark, load_config
+from flows.cli import main
+from flows.cli.options import app
+from pipeline_lib.configuration.files import load_benchmark, load_config
 from tests.conftest import ROOT
 from tests.dataset_fixtures import write_tiny_autovi, write_tiny_folder
 from tests.docs.documented_commands import ELSEWHERE, ENVIRONMENT, FENCED, INLINE, SESSION
 from tests.docs.test_guide_map import names_in
-from tests.flows.test_cli_help import ALL
+from tests.flows.cli.test_cli_help import ALL
 
 FEDPATCH = [command for command in dict.fromkeys([*FENCED, *INLINE]) if re.search(r"(^|\s)fedpatch ", command)]
 PLACES = {

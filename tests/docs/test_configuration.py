@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from data_contracts.config import ExperimentConfig, Section
-from pipeline_lib import config_reference as reference
+from pipeline_lib.configuration import reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 

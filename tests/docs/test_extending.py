@@ -17,15 +17,15 @@ from PIL import Image
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError, WeightsError
 from flows.cli import main
-from flows.cli.experiments import run_and_describe
-from pipeline_lib.autovi_dataset import AutoVIDataset
-from pipeline_lib.backbone import FeatureExtractor
-from pipeline_lib.config_files import parse_config
-from pipeline_lib.extension_trial import try_extensions
+from flows.cli.experiment.experiments import run_and_describe
+from pipeline_lib.configuration.files import parse_config
+from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
 from pipeline_lib.extensions import checked_indices, checked_shards, load_extension
-from pipeline_lib.federated_patchcore import FederatedPatchCore
-from pipeline_lib.plan import list_images, plan_experiment
-from pipeline_lib.run_model import open_run_model
+from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.inspection.run_model import open_run_model
+from pipeline_lib.models.federated_patchcore import FederatedPatchCore
+from pipeline_lib.planning.experiment import list_images, plan_experiment
+from pipeline_lib.planning.extension_trial import try_extensions
 from tests.conftest import ROOT, experiment_values
 from tests.docs.documented_commands import documented
 
@@ -180,7 +180,7 @@ def test_a_changed_strategy_is_run_again(modules: Path, tiny_root: Path, tmp_pat
 
 
 def test_a_model_refuses_a_backbone_that_has_changed(modules: Path, tiny_root: Path, tmp_path: Path) -> None:
-    from pipeline_lib.saved_model import load_extractor
+    from pipeline_lib.models.saved_model import load_extractor
 
     settings = FeatureExtractor(NAMES["model.backbone"]).settings
     load_extractor(settings)

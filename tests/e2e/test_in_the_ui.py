@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline_lib.synthetic import synthesize_dataset
+from pipeline_lib.dataset.synthetic.dataset import synthesize_dataset
 from tests.e2e.browser import field, give_optional_path, go_to, keep, open_page, open_section, submit
 from tests.e2e.prefect_stack import Stack
 

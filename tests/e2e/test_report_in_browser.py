@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pipeline_lib.report import render_report
+from pipeline_lib.report.page import render_report
 from tests.report_fixtures import made_up_run
 
 pytestmark = pytest.mark.e2e

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import flows.station_rounds
+import flows.across_machines.coordinator
 from tests.dataset_fixtures import write_tiny_autovi
 from tests.station_fixtures import STATIONS, run_station
 
@@ -37,7 +37,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, plants: Path, tmp_path: Path) -> list
             answers[station] = None if state.is_completed() else state.message
         return answers
 
-    monkeypatch.setattr(flows.station_rounds, "call_stations", call)
+    monkeypatch.setattr(flows.across_machines.coordinator, "call_stations", call)
     return made
 
 
@@ -46,7 +46,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often something was computed: coresets by station, images extracted, maps counted."""
     import tasks.clients
     import tasks.stations
-    from pipeline_lib import features
+    from pipeline_lib.features import extraction
 
     done: Counter[str] = Counter()
 
@@ -61,10 +61,10 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         monkeypatch.setattr(module, name, wrapper)
 
     counted(
-        tasks.clients.client_rounds,
+        tasks.clients.rounds,
         "select_client_coreset",
         lambda table, store, name, s: (f"coreset {name} {s.round}", 1),
     )
     counted(tasks.stations.pooled_figures, "station_figures", lambda images: ("counted", len(images)))
-    counted(features, "extract_batch", lambda *_: ("extracted", 1))
+    counted(extraction, "extract_batch", lambda *_: ("extracted", 1))
     return done

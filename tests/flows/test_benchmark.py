@@ -17,8 +17,8 @@ from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.errors import ConfigError, QuorumError
 from flows.benchmark import full_benchmark
 from flows.cli import main
-from flows.cli.comparing import compare_finished
-from pipeline_lib.config_files import load_benchmark
+from flows.cli.experiment.comparing import compare_finished
+from pipeline_lib.configuration.files import load_benchmark
 from tests.conftest import ROOT, experiment_values
 
 
@@ -189,7 +189,7 @@ def test_a_watched_benchmark_that_is_worse_than_its_last_good_run_is_marked(
 def test_a_night_without_all_clients_is_partial_and_nothing_is_compared_with_it(
     tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = tasks.clients.client_rounds.select_client_coreset
+    original = tasks.clients.rounds.select_client_coreset
 
     def failing(table: Any, store: Any, client_id: str, *args: Any, **kwargs: Any) -> Any:
         if client_id == "client_1":
@@ -207,7 +207,7 @@ def test_a_night_without_all_clients_is_partial_and_nothing_is_compared_with_it(
         assert stop.value.code == 0
         return json.loads(sorted(history.glob("*.json"))[-1].read_text()), capsys.readouterr().err
 
-    monkeypatch.setattr(tasks.clients.client_rounds, "select_client_coreset", failing)
+    monkeypatch.setattr(tasks.clients.rounds, "select_client_coreset", failing)
     entry, shown = night()
     assert entry["state"] == "partial"
     assert "iid_2: without client_1: PermissionError" in entry["note"]

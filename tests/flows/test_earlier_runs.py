@@ -16,7 +16,7 @@ import yaml
 
 from data_contracts.config import ExperimentConfig
 from flows.cli import main
-from pipeline_lib.run_directory import METRICS_FILES
+from pipeline_lib.results.run_directory import METRICS_FILES
 from tests.conftest import ROOT
 from tests.dataset_fixtures import write_tiny_autovi
 

@@ -16,12 +16,12 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.errors import DatasetError
 from data_contracts.manifests import ExperimentResult
 from data_contracts.results import MetricsDocument
-from flows.cli.experiments import run_and_describe
+from flows.cli.experiment.experiments import run_and_describe
 from flows.experiment import centralized_experiment, federated_experiment
-from pipeline_lib.artifact_store import sha256_of_file
-from pipeline_lib.references import manifests_in
-from pipeline_lib.saved_partition import save_partition
-from tasks.caching import RECORDS_DIRECTORY
+from pipeline_lib.partition.saved import save_partition
+from pipeline_lib.storage.artifact_store import sha256_of_file
+from pipeline_lib.storage.references import manifests_in
+from tasks.caching.policy import RECORDS_DIRECTORY
 from tests.conftest import experiment_values
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -47,10 +47,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         monkeypatch.setattr(module, name, counting)
 
     count(tasks.data.dataset_index, "index_dataset", "index")
-    count(tasks.data.partition, "partition_images", "partition")
-    count(tasks.clients.features, "extract_features", "extract")
-    count(tasks.clients.client_rounds, "select_client_coreset", "coreset")
-    count(tasks.server.regional_aggregation, "aggregate_pending", "aggregate")
+    count(tasks.data.assignment, "partition_images", "partition")
+    count(tasks.clients.extraction, "extract_features", "extract")
+    count(tasks.clients.rounds, "select_client_coreset", "coreset")
+    count(tasks.server.regions, "aggregate_pending", "aggregate")
     count(tasks.evaluation.scoring, "score_images", "score")
     count(tasks.evaluation.evaluation, "evaluate_category", "measure")
     return counted
@@ -118,15 +118,15 @@ def test_a_federated_run_measures_gives_the_same_bytes_with_any_workers_and_is_t
 def test_a_change_redoes_the_steps_from_the_first_that_it_concerns(
     tiny_root: Path, tmp_path: Path, store: Path, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline_lib import client_coreset
+    from pipeline_lib.client import selection
 
-    original, selected = client_coreset.kcenter_selection, []
+    original, selected = selection.kcenter_selection, []
 
     def counting(patches: Any, size: int, **keywords: Any) -> Any:
         selected.append(size)
         return original(patches, size, **keywords)
 
-    monkeypatch.setattr(client_coreset, "kcenter_selection", counting)
+    monkeypatch.setattr(selection, "kcenter_selection", counting)
     ratio = {"coreset_percentage": 0.2}
     run(experiment_values(tiny_root, store, tmp_path / "a", model=ratio))
     from_the_coreset_on = {"coreset": 3, "aggregate": 2, "score": 2, "measure": 2}
@@ -220,7 +220,7 @@ def test_too_few_clients_fail_the_run_and_enough_make_it_partial(
 ) -> None:
     import tasks.clients
 
-    original = tasks.clients.client_rounds.select_client_coreset
+    original = tasks.clients.rounds.select_client_coreset
 
     def failing(table: pd.DataFrame, store: Any, client_id: str, *args: Any, **kwargs: Any) -> Any:
         if client_id == "client_1":
@@ -231,7 +231,7 @@ def test_too_few_clients_fail_the_run_and_enough_make_it_partial(
         model, federated = {"coreset_percentage": 0.2}, {"min_clients": min_clients}
         return experiment_values(tiny_root, store, tmp_path / out, model=model, federated=federated)
 
-    monkeypatch.setattr(tasks.clients.client_rounds, "select_client_coreset", failing)
+    monkeypatch.setattr(tasks.clients.rounds, "select_client_coreset", failing)
     state = run(values("a", 3))
     assert state.is_failed()
     assert "quorum not met, 2 of 3" in state.message
@@ -253,7 +253,7 @@ def test_too_few_clients_fail_the_run_and_enough_make_it_partial(
     assert described.categories == document.categories
     assert "fedpatch: client client_1 failed: OSError" in capsys.readouterr().err
 
-    monkeypatch.setattr(tasks.clients.client_rounds, "select_client_coreset", original)
+    monkeypatch.setattr(tasks.clients.rounds, "select_client_coreset", original)
     calls.clear()
     mended = run(values("c", 3))
     assert mended.name == "Completed"
@@ -265,7 +265,7 @@ def test_a_transient_cause_is_tried_again_by_the_task_and_bad_data_is_not(
 ) -> None:
     import tasks.clients
 
-    original = tasks.clients.client_rounds.select_client_coreset
+    original = tasks.clients.rounds.select_client_coreset
     tried: Counter[str] = Counter()
     causes = {"client_1": MemoryError("no room for 3 GiB"), "client_2": DatasetError("image a.png has changed")}
 
@@ -275,7 +275,7 @@ def test_a_transient_cause_is_tried_again_by_the_task_and_bad_data_is_not(
             raise causes[client_id]
         return original(table, store, client_id, *args, **kwargs)
 
-    monkeypatch.setattr(tasks.clients.client_rounds, "select_client_coreset", failing_once)
+    monkeypatch.setattr(tasks.clients.rounds, "select_client_coreset", failing_once)
     sections: dict[str, Any] = {"model": {"coreset_percentage": 0.2}, "federated": {"min_clients": 2}}
     state = run(experiment_values(tiny_root, store, tmp_path / "a", **sections))
     assert tried == {"client_0": 1, "client_1": 2, "client_2": 1}

@@ -8,7 +8,7 @@ import pytest
 
 from data_contracts.results import MetricsDocument
 from flows.experiment import federated_experiment
-from pipeline_lib.config_files import load_config
+from pipeline_lib.configuration.files import load_config
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]

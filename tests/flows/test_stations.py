@@ -12,12 +12,12 @@ import pytest
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.results import MetricValues
-from flows.cli.runs import show_runs
+from flows.cli.experiment.runs import show_runs
 from flows.experiment import federated_experiment
 from flows.maintenance import store_prune
 from flows.stations import station_client, station_coordinator
-from pipeline_lib.run_model import open_run_model
-from pipeline_lib.saved_partition import save_partition
+from pipeline_lib.inspection.run_model import open_run_model
+from pipeline_lib.partition.saved import save_partition
 from tests.conftest import experiment_values
 from tests.station_fixtures import STATIONS, coordinate, document_of, values
 
@@ -77,7 +77,7 @@ def assert_figures_equal(out: Path, whole: Path) -> None:
 def test_banks_figures_thresholds_and_rounds_equal_those_of_one_machine_and_nothing_else_is_shared(
     calls: list[str], plants: Path, tmp_path: Path
 ) -> None:
-    """One round: tests/flows/test_regions.py."""
+    """One round: tests/flows/steps/test_regions.py."""
     sections: dict[str, Any] = {"federated": {"num_rounds": 2}}
     state = coordinate(values(tmp_path, **sections))
     assert state.is_completed(), state.message

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_lib.autovi_dataset import AutoVIDataset
-from pipeline_lib.backbone import FeatureExtractor
+from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
+from pipeline_lib.features.backbone import FeatureExtractor
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from data_contracts.manifests import UploadManifest
-from data_contracts.stages import Place
-from pipeline_lib.artifact_store import ArtifactStore
+from data_contracts.settings import Place
+from pipeline_lib.storage.artifact_store import ArtifactStore
 from tasks.server import check_uploads
 
 HASH = "0" * 16

@@ -1,0 +1,1 @@
+"""Commands on data sets: `commands` is what is typed, `datasets` what is done."""

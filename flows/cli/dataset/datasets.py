@@ -1,0 +1,164 @@
+"""Commands on data sets: partition, dataset acquire, validate, stats, synthesize."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from data_contracts.config import ExperimentConfig, PreprocessingConfig
+from data_contracts.errors import DatasetError
+from flows.cli.printing import print_json, print_table
+from flows.cli.progress import show_progress
+from flows.steps.running import place_of
+from pipeline_lib.configuration.seeding import stage_rng
+from pipeline_lib.dataset import acquisition, validation
+from pipeline_lib.dataset.annotations import Annotations, read_annotations
+from pipeline_lib.dataset.contact_sheet import contact_sheet
+from pipeline_lib.dataset.importing import import_category
+from pipeline_lib.dataset.index import index_dataset
+from pipeline_lib.dataset.synthetic.dataset import synthesize_dataset
+from pipeline_lib.features.preprocessing import collect_normalization_statistics
+from pipeline_lib.partition import assignment, saved, statistics
+
+
+def write_partition(config: ExperimentConfig, out: Path, *, as_json: bool) -> None:
+    """Compute and save the partition that `fedpatch run` uses with this configuration."""
+    index = index_dataset(
+        place_of(config).data_root,
+        layout=config.dataset.layout,
+        categories=config.dataset.categories,
+        max_images=config.dataset.max_images,
+    )
+    frame = assignment.partition_images(index, config.federated, rng=stage_rng(config.seed, "partition"))
+    stats = statistics.compute_partition_stats(index, frame, clients=assignment.client_ids(config.federated))
+    saved.save_partition(frame, stats, out)
+    if as_json:
+        print_json(stats)
+        return
+    rows = [
+        {"client": name, "images": client["total"]}
+        | {category: client["by_category"].get(category, 0) for category in stats["by_category"]}
+        for name, client in stats["clients"].items()
+    ]
+    print_table(rows, "images of each client")
+    print(f"partition: {out / 'partition.parquet'}")
+    print(f"a run on it: --set federated.partitioning=saved --set federated.partition_path={out}")
+
+
+def acquire_dataset(
+    out: Path, categories: list[str] | None, base_url: str | None, *, keep_archives: bool, as_json: bool
+) -> None:
+    """Download and unpack AutoVI, category by category; what is there stays."""
+    if not as_json:
+        print(acquisition.LICENSE)
+    states = {}
+    for archive in acquisition.select_archives(categories):
+        with show_progress(f"{archive.category}: bytes", quiet=as_json) as progress:
+            states[archive.category] = acquisition.acquire_category(
+                archive,
+                out,
+                base_url=base_url or acquisition.BASE_URL,
+                keep_archive=keep_archives,
+                progress=progress,
+            )
+        if not as_json:
+            print(f"{archive.category}: {states[archive.category]}")
+    if as_json:
+        print_json({"root": str(out), "license": acquisition.LICENSE, "categories": states})
+    else:
+        print(f"data set: {out}; check it with fedpatch dataset validate {out}")
+
+
+def import_images(
+    good: Path, defective: Path | None, annotations: Path | None, category: str, out: Path, *, as_json: bool
+) -> None:
+    """Make a category from folders and annotations; what was set aside is named."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", category):
+        raise DatasetError(f"--category is {category!r}; it may hold letters, digits, dots, hyphens and underscores")
+    if annotations is not None and defective is None:
+        raise DatasetError("--annotations are of defective images: give --defective too")
+    found = read_annotations(annotations) if annotations is not None else Annotations()
+    result = import_category(good, defective, found, out / category)
+    if as_json:
+        print_json(
+            {"directory": str(result.directory), "images": result.images, "masks": result.channels,
+             "problems": result.problems}
+        )  # fmt: skip
+        return
+    print_table([{"folder": name, "images": count} for name, count in result.images.items()], category)
+    print_table([{"defect": name, "masks": count} for name, count in result.channels.items()], "masks")
+    for problem in result.problems:
+        print(f"warning: {problem}")
+    print(f"category: {result.directory}; check it with fedpatch dataset validate {out}")
+
+
+def normalization_statistics(root: Path, layout: Any, *, as_json: bool) -> None:
+    """Mean and standard deviation of each colour over the training images, for preprocessing.mean and std."""
+    index = index_dataset(root, layout=layout)
+    chosen = index[(index.split == "train") & (index.problem == "")]
+    values = {}
+    for category, rows in chosen.groupby("category", sort=True):
+        width, height = PreprocessingConfig().size(str(category))
+        mean, std = collect_normalization_statistics([root / path for path in rows.path], width, height)
+        values[str(category)] = {"mean": [round(v, 4) for v in mean], "std": [round(v, 4) for v in std]}
+    if as_json:
+        print_json(values)
+        return
+    print_table([{"category": c, "mean": str(v["mean"]), "std": str(v["std"])} for c, v in values.items()], str(root))
+    print("A pretrained backbone does best with its own values; set preprocessing.mean and std only to try others.")
+
+
+def validate_root(root: Path, layout: Any, *, as_json: bool) -> None:
+    """Print what a check of a data set finds; exit status 1 when there are errors."""
+    index = index_dataset(root, layout=layout, require_train="none")
+    report = validation.validate_dataset(index, root, layout=layout)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        print(validation.render_validation_text(report))
+    if report.count("error"):
+        raise SystemExit(1)
+
+
+def dataset_stats(root: Path, layout: Any, *, as_json: bool) -> None:
+    """Print the counts of a data set."""
+    index = index_dataset(root, layout=layout, require_train="none")
+    counts = validation.validate_dataset(index, root, layout=layout).counts
+    if as_json:
+        print_json(counts)
+        return
+    rows = [
+        {"category": category, "split": split, "folder": label, "images": number}
+        for category, splits in counts.items()
+        for split, labels in splits.items()
+        for label, number in labels.items()
+    ]
+    print_table(rows, f"{root}")
+
+
+def synthesize_root(
+    out: Path, scale: float, seed: int, images: int | None, categories: list[str] | None, *, as_json: bool
+) -> None:
+    """Make an AutoVI-like data set."""
+    with show_progress("synthesize", quiet=as_json) as progress:
+        root = synthesize_dataset(
+            out,
+            categories=tuple(categories) if categories else None,
+            images=images,
+            scale=scale,
+            seed=seed,
+            progress=progress,
+        )
+    if as_json:
+        print_json({"root": str(root)})
+    else:
+        print(f"data set: {root}")
+
+
+def preview_dataset(root: Path, layout: Any, out: Path) -> None:
+    """Write a picture of the data set."""
+    sheet = contact_sheet(index_dataset(root, layout=layout, require_train="none"), root, layout=layout)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out)
+    print(f"picture: {out}")

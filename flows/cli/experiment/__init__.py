@@ -1,0 +1,1 @@
+"""Commands that plan, run, measure, compare and show: `commands` is what is typed."""

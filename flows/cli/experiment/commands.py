@@ -1,0 +1,189 @@
+"""Commands that run, measure and show experiments, and score new images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from flows.cli.options import Force, Json, Out, Set, app, fail
+
+
+@app.command
+def run(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = False, force: Force = False) -> None:
+    """Run one experiment.
+
+    Example: fedpatch run configs/real3_iid.yaml --set dataset.root=/data --out runs/first
+
+    Parameters
+    ----------
+    config
+        A YAML file such as configs/real3_iid.yaml.
+    """
+    from flows.cli.temporary_server import temporary_server
+    from pipeline_lib.configuration.files import load_config
+
+    overrides = [*(set_ or []), *([f"runtime.out={json.dumps(str(out.absolute()))}"] if out else [])]
+    settings = load_config(config, overrides)
+    with temporary_server() as server:  # it starts while the rest is imported
+        from flows.cli.experiment.experiments import print_experiment, run_and_describe
+        from flows.steps.running import place_of
+        from tasks.resources import refuse_what_does_not_fit, refuse_without_weights
+
+        refuse_without_weights([settings])
+        if not force:
+            refuse_what_does_not_fit({"": (settings, place_of(settings))})
+        server.wait()
+        outcome = run_and_describe(settings, quiet=json_)
+    print_experiment(outcome, as_json=json_)
+
+
+@app.command
+def plan(config: Path, /, *, set_: Set = None, json_: Json = False) -> None:
+    """Say what an experiment will make and need, before anything runs: patches, rows, uploads, disk, memory, time.
+
+    Of a benchmark's file: time, disk and memory of all its runs, what they share counted once.
+
+    Examples: fedpatch plan configs/autovi_iid.yaml --set dataset.root=/data;
+    fedpatch plan configs/benchmark_full.yaml --set dataset.root=/data
+    """
+    from flows.cli.experiment.planning import print_benchmark_plan, print_plan
+    from pipeline_lib.configuration.files import is_benchmark, load_benchmark, load_config
+
+    if is_benchmark(config):
+        print_benchmark_plan(load_benchmark(config, set_ or []), as_json=json_)
+    else:
+        print_plan(load_config(config, set_ or []), as_json=json_)
+
+
+@app.command
+def demo(*, out: Out = None, json_: Json = False) -> None:
+    """Make a small data set, run a centralized and a federated experiment on it, and print both results.
+
+    Example: fedpatch demo --out demo
+    """
+    from flows.cli.temporary_server import temporary_server
+
+    with temporary_server() as server:
+        from flows.cli.experiment.experiments import run_demo
+
+        server.wait()
+        run_demo((out or Path("demo")).absolute(), as_json=json_)
+
+
+@app.command
+def benchmark(
+    config: Path,
+    /,
+    *,
+    set_: Set = None,
+    out: Out = None,
+    compare_only: Annotated[
+        bool, Parameter(help="Run nothing: compare anew the runs that --out holds, and write its page.", negative="")
+    ] = False,
+    json_: Json = False,
+    force: Force = False,
+) -> None:
+    """Run a matrix of experiments and compare them with the baseline. --set addresses the base experiment.
+
+    Example: fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=/data
+    """
+    if compare_only:
+        from flows.cli.experiment.comparing import compare_finished
+
+        compare_finished(config, set_ or [], out, as_json=json_)
+        return
+    from flows.cli.temporary_server import temporary_server
+
+    with temporary_server() as server:
+        from flows.cli.experiment.experiments import run_benchmark
+
+        server.wait()
+        run_benchmark(config, set_ or [], out, as_json=json_, force=force)
+
+
+@app.command
+def show(
+    runs: list[Path],
+    /,
+    *,
+    markdown: Annotated[bool, Parameter(help="Print a Markdown table.", negative="")] = False,
+    json_: Json = False,
+) -> None:
+    """Show the results of finished runs side by side, on all of test and on its halves.
+
+    Example: fedpatch show runs/baseline runs/first --markdown
+    """
+    from flows.cli.experiment.runs import show_runs
+
+    show_runs(runs, markdown=markdown, as_json=json_)
+
+
+@app.command
+def evaluate(
+    *,
+    dataset_root: Annotated[Path, Parameter(help="The data set with its masks.")],
+    maps: Annotated[Path, Parameter(help="<maps>/<category>/test/<folder>/<stem>.png, .tiff or .npy")],
+    category: Annotated[list[str] | None, Parameter(help="Only these.", negative="")] = None,
+    out: Annotated[Path, Parameter(name="--out", help="Where metrics.json goes.")],
+    set_: Set = None,
+    json_: Json = False,
+) -> None:
+    """Measure anyone's anomaly maps: AUC-sPRO, AUROC and AP by category, defect and folder.
+
+    Example: fedpatch evaluate --dataset-root /data --maps my_maps --out measured
+    """
+    from flows.cli.experiment.map_evaluation import evaluate_maps
+
+    evaluate_maps(dataset_root, maps, tuple(category) if category else None, out, set_ or [], as_json=json_)
+
+
+@app.command
+def score(
+    paths: list[Path],
+    /,
+    *,
+    model: Annotated[Path | None, Parameter(help="The run directory, if it is not the first of the paths.")] = None,
+    category: Annotated[str | None, Parameter(help="Of all the images; else a directory's name says it.")] = None,
+    out: Annotated[Path | None, Parameter(name="--out", help="Where table and pictures go.")] = None,
+    watch: Annotated[bool, Parameter(help="Keep scoring what appears in the directory.", negative="")] = False,
+    explain: Annotated[
+        bool, Parameter(help="Show the normal patches most like what is flagged; needs --out.", negative="")
+    ] = False,
+    false_alarm_rate: Annotated[float | None, Parameter(help="Instead of the rate of the run.")] = None,
+    threshold: Annotated[float | None, Parameter(help="Instead of the threshold of the run.")] = None,
+    json_: Json = False,
+) -> None:
+    """Score new images with a trained run: RUN_DIR, then images or directories.
+
+    Good or defective, by a threshold from the run's normal training images. With --out: decisions.csv,
+    decisions.parquet and pictures. Images that do not fit are refused, with the reason.
+
+    Examples: fedpatch score runs/first new_images --out scored;
+    fedpatch score runs/first camera --category pipe_clip --watch --json
+    """
+    from flows.cli.experiment import scoring
+
+    opened, images = scoring.open_model(model, paths, false_alarm_rate, threshold)
+    if explain and out is None:
+        fail("--explain draws pictures: say where they go with --out")
+    if watch and len(images) != 1:
+        fail("--watch takes one directory")
+    if watch:
+        scoring.watch_folder(opened, images[0], category, out, explain=explain, as_json=json_)
+    else:
+        scoring.score_images(opened, images, category, out, explain=explain, as_json=json_)
+
+
+@app.command
+def partition(config: Path, /, *, out: Out, set_: Set = None, json_: Json = False) -> None:
+    """Compute a partition of the training images over clients and save it: partition.parquet, partition_stats.json.
+
+    Example: fedpatch partition configs/real3_iid.yaml --set dataset.root=/data --out parts
+    """
+    from flows.cli.dataset.datasets import write_partition
+    from pipeline_lib.configuration.files import load_config
+
+    write_partition(load_config(config, set_ or []), out or Path("partition"), as_json=json_)

@@ -1,0 +1,57 @@
+"""Command show: the results of finished runs side by side, on all of test and on its halves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_contracts.errors import ArtifactError
+from data_contracts.results import MetricsDocument
+from flows.cli.printing import print_json, print_table
+from pipeline_lib.results.run_directory import METRICS_FILES
+from pipeline_lib.results.tables import headline_cells, markdown_table
+
+HALVES = {"development": "development half", "report": "other half", "all": "all of test"}
+
+
+def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None:
+    """A row a category and run: image AUROC and AUC-sPRO@0.05 on each half and on all, with intervals."""
+    runs = [read_halves(directory) for directory in directories]
+    if as_json:
+        print_json([{half: document.model_dump(mode="json") for half, document in run.items()} for run in runs])
+        return
+    rows = [_row(category, run) for category in _categories(runs) for run in runs if category in run["all"].categories]
+    if markdown:
+        print(markdown_table(rows))
+    else:
+        print_table(rows, "AUROC / AUC-sPRO@0.05 in per cent [95 % interval]")
+
+
+def read_halves(directory: Path) -> dict[str, MetricsDocument]:
+    """The metrics on all of test and on those halves that the run measured: one of stations has none."""
+    there = [half for half in HALVES if half == "all" or (directory / METRICS_FILES[half]).exists()]
+    return {half: read_document(directory, half) for half in there}
+
+
+def read_document(directory: Path, half: str) -> MetricsDocument:
+    """The metrics of one half of a run. Raises ArtifactError when the directory is no run directory."""
+    path = directory / METRICS_FILES[half]
+    try:
+        return MetricsDocument.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{directory} is not the directory of a finished run: cannot read {path.name}") from error
+
+
+def _categories(runs: list[dict[str, MetricsDocument]]) -> list[str]:
+    return list(dict.fromkeys(category for run in runs for category in run["all"].categories))
+
+
+def _row(category: str, run: dict[str, MetricsDocument]) -> dict[str, str]:
+    row = {"category": category, "experiment": run["all"].experiment}
+    for half, title in HALVES.items():
+        if half not in run:
+            row[f"{title}: AUROC / AUC-sPRO@0.05"] = row[f"{title}: good, defective"] = "-"
+            continue
+        values = run[half].categories[category]
+        row[f"{title}: AUROC / AUC-sPRO@0.05"] = " / ".join(headline_cells(values).values())
+        row[f"{title}: good, defective"] = f"{values.n_good}, {values.n_defective}"
+    return row

@@ -1,0 +1,109 @@
+"""Command score: a trained model on new images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_contracts.errors import FedpatchError
+from flows.cli.printing import print_json, print_table
+from flows.cli.progress import show_progress
+from pipeline_lib.inspection.decisions import ImageDecision, find_images
+from pipeline_lib.inspection.run_model import RunModel, open_run_model
+from pipeline_lib.inspection.session import ScoreSession
+
+
+def score_images(
+    model: RunModel, paths: list[Path], category: str | None, out: Path | None, *, explain: bool, as_json: bool
+) -> None:
+    """Score a batch and print a table or JSON. Exit status 1 when every image is refused, 0 otherwise."""
+    images = find_images(paths)
+    if not images:
+        raise FedpatchError(f"no image files below {', '.join(map(str, paths))}")
+    session = ScoreSession(model, category=category, out=out, explained=explain)
+    found = []
+    with show_progress("images scored", quiet=as_json) as progress:
+        for decision in session.score(images):
+            found.append(decision.summary())
+            _say_refused(decision)
+            progress(len(found), len(images))
+    if as_json:
+        print_json(found)
+    else:
+        print_table([_row(one) for one in found if "reason" not in one], f"{model.directory}")
+        counts = {kind: sum(one["decision"] == kind for one in found) for kind in ("good", "defective")}
+        refused = sum("reason" in one for one in found)
+        print(f"{counts['good']} good, {counts['defective']} defective, {refused} refused")
+        for line in _promises(model, sorted({str(one["category"]) for one in found if "reason" not in one})):
+            print(line)
+        if out is not None:
+            print(f"decisions: {out / 'decisions.csv'}")
+    if all("reason" in one for one in found):
+        raise SystemExit(1)
+
+
+def watch_folder(
+    model: RunModel, directory: Path, category: str | None, out: Path | None, *, explain: bool, as_json: bool
+) -> None:
+    """Score images as they come; one line (with --json one JSON object) each, until Ctrl-C."""
+    session = ScoreSession(model, category=category, out=out, explained=explain)
+    decisions: Iterator[ImageDecision] = session.watch(directory)
+    if not as_json:
+        print(f"watching {directory}; Ctrl-C ends it", file=sys.stderr)
+    try:
+        for decision in decisions:
+            if as_json:
+                print(json.dumps(decision.summary(), ensure_ascii=False), flush=True)
+            elif decision.reason:
+                _say_refused(decision)
+            else:
+                print("  ".join(str(value) for value in _row(decision.summary()).values()), flush=True)
+    except KeyboardInterrupt:
+        return
+
+
+def open_model(
+    model: Path | None, paths: list[Path], false_alarm_rate: float | None, threshold: float | None
+) -> tuple[RunModel, list[Path]]:
+    """The model and the images: the model is given by --model, or else is the first of the paths."""
+    if model is None:
+        if not paths:
+            raise FedpatchError("give a run directory and images: fedpatch score RUN_DIR IMAGES...")
+        model, paths = paths[0], paths[1:]
+    if not paths:
+        raise FedpatchError(f"give images or directories to score with {model}: fedpatch score RUN_DIR IMAGES...")
+    if false_alarm_rate is not None and not 0 < false_alarm_rate < 1:
+        raise FedpatchError(f"--false-alarm-rate is {false_alarm_rate:g}; it must lie between 0 and 1, such as 0.05")
+    return open_run_model(model, target_rate=false_alarm_rate, threshold=threshold), paths
+
+
+def _row(summary: dict[str, object]) -> dict[str, object]:
+    score, threshold = summary["score"], summary["threshold"]
+    return {
+        "decision": summary["decision"] or "-",
+        "score": f"{score:.4g}",
+        "threshold": None if threshold is None else f"{threshold:.4g}",
+        "category": summary["category"],
+        "image": summary["path"],
+        "note": str(summary.get("note", "")).split(":")[0],
+    }
+
+
+def _say_refused(decision: ImageDecision) -> None:
+    if decision.reason:
+        print(f"fedpatch: refused {decision.path}: {decision.reason}", file=sys.stderr)
+
+
+def _promises(model: RunModel, categories: list[str]) -> list[str]:
+    lines = []
+    for category in categories:
+        found = None if model.fixed_threshold is not None else model.conformal(category)
+        if found is not None:
+            bound = "no bound" if found.upper_bound is None else f"at most {100 * found.upper_bound:.1f} % (95 %)"
+            lines.append(
+                f"{category}: threshold from {found.n} normal images, nominal false-alarm rate "
+                f"{100 * found.nominal_rate:.1f} %, {bound}"
+            )
+    return lines

@@ -1,0 +1,1 @@
+"""Commands on models in use, the store and the installation: `commands` is what is typed."""

@@ -1,0 +1,1 @@
+"""The steps that experiments are made of; `run` is what they share."""

@@ -1,0 +1,181 @@
+"""The federation's rounds: a task a client, the server's check of what they sent, a task a bank.
+
+One round merges each client's coreset. In further rounds the clients get the banks and send what those do not cover;
+what a client has already sent stays in the banks, also when it fails later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from prefect.futures import PrefectFuture
+
+from data_contracts.config import ExperimentConfig
+from data_contracts.errors import ConfigError
+from data_contracts.federation import ClosedRound, Federation, Refusal, by_bank, close_round, without_refused
+from data_contracts.manifests import BankManifest, ClientUploads, Manifest, Partition
+from data_contracts.quorum import quorum_out_of_reach
+from data_contracts.settings import AggregationSettings, BackboneSettings, CoresetSettings, client_config_hash, sizes_of
+from flows.steps.measuring import Run
+from flows.steps.running import failure_of, submit
+from tasks.clients import extract_client_features, select_client_coreset
+from tasks.server import aggregate_memory_bank, check_uploads
+from tasks.stage import on_store
+
+
+def refuse_rounds_without_cover(config: ExperimentConfig) -> None:
+    """Raise ConfigError where clients would have to know what is covered, with a selection that cannot."""
+    rounds = config.federated.num_rounds
+    if config.federated.mode == "federated" and rounds > 1 and config.model.subsampling != "kcenter":
+        raise ConfigError(
+            f"federated.num_rounds is {rounds}, but model.subsampling {config.model.subsampling} cannot select what is "
+            "not covered yet; set it to kcenter, or federated.num_rounds to 1"
+        )
+
+
+def refuse_clients_without_region(config: ExperimentConfig, clients: Sequence[str]) -> None:
+    """Raise ConfigError where `aggregation.regions` names regions, but none for some of the clients."""
+    regions = config.aggregation.regions
+    if config.federated.mode != "federated" or not isinstance(regions, dict):
+        return
+    named = {client for own in regions.values() for client in own}
+    if missing := [client for client in clients if client not in named]:
+        raise ConfigError(f"aggregation.regions gives no region to {', '.join(missing)}; every client needs one")
+
+
+def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federation:
+    """All rounds; for clients that train alone one, without banks. Ends early, with `problem`, without a quorum."""
+    config = run.config
+    refuse_rounds_without_cover(config)
+    refuse_clients_without_region(config, [client.client_id for client in partition.clients])
+    num_rounds = config.federated.num_rounds if config.federated.mode == "federated" else 1
+    min_clients = 1 if config.federated.mode == "centralized" else config.federated.min_clients
+    federation = Federation()
+    federation.problem = quorum_out_of_reach(
+        min_clients=min_clients, n_clients=len(partition.clients), empty_clients=partition.skipped_clients
+    )
+    if federation.problem:
+        return federation
+    with run.clock.stage("clients"):
+        features = _features(run, partition, backbone)
+    for number in range(1, num_rounds + 1):
+        with run.clock.stage("clients"):
+            sent, failed = send_round(run, federation, features, number, num_rounds, backbone)
+        with run.clock.stage("aggregate"):
+            closed = verdicts(
+                run,
+                number,
+                sent,
+                failed,
+                config_hash=client_config_hash(config, backbone),
+                n_clients=len(partition.clients),
+            )
+            federation.take(closed)
+            if federation.problem:
+                return federation
+            is_alone = config.federated.mode == "local_only"
+            banks = [] if is_alone else aggregate(run, federation.accepted, number, backbone)
+        categories = {client.client_id: client.categories for client in partition.clients}
+        federation.rounds.append(closed.state(banks, categories))
+    federation.features = {client.client_id: features[client.client_id].result() for client in federation.uploads}
+    return federation
+
+
+def _features(run: Run, partition: Partition, backbone: BackboneSettings) -> dict[str, PrefectFuture[Manifest]]:
+    """Every client's patch features, being computed."""
+    return {
+        client.client_id: submit(
+            run.runner,
+            on_store(extract_client_features, run.place),
+            client=client,
+            settings=backbone,
+            sizes=sizes_of(run.config.preprocessing, client.categories),
+            place=run.place,
+        )
+        for client in partition.clients
+    }
+
+
+def send_round(
+    run: Run,
+    federation: Federation,
+    features: Mapping[str, PrefectFuture[Manifest]],
+    number: int,
+    num_rounds: int,
+    backbone: BackboneSettings,
+) -> tuple[list[ClientUploads], dict[str, str]]:
+    """What the clients send in one round, and the cause of each that failed."""
+    coresets = {
+        name: submit(
+            run.runner,
+            on_store(select_client_coreset, run.place),
+            patch_features=future,
+            client_id=name,
+            config_hash=client_config_hash(run.config, backbone),
+            settings=CoresetSettings.of(run.config, name, number),
+            num_rounds=num_rounds,
+            banks=federation.banks,
+            sent=[one for one in federation.uploads if one.client_id == name],
+            place=run.place,
+        )
+        for name, future in features.items()
+    }
+    causes = {name: failure_of(features[name]) or failure_of(coreset) for name, coreset in coresets.items()}
+    failed = {name: cause for name, cause in causes.items() if cause}
+    return [coreset.result() for name, coreset in coresets.items() if name not in failed], failed
+
+
+def verdicts(
+    run: Run,
+    number: int,
+    sent: Sequence[ClientUploads],
+    failed: Mapping[str, str],
+    *,
+    config_hash: str,
+    n_clients: int,
+    unread: Sequence[Refusal] = (),
+) -> ClosedRound:
+    """What the server makes of a round; `unread`: what of `sent` could not be read, and why."""
+    checks = {
+        bank: submit(
+            run.runner,
+            check_uploads,
+            uploads=uploads,
+            bank=bank,
+            config_hash=config_hash,
+            round_number=number,
+            place=run.place,
+        )
+        for bank, uploads in by_bank([without_refused(client, unread) for client in sent]).items()
+    }
+    refused = [
+        Refusal(client, bank, reason) for bank, future in checks.items() for client, reason in future.result().items()
+    ]
+    federated = run.config.federated
+    return close_round(
+        number,
+        sent,
+        failed,
+        [*unread, *refused],
+        min_clients=1 if federated.mode == "centralized" else federated.min_clients,
+        n_clients=n_clients,
+        num_rounds=federated.num_rounds if federated.mode == "federated" else 1,
+    )
+
+
+def aggregate(run: Run, accepted: list[ClientUploads], number: int, backbone: BackboneSettings) -> list[BankManifest]:
+    """One bank for each category, or one for all, of everything that was accepted so far."""
+    futures = [
+        submit(
+            run.runner,
+            on_store(aggregate_memory_bank, run.place),
+            uploads=uploads,
+            bank=bank,
+            config_hash=client_config_hash(run.config, backbone),
+            settings=AggregationSettings.of(run.config),
+            round_number=number,
+            place=run.place,
+        )
+        for bank, uploads in by_bank(accepted).items()
+    ]
+    return [future.result() for future in futures]

@@ -1,0 +1,162 @@
+"""From the run directories of a benchmark's cells to its record: comparisons, weak spots, curves, the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_contracts.benchmark import BenchmarkConfig
+from data_contracts.config import ExperimentConfig
+from data_contracts.errors import ArtifactError, ConfigError
+from data_contracts.manifests import ExperimentResult
+from data_contracts.results import AUC_SPRO
+from pipeline_lib.benchmark import clients as client_comparison
+from pipeline_lib.benchmark import comparison, coverage, ranking, splits
+from pipeline_lib.benchmark.record import BenchmarkRecord
+from pipeline_lib.benchmark.report.chosen import exemplary
+from pipeline_lib.benchmark.side_by_side import Case, ScoredMaps, category_cases
+from pipeline_lib.configuration import hardware
+from pipeline_lib.configuration.files import load_config
+from pipeline_lib.results.run_directory import METRICS_FILES, RESULT_FILE
+from pipeline_lib.storage.artifact_store import ArtifactStore
+
+Results = Mapping[str, Mapping[int, ExperimentResult]]  # experiment -> seed -> result
+
+
+def gather_benchmark(config: BenchmarkConfig, results: Results, failed: Mapping[str, str]) -> BenchmarkRecord:
+    """Compare what the cells left. failed: experiment and seed -> cause.
+
+    Curves and pictures are those of the first seed that an experiment has, of a few experiments. Raises ArtifactError
+    where a run directory lacks what the comparison is made of; pictures whose maps the store no longer holds are left
+    out, and the record's notes say so.
+    """
+    seed, baselines = config.base.seed, config.baselines()
+    directories = {name: {s: Path(r.run_directory) for s, r in found.items()} for name, found in results.items()}
+    comparisons: dict[str, list[dict[str, Any]]] = {}
+    by_subset = {}
+    for subset in METRICS_FILES:
+        runs = {
+            name: comparison.read_runs(found, subset=subset, resamples=config.resamples, seed=seed)
+            for name, found in directories.items()
+        }
+        comparisons[subset] = comparison.compare(
+            runs, baselines, config.compare, groups=config.group_of(), resamples=config.resamples, seed=seed
+        )
+        by_subset[subset] = runs
+    runs = by_subset["all"]
+    clients = client_comparison.client_rows(runs, config.configs(), baseline=config.baseline)
+    shown = {name: next(iter(found.values())) for name, found in results.items() if found}
+    against = comparison.against_baselines(comparisons["all"])
+    cases, notes = _cases(against, config.baseline, shown)
+    notes = [*_too_few_resamples(comparisons["all"], config.resamples), *notes]
+    return BenchmarkRecord(
+        config=config,
+        comparisons=comparisons,
+        clients=clients,
+        ranking=ranking.rank(runs, AUC_SPRO.key, resamples=config.resamples, seed=seed),
+        failed=failed,
+        weak_spots=splits.weak_spots(runs, baselines, clients),
+        groups=splits.group_rows(runs, baselines),
+        coverage=coverage.coverage_rows(runs),
+        curves=_curves(against, config.baseline, shown),
+        cases=cases,
+        notes=notes,
+        timings_s=comparison.total_timings(runs),
+        environment=hardware.describe_environment(),
+        finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def finished_results(
+    config: BenchmarkConfig, out: Path
+) -> tuple[dict[str, dict[int, ExperimentResult]], dict[str, str]]:
+    """What the run directories below `out` hold, experiment -> seed -> result, and why the other cells do not count.
+
+    A cell counts where its run finished with the configuration that the benchmark gives it now.
+    """
+    results: dict[str, dict[int, ExperimentResult]] = {}
+    missing: dict[str, str] = {}
+    for cell in config.cells():
+        directory, name = out / config.directory(cell), config.directory(cell).as_posix()
+        try:
+            result = ExperimentResult.model_validate_json((directory / RESULT_FILE).read_bytes())
+            own = load_config(directory / "config.yaml")
+        except OSError:
+            missing[name] = f"there is no finished run in {directory}"
+            continue
+        except (ValueError, ConfigError) as error:
+            missing[name] = f"{directory} cannot be read: {str(error).splitlines()[0]}"
+            continue
+        if own.config_hash() != cell.config.config_hash():
+            missing[name] = f"the run in {directory} has another configuration"
+            continue
+        here = result.model_copy(update={"run_directory": str(directory)})
+        results.setdefault(cell.experiment, {})[cell.seed] = here
+    return results, missing
+
+
+def _too_few_resamples(rows: Sequence[Mapping[str, Any]], resamples: int) -> list[str]:
+    """Whether the correction leaves no p-value below the level: the smallest there is, times the tests, is above."""
+    tests = sum(row["metric"] == AUC_SPRO.key and row["p_value"] is not None for row in rows)
+    if not tests or 2 * tests / (resamples + 1) < comparison.LEVEL:
+        return []
+    needed = int(2 * tests / comparison.LEVEL)
+    return [
+        f"{resamples} resamples are too few to show any difference in {tests} comparisons after the correction: "
+        f"the smallest p-value is {2 / (resamples + 1):.2g}. Give resamples: {needed} or more."
+    ]
+
+
+def _curves(
+    rows: Sequence[Mapping[str, Any]], baseline: str, shown: Mapping[str, ExperimentResult]
+) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Category -> experiment -> FPR and sPRO."""
+    files = {name: Path(result.run_directory) / "curves.parquet" for name, result in shown.items() if result.scored}
+    found: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+    for name in exemplary(rows, baseline, among=set(files)):
+        curves = pd.read_parquet(files[name])
+        for category, own in curves[curves.curve == "spro_fpr"].groupby("category"):
+            x, y = own.x.to_numpy(np.float64), own.y.to_numpy(np.float64)
+            found.setdefault(str(category), {})[name] = (x, y)
+    return dict(sorted(found.items()))
+
+
+def _cases(
+    rows: Sequence[Mapping[str, Any]], baseline: str, shown: Mapping[str, ExperimentResult]
+) -> tuple[list[Case], list[str]]:
+    """The same test images under a few experiments, one category's maps in memory at a time."""
+    among = {name for name, result in shown.items() if result.scored}
+    chosen = exemplary(rows, baseline, among=among)
+    if not chosen:
+        return [], []
+    configs = {name: load_config(Path(shown[name].run_directory) / "config.yaml") for name in chosen}
+    dataset = configs[chosen[0]].dataset
+    categories = [scored.category for scored in shown[chosen[0]].scored]
+    cases: list[Case] = []
+    notes: list[str] = []
+    for category in categories:
+        maps: dict[str, ScoredMaps] = {}
+        for name in chosen:
+            try:
+                found = _scored_maps(shown[name], configs[name], category)
+            except ArtifactError as error:
+                notes.append(f"no pictures of {name}, {category}: {error}")
+                continue
+            maps |= {name: found} if found else {}
+        if maps and dataset.root:
+            cases += category_cases(maps, dataset.root, layout=dataset.layout, n_categories=len(categories))
+    return cases, notes
+
+
+def _scored_maps(result: ExperimentResult, config: ExperimentConfig, category: str) -> ScoredMaps | None:
+    store = ArtifactStore(config.runtime.store)
+    for scored in result.scored:
+        if scored.category == category:
+            maps = store.read_arrays(scored.maps)["maps"]
+            return ScoredMaps(maps, store.read_table(scored.scores), config.inference.smoothing_sigma)
+    return None

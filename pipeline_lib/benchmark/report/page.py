@@ -1,0 +1,143 @@
+"""The page of a benchmark from its rows, figures and pictures. Pure; reads nothing."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from pipeline_lib.benchmark.comparison import against_baselines, named_pairs
+from pipeline_lib.benchmark.record import BenchmarkRecord
+from pipeline_lib.benchmark.report.chosen import HEADLINE, TITLES, Figure, benchmark_figures
+from pipeline_lib.benchmark.report.headline import headline_figures, headline_sentence
+from pipeline_lib.benchmark.side_by_side import KINDS
+from pipeline_lib.benchmark.tables import comparison_table, pair_table
+from pipeline_lib.drawing.drawing import inline_svg, style_sheet
+from pipeline_lib.drawing.html_pages import page_template
+from pipeline_lib.results.tables import per_cent
+
+SUBSETS = {"all": "all test images", "development": "development half", "report": "other half"}
+
+
+def render_benchmark(record: BenchmarkRecord, figures: Sequence[Figure] | None = None) -> str:
+    """The report as one HTML document without scripts or outside requests. Text from the data is escaped."""
+    rows = record.comparisons["all"]
+    by_section: dict[str, list[Figure]] = {}
+    for figure in benchmark_figures(record) if figures is None else figures:
+        by_section.setdefault(figure.section, []).append(figure)
+    return page_template("pipeline_lib.benchmark.report", "benchmark.html.j2", svg=inline_svg, webp=_webp).render(
+        record=record,
+        sentence=headline_sentence(rows),
+        headline=headline_figures(against_baselines(rows)),
+        style_sheet=style_sheet(),
+        figures=by_section,
+        tables=[(SUBSETS[s], _without_states(comparison_table(found, {}))) for s, found in record.comparisons.items()],
+        pairs=[(SUBSETS[s], pair_table(found)) for s, found in record.comparisons.items() if named_pairs(found)],
+        clients=[_client_line(row) for row in record.clients if row["metric"] == HEADLINE],
+        weak=[_weak_line(row) for row in record.weak_spots],
+        groups=[_group_line(row) for row in record.groups],
+        coverage=[_coverage_line(row) for row in record.coverage],
+        ranking=[_rank_line(row) for row in record.ranking],
+        kinds=KINDS,
+        timings=sorted(record.timings_s.items(), key=lambda item: -item[1]),
+        environment=_environment(record.environment),
+        config_yaml=yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+    )
+
+
+def people_tables(record: BenchmarkRecord) -> dict[str, list[dict[str, Any]]]:
+    """The page's tables by file name, for LaTeX."""
+    found = {
+        "comparison": comparison_table(record.comparisons["all"], record.failed),
+        "clients": [_client_line(row) for row in record.clients if row["metric"] == HEADLINE],
+        "weak_spots": [_weak_line(row) for row in record.weak_spots],
+        "groups": [_group_line(row) for row in record.groups],
+        "ranking": [_rank_line(row) for row in record.ranking],
+    }
+    if record.coverage:
+        found["coverage"] = [_coverage_line(row) for row in record.coverage]
+    for subset in set(record.comparisons) - {"all"}:
+        found[f"comparison_{subset}"] = comparison_table(record.comparisons[subset], {})
+    for subset, rows in record.comparisons.items():
+        if named_pairs(rows):
+            found["pairs" if subset == "all" else f"pairs_{subset}"] = pair_table(rows)
+    return found
+
+
+def _without_states(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The table without its column of states: what is in it is completed, what is not stands above it."""
+    return [{key: value for key, value in row.items() if key != "state"} for row in rows]
+
+
+def _client_line(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "experiment": row["experiment"],
+        "client": row["client"],
+        "category": row["category"],
+        "alone": per_cent(row["local"]),
+        "federated": per_cent(row["federated"]),
+        "centralized": per_cent(row["centralized"]),
+        "benefit": _points(row["benefit_points"]),
+        "price": _points(row["price_points"]),
+    }
+
+
+def _weak_line(row: Mapping[str, Any]) -> dict[str, str]:
+    client = f"{row['worst_client']}: {row['worst_client_is']}" if row["worst_client"] else "-"
+    loss = f"{row['largest_loss']} {_points(row['largest_loss_points'])}" if row["largest_loss"] else "-"
+    return {
+        "experiment": row["experiment"],
+        "worst category": f"{row['worst_category'] or '-'} {per_cent(row['worst_category_value'])}",
+        "worst defect type": f"{row['worst_defect'] or '-'} {per_cent(row['worst_defect_value'])}",
+        "loses most on": loss,
+        "worst client": client,
+    }
+
+
+def _group_line(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "experiment": row["experiment"],
+        "defects": row["group"],
+        "metric": TITLES[row["metric"]],
+        "value": per_cent(row["value"]),
+        "points": _points(row["delta_points"]),
+        "defective images": str(row["n_defective"]),
+    }
+
+
+def _coverage_line(row: Mapping[str, Any]) -> dict[str, str]:
+    shares = {"mean": "mean", "50 %": "q50", "90 %": "q90", "99 %": "q99", "largest": "covering_radius"}
+    counts = {"clients": str(row["clients"]), "patches": f"{row['patches']:,}".replace(",", " ")}
+    names = {"experiment": row["experiment"], "category": row["category"]}
+    return names | counts | {title: f"{row[key]:#.3g}".rstrip(".") for title, key in shares.items()}
+
+
+def _rank_line(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "experiment": row["experiment"],
+        TITLES[HEADLINE]: per_cent(row["value"]),
+        "place": "1" if row["place"] == 1 else "below",
+        "points from the best": _points(row["points"]),
+        "p (Holm)": "-" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
+    }
+
+
+def _environment(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value, packages in one line each."""
+    flat: list[tuple[str, str]] = []
+    for name, value in environment.items():
+        if isinstance(value, Mapping):
+            flat += [(str(key), str(own)) for key, own in value.items()]
+        else:
+            flat.append((name.replace("_", " "), "none" if value is None else str(value)))
+    return flat
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.1f}"
+
+
+def _webp(content: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,44 @@
+"""Files of a benchmark: JSON for programs, tables as CSV and LaTeX, figures as SVG, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline_lib.benchmark.record import BenchmarkRecord, Rows
+from pipeline_lib.benchmark.report.chosen import benchmark_figures
+from pipeline_lib.benchmark.report.page import people_tables, render_benchmark
+from pipeline_lib.drawing.drawing import svg_file
+from pipeline_lib.drawing.latex import latex_table
+from pipeline_lib.results.run_directory import safe_name, write_json_file
+from pipeline_lib.storage.artifact_store import write_file
+
+FILES = {"all": "comparison", "development": "comparison_development", "report": "comparison_report"}
+
+
+def write_benchmark(record: BenchmarkRecord, out: Path) -> None:
+    """Write everything into the benchmark's directory; files that exist are replaced, figures that went are removed."""
+    tables: dict[str, Rows] = {FILES[subset]: rows for subset, rows in record.comparisons.items()}
+    tables |= {"clients": record.clients, "ranking": record.ranking}
+    tables |= {"weak_spots": record.weak_spots, "groups": record.groups}
+    if record.coverage:
+        tables["coverage"] = record.coverage
+    for name, rows in tables.items():
+        write_json_file(out / f"{name}.json", list(rows))
+        write_file(out / "tables" / f"{name}.csv", pd.DataFrame(_plain(rows)).to_csv(index=False).encode())
+    for name, shown in people_tables(record).items():
+        write_file(out / "tables" / f"{name}.tex", latex_table(shown).encode())
+    write_json_file(out / "failed.json", dict(record.failed))
+    figures = benchmark_figures(record)
+    for old in (out / "figures").glob("*.*"):
+        old.unlink()
+    for figure in figures:
+        write_file(out / "figures" / f"{safe_name(figure.name)}.svg", svg_file(figure.drawing))
+    write_file(out / "benchmark.html", render_benchmark(record, figures).encode())
+
+
+def _plain(rows: Rows) -> list[Mapping[str, Any]]:
+    return [dict(row) for row in rows]

@@ -1,0 +1,63 @@
+"""The rows of `comparison.json` as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_contracts.results import COMPARED
+from pipeline_lib.benchmark.comparison import against_baselines, named_pairs
+from pipeline_lib.results.tables import per_cent
+
+METRIC_TITLES = {metric.key: metric.title for metric in COMPARED}
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A row an experiment for people: means in per cent, points against its baseline [95 % interval], bytes, rows.
+
+    rows: those of `comparison.json`; named pairs are left to `pair_table`. Seeds have a column where experiments have
+    unequal numbers of them.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    compared = against_baselines(rows)
+    unequal = len({row["seeds"] for row in compared}) > 1
+    for row in compared:
+        line = table.setdefault(row["experiment"], {"experiment": row["experiment"], "state": "completed"})
+        line[METRIC_TITLES[row["metric"]]] = per_cent(row["value"]) + _delta(row)
+    for row in compared:
+        share, pixels = row["upload_share_of_image_bytes"], row["upload_share_of_pixel_bytes"]
+        table[row["experiment"]] |= {
+            "against": row["baseline"],
+            "upload share": "-" if share is None else f"{100 * share:.0f} %",
+            "of pixels": "-" if pixels is None else f"{100 * pixels:.1f} %",
+            "back MB": round(row["download_bytes"] / 1e6, 1),
+            "bank rows": row["bank_rows"],
+        }
+        if unequal:
+            table[row["experiment"]]["seeds"] = row["seeds"]
+    lines = list(table.values())
+    columns = [column for column in (lines[0] if lines else {}) if column not in ("experiment", "state")]
+    lines += [{"experiment": n, "state": f"failed: {cause}", **dict.fromkeys(columns)} for n, cause in failed.items()]
+    return lines
+
+
+def pair_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row a named pair for people: experiment less reference in points [95 % interval]; empty for no pairs."""
+    table: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in named_pairs(rows):
+        pair = row["experiment"], row["baseline"]
+        line = table.setdefault(pair, {"experiment": pair[0], "against": pair[1]})
+        line[METRIC_TITLES[row["metric"]]] = None if row["delta_points"] is None else _points(row)
+    return list(table.values())
+
+
+def _delta(row: Mapping[str, Any]) -> str:
+    if row["delta_points"] is None or row["verdict"] == "baseline":
+        return ""
+    return f" ({_points(row)})"
+
+
+def _points(row: Mapping[str, Any]) -> str:
+    interval = f" [{row['ci95'][0]:+.1f}, {row['ci95'][1]:+.1f}]" if row["ci95"] else ""
+    mark = "*" if row["verdict"] in ("better", "worse") else ""
+    return f"{row['delta_points']:+.1f}{mark}{interval}"

@@ -1,0 +1,376 @@
+"""Checks of a data set before it is used. Nothing raises for bad images or masks: they become findings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from data_contracts.config import PreprocessingConfig
+from data_contracts.defects import AUTOVI_COUNTS, DefectEntry
+from data_contracts.errors import ConfigError, DatasetError
+from data_contracts.validation import SEVERITIES, Finding, FindingCode, Severity, ValidationReport
+from pipeline_lib.dataset.ground_truth import (
+    DefectChannel,
+    DefectWeights,
+    MaskError,
+    category_defects,
+    channels_by_value,
+    defect_weight,
+    mask_components,
+    read_mask_values,
+)
+from pipeline_lib.dataset.images import is_image_file
+from pipeline_lib.dataset.index import DEFECTS_CONFIG, GOOD, Layout, find_categories, mask_files
+
+FEW_TRAIN_IMAGES = 10
+THIN_CLASS_IMAGES = 20
+ASPECT_TOLERANCE = 1.25
+_SHOWN_OF_ONE_KIND = 10
+
+
+def validate_dataset(
+    index: pd.DataFrame,
+    root: Path | str,
+    *,
+    layout: Layout = "autovi",
+    defect_weights: DefectWeights | None = None,
+    categories: Sequence[str] | None = None,
+    preprocessing: PreprocessingConfig | None = None,
+) -> ValidationReport:
+    """Check the images of `index` (from `index_dataset` of the same root and layout) and their masks on disk.
+
+    `categories` are those that should be in the index; all that lie below `root` unless given.
+    To check a data set that has a category without training images, index it with `require_train="none"`.
+    Raises DatasetError only where `root` is not a directory.
+    """
+    root = Path(root)
+    index = index.assign(stem=[Path(path).stem for path in index["path"]])
+    readable = index[index["problem"] == ""]
+    directories = find_categories(root, layout=layout)
+    findings: list[Finding] = []
+    mask_channels: dict[str, dict[str, int]] = {}
+    for category in sorted({*index["category"], *(directories if categories is None else categories)}):
+        rows = index[index["category"] == category]
+        good_rows = readable[readable["category"] == category]
+        findings += _unreadable(category, rows)
+        findings += _counts(category, good_rows, layout)
+        findings += _aspect_ratio(category, good_rows, preprocessing or PreprocessingConfig())
+        if layout != "folder" and category in directories:
+            masks = _MaskCheck(root, category, directories[category], layout, defect_weights or {})
+            findings += masks.check(rows)
+            mask_channels[category] = dict(masks.usable)
+    findings += _duplicates(readable)
+    findings += _unknown_weights(defect_weights, mask_channels, root, directories, layout)
+    return ValidationReport(
+        root=str(root),
+        layout=layout,
+        findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
+        counts=_count_table(readable),
+        mask_channels=mask_channels,
+    )
+
+
+def render_validation_text(report: ValidationReport) -> str:
+    """The report as plain text: what there is, then what is wrong, where, and what to do about it."""
+    lines = [f"Data set {report.root} (layout {report.layout})", ""]
+    for category, by_split in report.counts.items():
+        test = by_split.get("test", {})
+        defects = ", ".join(f"{label} {n}" for label, n in test.items() if label != GOOD) or "none"
+        channels = sum(report.mask_channels.get(category, {}).values())
+        lines.append(
+            f"  {category}: {sum(by_split.get('train', {}).values())} train, {test.get(GOOD, 0)} test good, "
+            f"{sum(n for label, n in test.items() if label != GOOD)} defective ({defects}); {channels} mask channels"
+        )
+    totals = ", ".join(f"{report.count(severity)} {severity}s" for severity in SEVERITIES)
+    lines += ["", f"{totals}."]
+    kinds = Counter((finding.severity, finding.code) for finding in report.findings)
+    for (severity, code), number in kinds.items():
+        of_kind = [finding for finding in report.findings if (finding.severity, finding.code) == (severity, code)]
+        lines += ["", f"{severity.upper()} {code} ({number})"]
+        for finding in of_kind[:_SHOWN_OF_ONE_KIND]:
+            where = finding.path or finding.category
+            lines.append(f"  {where}: {finding.message}" if where else f"  {finding.message}")
+        if number > _SHOWN_OF_ONE_KIND:
+            lines.append(f"  ... and {number - _SHOWN_OF_ONE_KIND} more")
+        lines += [f"  -> {advice}" for advice in dict.fromkeys(finding.advice for finding in of_kind) if advice]
+    return "\n".join(lines) + "\n"
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def _unreadable(category: str, rows: pd.DataFrame) -> Iterator[Finding]:
+    for path, problem in rows.loc[rows["problem"] != "", ["path", "problem"]].itertuples(index=False):
+        yield Finding(
+            severity="error",
+            code="unreadable_image",
+            category=category,
+            path=str(path),
+            message=str(problem),
+            advice="Replace or remove the file; until then it is set aside, or dataset.on_bad_image: fail stops.",
+        )
+
+
+def _counts(category: str, rows: pd.DataFrame, layout: Layout) -> Iterator[Finding]:
+    train = int((rows["split"] == "train").sum())
+    test = Counter(rows.loc[rows["split"] == "test", "label"])
+
+    def finding(severity: Severity, code: FindingCode, message: str, advice: str) -> Finding:
+        return Finding(severity=severity, code=code, category=category, message=message, advice=advice)
+
+    if not train:
+        yield finding("error", "empty_category", "no readable training image", "Add good images to train/good.")
+    elif train < FEW_TRAIN_IMAGES:
+        yield finding(
+            "warning",
+            "few_images",
+            f"only {train} training images; a memory bank needs {FEW_TRAIN_IMAGES} or more to know what is normal",
+            "Take more images of good parts.",
+        )
+    if not test[GOOD]:
+        yield finding(
+            "warning", "empty_category", "no good test image: no image metric is defined", "Add images to test/good."
+        )
+    if test.total() == test[GOOD]:
+        yield finding(
+            "warning", "empty_category", "no defective test image: no metric is defined", "Add images to test/<defect>."
+        )
+    for label, number in sorted(test.items()):
+        if label != GOOD and number < THIN_CLASS_IMAGES:
+            yield finding(
+                "note",
+                "thin_class",
+                f"only {number} test images in {label} (fewer than {THIN_CLASS_IMAGES}): its figures are uncertain",
+                "Read the confidence intervals with it.",
+            )
+    if layout == "autovi" and (published := AUTOVI_COUNTS.get(category)):
+        expected = {"train/good": published["train"], "test/good": published["good"]}
+        expected |= {f"test/{label}": number for label, number in published["defects"].items()}
+        got = {"train/good": train} | {f"test/{label}": number for label, number in sorted(test.items())}
+        differing = [
+            f"{folder} {got.get(folder, 0)} (AutoVI 1.0.0 has {expected.get(folder, 0)})"
+            for folder in dict.fromkeys([*expected, *got])
+            if got.get(folder, 0) != expected.get(folder, 0)
+        ]
+        if differing:
+            yield finding(
+                "note",
+                "count_differs",
+                "; ".join(differing),
+                "Expected with dataset.max_images or a data set of your own; else unpack the archive again.",
+            )
+
+
+def _aspect_ratio(category: str, rows: pd.DataFrame, preprocessing: PreprocessingConfig) -> Iterator[Finding]:
+    width, height = preprocessing.size(category)
+    stretch = (rows["width"] / rows["height"]) / (width / height)
+    outside = (stretch > ASPECT_TOLERANCE) | (stretch < 1 / ASPECT_TOLERANCE)
+    if outside.any():
+        sizes = Counter(zip(rows.loc[outside, "width"], rows.loc[outside, "height"], strict=True))
+        (native_width, native_height), _ = sizes.most_common(1)[0]
+        yield Finding(
+            severity="warning",
+            code="aspect_ratio",
+            category=category,
+            message=f"{int(outside.sum())} of {len(rows)} images differ by more than 25 % in aspect from the "
+            f"{width}x{height} that they are resized to (most often {native_width}x{native_height}), so they are "
+            f"distorted",
+            advice="Set preprocessing.size_by_category.<category>: [width, height] to the shape of the images.",
+        )
+
+
+def _duplicates(rows: pd.DataFrame) -> Iterator[Finding]:
+    repeated = rows[rows.duplicated("sha256", keep=False)]
+    for _, group in repeated.groupby("sha256", sort=False):
+        places = set(zip(group["category"], group["split"], group["label"], strict=True))
+        paths = [str(path) for path in group["path"]]
+        others = ", ".join(paths[1:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
+        if len({split for _, split, _ in places}) > 1:
+            severity: Severity = "warning"
+            advice = "Remove it from one split: a test image that was trained on makes the figures too good."
+        elif len(set(group["label_index"])) > 1:
+            severity = "warning"
+            advice = "Decide whether it is good or defective, and remove the other copy."
+        else:
+            severity = "note"
+            advice = "Remove the copies, unless they are meant."
+        yield Finding(
+            severity=severity,
+            code="duplicate_across_splits",
+            category=str(group["category"].iloc[0]),
+            path=paths[0],
+            message=f"the same file also lies at {others}" + ("" if len(places) > 1 else " (same folder)"),
+            advice=advice,
+        )
+
+
+# --- masks -----------------------------------------------------------------------------------------------------------
+
+
+class _MaskCheck:
+    """The mask checks of one category; `usable` counts its good channels by defect name."""
+
+    def __init__(self, root: Path, category: str, directory: Path, layout: Layout, weights: DefectWeights) -> None:
+        self.root, self.category, self.directory, self.layout = root, category, directory, layout
+        self.weights = weights
+        self.usable: Counter[str] = Counter()
+        self.above_area: dict[str, list[str]] = {}
+        self.defects: list[DefectEntry] | None = None
+
+    def check(self, rows: pd.DataFrame) -> list[Finding]:
+        defective = rows[(rows["split"] == "test") & (rows["label_index"] == 1)]
+        findings = [] if defective.empty else list(self._config())
+        for path, label, stem, width, height in zip(
+            *(defective[name].tolist() for name in ("path", "label", "stem", "width", "height")), strict=True
+        ):
+            findings += self._image(path, label, stem, width, height)
+        findings += self._orphans()
+        for defect_name, paths in self.above_area.items():
+            findings.append(
+                self._finding(
+                    "note",
+                    "saturation_above_area",
+                    paths[0],
+                    f"saturation_threshold of {defect_name} is above the area of {len(paths)} of its "
+                    f"{self.usable[defect_name]} channels, this one first; their whole area is asked for",
+                    "Lower the threshold if a part of such a defect should be enough.",
+                )
+            )
+        return findings
+
+    def _config(self) -> Iterator[Finding]:
+        path = self.directory / DEFECTS_CONFIG
+        try:
+            self.defects = category_defects(self.root, self.category, layout=self.layout)
+        except DatasetError as error:
+            yield self._finding(
+                "error",
+                "no_defects_config",
+                path,
+                str(error),
+                "Write a JSON list of entries with defect_name, pixel_value, saturation_threshold and "
+                "relative_saturation; without it the masks cannot be measured.",
+            )
+            return
+        for entry in self.defects:
+            if entry.relative_saturation and entry.saturation_threshold > 1:
+                yield self._finding(
+                    "warning",
+                    "saturation_above_area",
+                    path,
+                    f"relative saturation_threshold of {entry.defect_name} is {entry.saturation_threshold:g}, above 1",
+                    "Give a share of the area, at most 1, or set relative_saturation to false.",
+                )
+            if isinstance(self.weights, str):
+                try:
+                    defect_weight(entry, self.weights)
+                except ConfigError as error:
+                    yield self._finding("error", "defect_weight_unknown", path, str(error), "")
+
+    def _image(self, path: str, label: str, stem: str, width: int, height: int) -> Iterator[Finding]:
+        masks = mask_files(self.directory, label, stem, layout=self.layout)
+        if not masks:
+            expected = f"ground_truth/{label}/{stem}" + ("_mask.png" if self.layout == "mvtec" else "/*.png")
+            yield self._finding(
+                "error",
+                "missing_mask",
+                path,
+                f"defective, but {expected} is not there",
+                "Draw the mask, or move the image: until then its pixels cannot be measured.",
+            )
+        for mask in masks if width else []:
+            try:
+                values = read_mask_values(mask, width=width, height=height)
+                if self.layout == "mvtec":
+                    channels = mask_components(values > 0, label, name=str(mask))
+                elif self.defects is None:
+                    continue
+                else:
+                    channels = channels_by_value(values, self.defects, name=str(mask))
+            except MaskError as error:
+                yield self._finding("error", error.code, mask, str(error), "Correct the mask file.")
+                continue
+            for channel in channels:
+                yield from self._channel(mask, channel)
+
+    def _channel(self, mask: Path, channel: DefectChannel) -> Iterator[Finding]:
+        self.usable[channel.defect_name] += 1
+        area_px = int(channel.mask.sum())
+        if channel.saturation_was_zero:
+            yield self._finding(
+                "warning",
+                "saturation_zero",
+                mask,
+                f"the saturation area of {channel.defect_name} comes out as 0 of {area_px} pixels; 1 is used",
+                "Raise the threshold, or enlarge or remove the speck.",
+            )
+        absolute = {e.defect_name: e.saturation_threshold for e in self.defects or () if not e.relative_saturation}
+        if absolute.get(channel.defect_name, 0) > area_px:
+            self.above_area.setdefault(channel.defect_name, []).append(self._relative(mask))
+
+    def _orphans(self) -> Iterator[Finding]:
+        ground_truth = self.directory / "ground_truth"
+        for folder in sorted(ground_truth.iterdir()) if ground_truth.is_dir() else []:
+            if not folder.is_dir() or folder.name.startswith("."):
+                continue
+            images = self.directory / "test" / folder.name
+            stems = {path.stem for path in images.iterdir() if is_image_file(path)} if images.is_dir() else set()
+            for mask in sorted(folder.iterdir()):
+                stem = mask.stem.removesuffix("_mask") if self.layout == "mvtec" else mask.name
+                if not mask.name.startswith(".") and stem not in stems:
+                    yield self._finding(
+                        "warning",
+                        "orphaned_mask",
+                        mask,
+                        f"belongs to no image: test/{folder.name} holds no {stem}",
+                        "Rename it as its image is named, or remove it.",
+                    )
+
+    def _relative(self, path: Path | str) -> str:
+        return path.relative_to(self.root).as_posix() if isinstance(path, Path) else path
+
+    def _finding(self, severity: Severity, code: FindingCode, path: Path | str, message: str, advice: str) -> Finding:
+        return Finding(
+            severity=severity,
+            code=code,
+            category=self.category,
+            path=self._relative(path),
+            message=message,
+            advice=advice,
+        )
+
+
+def _unknown_weights(
+    weights: DefectWeights | None,
+    mask_channels: dict[str, dict[str, int]],
+    root: Path,
+    directories: dict[str, Path],
+    layout: Layout,
+) -> Iterator[Finding]:
+    if not weights or isinstance(weights, str):
+        return
+    known = {name for by_defect in mask_channels.values() for name in by_defect}
+    for category in directories:
+        try:
+            known |= {entry.defect_name for entry in category_defects(root, category, layout=layout)}
+        except DatasetError:
+            continue  # reported as no_defects_config
+    for name in weights:
+        if name not in known:
+            yield Finding(
+                severity="warning",
+                code="defect_weight_unknown",
+                message=f"evaluation.defect_weights names {name!r}, which is no defect of this data set",
+                advice=f"Use one of: {', '.join(sorted(known)) or 'none'}.",
+            )
+
+
+def _count_table(rows: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
+    table: dict[str, dict[str, dict[str, int]]] = {}
+    for category, split, label in zip(rows["category"], rows["split"], rows["label"], strict=True):
+        by_label = table.setdefault(category, {}).setdefault(split, {})
+        by_label[label] = by_label.get(label, 0) + 1
+    return table

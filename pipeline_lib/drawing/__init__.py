@@ -1,0 +1,1 @@
+"""Pictures and pages without a subject: vector drawings, axes, LaTeX tables, HTML templates."""

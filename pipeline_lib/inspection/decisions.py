@@ -1,0 +1,144 @@
+"""New images scored by a trained model: score, decision, regions, or the reason why an image is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_contracts.errors import FedpatchError, ImageError
+from pipeline_lib.dataset.images import is_image_file, load_image
+from pipeline_lib.features.image_batches import ImagePatches, iter_images, iter_patches
+from pipeline_lib.inspection.run_model import RunModel
+from pipeline_lib.maps.regions import Region, regions_above
+from pipeline_lib.models.patchcore import ScoredImage
+
+ASPECT_TOLERANCE = 0.1
+SMALLEST_SHARE = 0.5
+"""An image smaller than half the smallest training image, on either side, shows less than the bank was made from."""
+
+
+@dataclass(frozen=True)
+class ImageDecision:
+    """What is said of one image. A refused one has a reason and no score; pictures are made from the other fields."""
+
+    path: Path
+    category: str | None
+    score: float | None = None
+    threshold: float | None = None
+    decision: str | None = None  # good | defective; None: refused, or no threshold
+    reason: str = ""  # why it is refused
+    note: str = ""  # what to look at, such as an image that is foreign to the model
+    regions: list[Region] = field(default_factory=list)
+    pixels: np.ndarray | None = None  # uint8 (height, width, 3)
+    anomaly_map: np.ndarray | None = None  # float32 (height, width)
+    mask: np.ndarray | None = None  # bool (height, width): above the threshold
+    scored: ScoredImage | None = None
+    patches: ImagePatches | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """path, category, score, threshold, decision; and reason or note where there is one."""
+        values: dict[str, Any] = {
+            "path": str(self.path),
+            "category": self.category,
+            "score": self.score,
+            "threshold": self.threshold,
+            "decision": self.decision,
+        }
+        return values | ({"reason": self.reason} if self.reason else {}) | ({"note": self.note} if self.note else {})
+
+
+def find_images(paths: Iterable[Path | str]) -> list[Path]:
+    """Image files that are given or lie anywhere below given directories, sorted within each.
+
+    Files that are given by name are kept whatever they are. Raises FedpatchError for a path that is not there.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if is_image_file(p) and p.is_file())
+        elif path.exists():
+            found.append(path)
+        else:
+            raise FedpatchError(f"there is no file or directory {path}")
+    return list(dict.fromkeys(found))
+
+
+def decide_image(model: RunModel, path: Path, *, category: str | None = None) -> ImageDecision:
+    """Score one image file. Raises FedpatchError where the model itself is at fault, never for the image."""
+    if category is not None:
+        model.bank_name(category)
+    try:
+        own = category or model.category_of(path)
+    except FedpatchError as error:
+        return ImageDecision(path, None, reason=str(error))
+    try:
+        image = load_image(path)
+    except ImageError as error:
+        return ImageDecision(path, own, reason=str(error))
+    if reason := misfit(model, own, image):
+        return ImageDecision(path, own, reason=reason)
+    patchcore = model.patchcore(own)
+    sample = {"image": image, "category": own, "path": str(path)}
+    (patches,) = iter_patches(patchcore.extractor, iter_images([sample], image_size=patchcore.inference.image_size))
+    return replace(_decision(model, path, own, image, patchcore.score_extracted(patches)), patches=patches)
+
+
+def misfit(model: RunModel, category: str, image: Image.Image) -> str:
+    """Why an image cannot be of this category, from its size alone; empty where it may be."""
+    sizes = model.training_sizes(category)
+    if sizes is None:
+        return ""
+    aspects = sizes.width / sizes.height
+    aspect = image.width / image.height
+    low, high = aspects.min() * (1 - ASPECT_TOLERANCE), aspects.max() * (1 + ASPECT_TOLERANCE)
+    if not low <= aspect <= high:
+        return (
+            f"it is {image.width}x{image.height} pixels, {aspect:.2f} times as wide as high; the training images of "
+            f"{category} have {aspects.min():.2f} to {aspects.max():.2f}"
+        )
+    least = SMALLEST_SHARE * sizes.width.min(), SMALLEST_SHARE * sizes.height.min()
+    if image.width < least[0] or image.height < least[1]:
+        return (
+            f"it is {image.width}x{image.height} pixels; the smallest training images of {category} have "
+            f"{sizes.width.min()}x{sizes.height.min()}, and less than half of that shows too little"
+        )
+    return ""
+
+
+def _decision(model: RunModel, path: Path, category: str, image: Image.Image, scored: ScoredImage) -> ImageDecision:
+    threshold = model.threshold(category)
+    anomaly_map = scored.anomaly_map(model.saved.inference.smoothing_sigma)
+    if threshold is None:
+        return ImageDecision(
+            path, category, scored.score, note="the model has no threshold: give --threshold, or train it again",
+            pixels=np.array(image), anomaly_map=anomaly_map, scored=scored,
+        )  # fmt: skip
+    defective = scored.score > threshold
+    at_patch = patch_threshold(scored, threshold)
+    mask = np.zeros(anomaly_map.shape, bool)
+    regions: list[Region] = []
+    if defective:
+        # resizing and smoothing lower a peak: a defective image still shows where its highest place is
+        mask, regions = regions_above(anomaly_map, min(at_patch, float(np.nextafter(anomaly_map.max(), np.float32(0)))))
+    foreign = float((scored.grid_map > at_patch).mean())
+    note = ""
+    if foreign > 0.5:
+        note = (
+            f"foreign: {100 * foreign:.0f} % of the image is unlike the normal images of {category}; "
+            "is it the right part, camera and category?"
+        )
+    return ImageDecision(
+        path, category, scored.score, threshold, "defective" if defective else "good", note=note, regions=regions,
+        pixels=np.array(image), anomaly_map=anomaly_map, mask=mask, scored=scored,
+    )  # fmt: skip
+
+
+def patch_threshold(scored: ScoredImage, threshold: float) -> float:
+    """The image's threshold in units of its map: they differ where the image score is re-weighted."""
+    highest = float(scored.grid_map.max())
+    return threshold * highest / scored.score if scored.score > 0 else threshold

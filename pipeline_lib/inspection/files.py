@@ -1,0 +1,111 @@
+"""What `fedpatch score` leaves for people: a table of decisions, and for each image its heat map and its regions."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+
+from data_contracts.tables import DECISIONS
+from pipeline_lib.inspection.decisions import ImageDecision
+from pipeline_lib.inspection.pictures import PatchExplanation, explanation_picture
+from pipeline_lib.maps.visualize import OUTLINE, Scale, draw_outline, overlay, png_bytes, visualize_anomaly_map
+from pipeline_lib.results.run_directory import safe_name
+from pipeline_lib.storage.artifact_store import parquet_content, write_file
+
+PICTURES = "pictures"
+PANEL_PX = 800
+
+
+def write_table_of_decisions(out: Path, rows: Sequence[dict[str, object]]) -> None:
+    """decisions.parquet and decisions.csv, each whole."""
+    frame = pd.DataFrame(list(rows), columns=DECISIONS.names)
+    write_file(out / "decisions.parquet", parquet_content([frame], DECISIONS))
+    write_file(out / "decisions.csv", frame.to_csv(index=False).encode())
+
+
+def table_row(
+    decision: ImageDecision, picture: str = "", patches: Sequence[PatchExplanation] = ()
+) -> dict[str, object]:
+    """One image in the schema DECISIONS."""
+    return {
+        "reason": "",
+        "note": "",
+        **decision.summary(),
+        "n_regions": len(decision.regions),
+        "area_px": 0 if decision.mask is None else int(decision.mask.sum()),
+        "regions": json.dumps([asdict(region) for region in decision.regions]),
+        "nearest_normal": json.dumps([patch.summary() for patch in patches]),
+        "picture": picture,
+    }
+
+
+def colour_scale(decision: ImageDecision) -> Scale:
+    """The same for every image of a category: from half the threshold to one and a half times, the threshold in the
+    middle; without a threshold from 0 to the image's score."""
+    if decision.threshold:
+        return 0.5 * decision.threshold, 1.5 * decision.threshold
+    return 0.0, max(decision.score or 0.0, 1e-6)
+
+
+def write_pictures(out: Path, decision: ImageDecision, patches: Sequence[PatchExplanation] = ()) -> str:
+    """<name>.jpg (image, heat map, overlay), <name>.overlay.jpg (regions outlined with their area), and
+    <name>.explained.png where there are explanations; returns the first one's path relative to `out`."""
+    assert decision.pixels is not None
+    assert decision.anomaly_map is not None
+    stem = picture_stem(decision)
+    scale = colour_scale(decision)
+    panels = visualize_anomaly_map(
+        decision.pixels,
+        decision.anomaly_map,
+        scale=scale,
+        ground_truth=None,
+        panel_px=min(PANEL_PX, max(decision.pixels.shape)),
+    )
+    relative = f"{PICTURES}/{stem}.jpg"
+    write_file(out / relative, _jpeg_bytes(panels))
+    write_file(out / PICTURES / f"{stem}.overlay.jpg", _jpeg_bytes(outlined_regions(decision, scale)))
+    if patches:
+        write_file(out / PICTURES / f"{stem}.explained.png", png_bytes(explanation_picture(decision, list(patches))))
+    return relative
+
+
+def outlined_regions(decision: ImageDecision, scale: Scale) -> Image.Image:
+    """The image at its own size with the map over it, the regions above the threshold outlined, each with its area."""
+    assert decision.pixels is not None
+    assert decision.anomaly_map is not None
+    covered = overlay(decision.pixels, decision.anomaly_map, scale, opacity=0.5)
+    if decision.mask is not None and decision.mask.any():
+        covered = draw_outline(covered, decision.mask)
+    picture = Image.fromarray(covered)
+    draw = ImageDraw.Draw(picture)
+    for region in decision.regions[:10]:
+        text = f"{region.area_px} px"
+        _, _, right, bottom = draw.textbbox((0, 0), text)
+        x = int(np.clip(region.left, 0, max(0, picture.width - right - 4)))
+        y = region.top - bottom - 6 if region.top > bottom + 6 else min(region.bottom + 2, picture.height - bottom - 4)
+        draw.rectangle((x, y, x + right + 4, y + bottom + 4), fill=(16, 24, 24))
+        draw.text((x + 2, y + 1), text, fill=OUTLINE)
+    return picture
+
+
+def _jpeg_bytes(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+def picture_stem(decision: ImageDecision) -> str:
+    """A file name that tells images of one name in different directories apart."""
+    parts = decision.path.absolute().parts
+    digest = hashlib.sha256("/".join(parts).encode(errors="surrogateescape")).hexdigest()[:8]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{parts[-2] if len(parts) > 2 else ''}_{decision.path.stem}")
+    return f"{safe_name(decision.category or 'unknown')}/{plain[-80:]}-{digest}"

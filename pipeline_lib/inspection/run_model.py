@@ -1,0 +1,152 @@
+"""A finished run as a model for new images: banks, thresholds, what training images looked like, and provenance."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from data_contracts.errors import ArtifactError, FedpatchError
+from data_contracts.manifests import GLOBAL_BANK
+from pipeline_lib.metrics.thresholds import Threshold, conformal_threshold
+from pipeline_lib.models.patchcore import PatchCore
+from pipeline_lib.models.saved_model import MODEL_FILE, SavedModel, load_extractor, read_model
+from pipeline_lib.storage.artifact_store import read_checked
+
+INDEX_FILE = "dataset_index.parquet"
+PROVENANCE_DIRECTORY = "provenance"
+
+
+@dataclass
+class RunModel:
+    """A run directory (or what PatchCore.save wrote), opened. Banks are read when a category is first scored."""
+
+    saved: SavedModel
+    categories: tuple[str, ...]
+    target_rate: float
+    calibration: pd.DataFrame | None  # CALIBRATION_SCORES
+    index: pd.DataFrame | None  # DATASET_INDEX
+    fixed_threshold: float | None = None
+    device: str = "cpu"
+    _models: dict[str, PatchCore] = field(default_factory=dict)
+    _provenance: dict[str, pd.DataFrame | None] = field(default_factory=dict)
+    _row_clients: dict[str, list[str] | None] = field(default_factory=dict)
+
+    @property
+    def directory(self) -> Path:
+        """Where the model lies."""
+        return self.saved.directory
+
+    def bank_name(self, category: str) -> str:
+        """The bank that scores a category. Raises FedpatchError for a category that the model does not know."""
+        if category not in self.categories:
+            raise FedpatchError(f"{self.directory} knows {', '.join(self.categories)}, not {category}")
+        return GLOBAL_BANK if GLOBAL_BANK in self.saved.banks else category
+
+    def patchcore(self, category: str) -> PatchCore:
+        """The model of one category."""
+        if category not in self._models:
+            self.bank_name(category)
+            extractor = load_extractor(self.saved.backbone, self.device)
+            self._models[category] = PatchCore.load(self.directory, category, extractor=extractor)
+        return self._models[category]
+
+    def threshold(self, category: str) -> float | None:
+        """Above it an image is defective; None where the model has no calibration scores of the category."""
+        if self.fixed_threshold is not None:
+            return self.fixed_threshold
+        found = self.conformal(category)
+        return None if found is None else found.value
+
+    def conformal(self, category: str) -> Threshold | None:
+        """The threshold with its nominal rate and bound."""
+        if self.calibration is None:
+            return None
+        own = self.calibration[self.calibration.category == category]
+        return conformal_threshold(own.score.to_numpy(float), self.target_rate)
+
+    def category_of(self, path: Path) -> str:
+        """The category that a file belongs to: the only one there is, or the one that a directory above it is named.
+
+        Raises FedpatchError where neither says it.
+        """
+        if len(self.categories) == 1:
+            return self.categories[0]
+        for part in reversed(path.absolute().parts[:-1]):
+            if part in self.categories:
+                return part
+        raise FedpatchError(
+            f"of which category is it? The model knows {', '.join(self.categories)}; give --category, or put it in a "
+            "directory of that name"
+        )
+
+    def training_sizes(self, category: str) -> pd.DataFrame | None:
+        """width, height of the readable training images; None where the model does not say."""
+        if self.index is None:
+            return None
+        own = self.index[(self.index.category == category) & (self.index.split == "train") & (self.index.problem == "")]
+        return own[["width", "height"]] if len(own) else None
+
+    def provenance(self, category: str) -> pd.DataFrame | None:
+        """bank_row, image_id, patch_index of each bank row where the run had all images at one place, else None."""
+        if category not in self._provenance:
+            path = self.directory / PROVENANCE_DIRECTORY / f"{self._bank_stem(category)}.parquet"
+            self._provenance[category] = pq.read_table(path).to_pandas() if path.is_file() else None
+        return self._provenance[category]
+
+    def row_clients(self, category: str) -> list[str] | None:
+        """The client that each bank row came from, where the bank says it."""
+        if category not in self._row_clients:
+            self._row_clients[category] = self._read_row_clients(category)
+        return self._row_clients[category]
+
+    def _read_row_clients(self, category: str) -> list[str] | None:
+        entry = self.saved.banks[self.bank_name(category)]
+        with np.load(self.directory / str(entry["file"]), allow_pickle=False) as arrays:
+            if "row_client" not in arrays.files:
+                return None
+            names = [str(name) for name in arrays["client_ids"]]
+            return [names[number] for number in arrays["row_client"]]
+
+    def _bank_stem(self, category: str) -> str:
+        return Path(str(self.saved.banks[self.bank_name(category)]["file"])).stem
+
+
+def open_run_model(
+    directory: Path | str, *, target_rate: float | None = None, threshold: float | None = None, device: str = "cpu"
+) -> RunModel:
+    """Open a run directory or a saved PatchCore.
+
+    target_rate replaces the run's own target false-alarm rate; threshold replaces all thresholds. Raises ArtifactError
+    for a directory without a model or without a bank, and for calibration scores that were damaged.
+    """
+    directory = Path(directory)
+    saved = read_model(directory)
+    if not saved.banks:
+        raise ArtifactError(
+            f"{directory} has no memory bank of its own, as after a run of local_only (one for each client, below "
+            "clients/); new images are scored by a run of federated or centralized"
+        )
+    content = json.loads((directory / MODEL_FILE).read_bytes())
+    entry = content.get("calibration")
+    calibration = _calibration(directory, entry) if entry else None
+    index_path = directory / INDEX_FILE
+    index = pq.read_table(index_path).to_pandas() if index_path.is_file() else None
+    categories = tuple(saved.banks)
+    if GLOBAL_BANK in saved.banks and index is not None:
+        categories = tuple(sorted(set(index.category)))
+    elif GLOBAL_BANK in saved.banks and calibration is not None and len(calibration):
+        categories = tuple(sorted(set(calibration.category)))
+    rate = target_rate if target_rate is not None else float((entry or {}).get("target_false_alarm_rate", 0.05))
+    return RunModel(saved, categories, rate, calibration, index, threshold, device)
+
+
+def _calibration(directory: Path, entry: dict[str, str]) -> pd.DataFrame:
+    content = read_checked(directory / entry["file"], entry["sha256"], "the table of calibration scores")
+    frame: pd.DataFrame = pq.read_table(io.BytesIO(content)).to_pandas()
+    return frame

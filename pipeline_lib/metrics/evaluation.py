@@ -1,0 +1,212 @@
+"""Measuring a category: maps and scores against ground truth, on all of test and on its two halves.
+
+The same code measures a run's own maps and anyone's maps from files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_contracts.errors import DatasetError, ImageError
+from data_contracts.results import SUBSETS, CategoryMetrics, MetricsDocument
+from data_contracts.settings import EvaluationSettings
+from pipeline_lib.client_tables import category_test_table
+from pipeline_lib.configuration.seeding import stage_rng
+from pipeline_lib.dataset.ground_truth import DefectChannel, MaskError, category_defects, read_mask_channels
+from pipeline_lib.dataset.index import index_dataset
+from pipeline_lib.maps.map_files import find_map, read_map, resize_map
+from pipeline_lib.maps.saved_maps import read_scores, smooth_map
+from pipeline_lib.metrics.bootstrap import ImageSample
+from pipeline_lib.metrics.category import compute_metrics, halves, mean_metrics, metrics_table
+from pipeline_lib.metrics.spro.records import EvaluationImage
+
+LoadMap = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class CategoryEvaluation:
+    """Metrics of one category by subset of the test set, as a table, and the curves of all of test."""
+
+    category: str
+    metrics: dict[str, CategoryMetrics]  # all | development | report
+    table: pd.DataFrame  # schema METRICS_TABLE
+    curves: pd.DataFrame  # schema CURVES
+    warnings: list[str]
+    sample: ImageSample  # of all of test
+
+
+def stored_maps(
+    rows: pd.DataFrame, maps: np.ndarray, scores: pd.DataFrame, sigma_px: float
+) -> tuple[dict[str, LoadMap], dict[str, float]]:
+    """Loaders and scores for `evaluate_category` from maps on the patch grid (image, height, width), in rows' order."""
+
+    def loader(position: int, height: int, width: int) -> LoadMap:
+        return lambda: smooth_map(resize_map(maps[position], height, width), sigma_px)
+
+    loaders = {
+        row["image_id"]: loader(position, row["height"], row["width"])
+        for position, row in enumerate(rows.to_dict("records"))
+    }
+    return loaders, dict(zip(scores.image_id, scores.score.astype(float), strict=True))
+
+
+def evaluation_images(
+    rows: pd.DataFrame,
+    root: Path,
+    loaders: Mapping[str, LoadMap],
+    scores: Mapping[str, float],
+    settings: EvaluationSettings,
+    *,
+    on_bad_image: str = "skip",
+) -> tuple[list[EvaluationImage], list[str]]:
+    """The test images of one category with the means to load map and masks; arguments as in `evaluate_category`.
+
+    The list beside them fills with the masks that do not fit, as the images' masks are loaded.
+    """
+    category = str(rows.category.iloc[0])
+    defects = category_defects(root, category, layout=settings.layout)
+    warnings: list[str] = []
+
+    def channels_of(row: Mapping[Any, Any]) -> list[DefectChannel]:
+        try:
+            return read_mask_channels(
+                root,
+                category,
+                row["label"],
+                Path(row["path"]).stem,
+                layout=settings.layout,
+                width=row["width"],
+                height=row["height"],
+                defects=defects,
+                defect_weights=settings.defect_weights,
+            )
+        except MaskError as error:
+            if on_bad_image == "fail":
+                raise
+            message = f"{error}; left out of the pixel metrics"
+            if message not in warnings:
+                warnings.append(message)
+            return []
+
+    images = [
+        EvaluationImage(
+            image_id=row["image_id"],
+            category=category,
+            folder=row["label"],
+            label_index=row["label_index"],
+            sha256=row["sha256"],
+            score=scores[row["image_id"]],
+            load_map=loaders[row["image_id"]],
+            load_channels=lambda row=row: channels_of(row),  # type: ignore[misc]
+        )
+        for row in rows.to_dict("records")
+    ]
+    return images, warnings
+
+
+def evaluate_category(
+    rows: pd.DataFrame,
+    root: Path,
+    loaders: Mapping[str, LoadMap],
+    scores: Mapping[str, float],
+    settings: EvaluationSettings,
+    *,
+    on_bad_image: str = "skip",
+) -> CategoryEvaluation:
+    """Measure one category.
+
+    rows: its test images (dataset index); loaders and scores: image_id -> map at the image's own size, image score.
+    A mask that does not fit is listed and its image left out of the pixel metrics, unless `on_bad_image` is fail.
+    """
+    category = str(rows.category.iloc[0])
+    images, warnings = evaluation_images(rows, root, loaders, scores, settings, on_bad_image=on_bad_image)
+    development, report = halves(images)
+    metrics: dict[str, CategoryMetrics] = {}
+    tables = []
+    curves = pd.DataFrame()
+    for subset, chosen in zip(SUBSETS, (images, development, report), strict=True):
+        result = compute_metrics(
+            chosen,
+            fpr_limits=settings.fpr_limits,
+            bootstrap=settings.bootstrap,
+            rng=stage_rng(settings.seed, "bootstrap", category, subset),
+            defect_groups=settings.defect_groups,
+        )
+        metrics[subset] = result.metrics
+        tables.append(metrics_table({category: result.metrics}, subset=subset))
+        if subset == "all":
+            curves, sample = result.curves, result.sample
+            warnings += [
+                f"{image_id} has no usable mask: left out of the pixel metrics" for image_id in result.unmasked
+            ]
+    return CategoryEvaluation(category, metrics, pd.concat(tables, ignore_index=True), curves, warnings, sample)
+
+
+def metrics_document(
+    categories: Mapping[str, CategoryMetrics], *, experiment: str, config_hash: str, seed: int, subset: str = "all"
+) -> MetricsDocument:
+    """The document of one subset, with the mean over categories; federation and timings are filled in by the caller."""
+    return MetricsDocument(
+        experiment=experiment,
+        config_hash=config_hash,
+        seed=seed,
+        subset=subset,
+        categories=dict(categories),
+        mean=mean_metrics(categories.values()),
+    )
+
+
+def evaluate_map_files(
+    root: Path, maps_root: Path, settings: EvaluationSettings, *, categories: tuple[str, ...] | None = None
+) -> list[CategoryEvaluation]:
+    """Measure anyone's anomaly maps, <maps_root>/<category>/test/<folder>/<stem>.png|.tiff|.tif|.npy.
+
+    All categories that have maps unless named; the image score is that of <maps_root>/<category>/scores.json where
+    there is one, else the map's maximum. Raises DatasetError where there is nothing to measure, ImageError naming
+    every missing map of a category (up to three).
+    """
+    if not maps_root.is_dir():
+        raise DatasetError(f"there is no directory of maps {maps_root}")
+    if categories is None:
+        categories = tuple(sorted(p.name for p in maps_root.iterdir() if (p / "test").is_dir()))
+        if not categories:
+            raise DatasetError(
+                f"{maps_root} holds no maps: expected <category>/test/<folder>/<stem>.png, .tiff or .npy"
+            )
+    index = index_dataset(root, layout=settings.layout, categories=categories, splits=("test",))
+    return [_evaluate_files(category_test_table(index, c), c, root, maps_root, settings) for c in categories]
+
+
+def _evaluate_files(
+    rows: pd.DataFrame, category: str, root: Path, maps_root: Path, settings: EvaluationSettings
+) -> CategoryEvaluation:
+    if rows.empty:
+        raise DatasetError(f"{category} has no readable test images")
+    loaders: dict[str, LoadMap] = {}
+    scores: dict[str, float] = {}
+    missing: list[str] = []
+    given = read_scores(maps_root, category)
+    for row in rows.to_dict("records"):
+        try:
+            path = find_map(maps_root, category, row["label"], Path(row["path"]).stem)
+        except ImageError as error:
+            missing.append(str(error))
+            continue
+
+        def load(path: Path = path, height: int = row["height"], width: int = row["width"]) -> np.ndarray:
+            return smooth_map(resize_map(read_map(path), height, width), settings.smoothing_sigma)
+
+        loaders[row["image_id"]] = load
+        key = f"{row['label']}/{Path(row['path']).stem}"
+        if given is not None and key not in given:
+            raise ImageError(f"{maps_root / category / 'scores.json'} has no score for {key}")
+        scores[row["image_id"]] = float(load().max()) if given is None else given[key]
+    if missing:
+        raise ImageError(f"{len(missing)} of {len(rows)} maps of {category} are missing: {'; '.join(missing[:3])}")
+    return evaluate_category(rows, root, loaders, scores, settings)

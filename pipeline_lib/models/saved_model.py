@@ -1,0 +1,170 @@
+"""A trained model on disk: its memory banks, and all that is needed to score an image as they were made.
+
+Layout, which is also that of a run directory::
+
+    model.json           backbone, banks (file, SHA-256, rows, dim), and how images are scored
+    banks/<bank>.npz     the rows (`features`) of each bank; nothing is pickled, indexes are built anew when loaded
+
+A run directory's model.json says nothing on scoring; its config.yaml does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from data_contracts.config import PreprocessingConfig
+from data_contracts.errors import ArtifactError, WeightsError
+from data_contracts.settings import BackboneSettings, ScoringSettings
+from pipeline_lib.bank.memory_bank import MemoryBank
+from pipeline_lib.configuration.files import load_run_config
+from pipeline_lib.extensions import is_extension
+from pipeline_lib.features.backbone import (
+    FeatureExtractor,
+    backbone_source,
+    extension_weights_sha256,
+    find_pretrained_weights,
+    shared_extractor,
+)
+from pipeline_lib.features.image_batches import ImageSize
+from pipeline_lib.results.run_directory import safe_name, write_json_file
+from pipeline_lib.storage.artifact_store import read_checked, sha256_of_file, write_file
+
+MODEL_FILE = "model.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How images become scores with a model's banks."""
+
+    scoring: ScoringSettings
+    image_size: ImageSize | None  # that pixels are resized to; None: as they are
+    smoothing_sigma: float = 0.0  # pixels of the image
+
+    def memory_bank(self, rows: np.ndarray) -> MemoryBank:
+        """The searchable bank of float rows (row, dim)."""
+        scoring = self.scoring
+        return MemoryBank(rows, use_faiss=scoring.use_faiss, search=scoring.search, seed=scoring.seed)
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What `read_model` found; the rows of a bank are read when asked for."""
+
+    directory: Path
+    backbone: BackboneSettings
+    inference: Inference
+    banks: Mapping[str, Mapping[str, Any]]
+
+    def bank_rows(self, bank: str) -> np.ndarray:
+        """Rows of one bank, (row, dim). Raises ArtifactError when there is no such bank or its file is not intact."""
+        if bank not in self.banks:
+            raise ArtifactError(f"{self.directory} has no memory bank {bank!r}; it has {', '.join(sorted(self.banks))}")
+        entry = self.banks[bank]
+        content = read_checked(self.directory / str(entry["file"]), str(entry["sha256"]), "memory bank")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            rows: np.ndarray = arrays["features"]
+        return rows
+
+
+def write_model(
+    directory: Path | str,
+    backbone: BackboneSettings,
+    inference: Inference,
+    banks: Mapping[str, Mapping[str, np.ndarray]],
+) -> None:
+    """Write a model; `banks` holds the arrays of each bank, `features` (row, dim) among them.
+
+    model.json is written last, each file whole or not at all: a directory with a model.json is complete.
+    """
+    directory = Path(directory)
+    entries = {}
+    for bank, arrays in banks.items():
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **dict(arrays))
+        file = f"banks/{safe_name(bank)}.npz"
+        write_file(directory / file, buffer.getbuffer())
+        rows, dim = arrays["features"].shape
+        digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+        entries[bank] = {"file": file, "sha256": digest, "bank": bank, "rows": rows, "dim": dim}
+    size = inference.image_size
+    write_json_file(
+        directory / MODEL_FILE,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "backbone": backbone.model_dump(mode="json"),
+            "banks": entries,
+            "inference": {
+                "scoring": inference.scoring.model_dump(mode="json"),
+                "image_size": size.model_dump(mode="json") if isinstance(size, PreprocessingConfig) else size,
+                "smoothing_sigma": inference.smoothing_sigma,
+            },
+        },
+    )
+
+
+def read_model(directory: Path | str) -> SavedModel:
+    """Read a saved model or a run directory. Raises ArtifactError when it is none, naming what is wrong."""
+    directory = Path(directory)
+    path = directory / MODEL_FILE
+    try:
+        content = json.loads(path.read_bytes())
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema_version is {content['schema_version']}, this version reads {SCHEMA_VERSION}")
+        backbone = BackboneSettings.model_validate(content["backbone"])
+        inference = _inference(content["inference"]) if "inference" in content else _inference_of_run(directory)
+        return SavedModel(directory, backbone, inference, {str(bank): dict(e) for bank, e in content["banks"].items()})
+    except OSError as error:
+        raise ArtifactError(
+            f"{directory} holds no trained model: cannot read {path} ({error.strerror}); "
+            "give a run directory or what PatchCore.save wrote"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(f"{path} does not describe a trained model ({reason}); train or save it again") from error
+
+
+def load_extractor(settings: BackboneSettings, device: torch.device | str = "cpu") -> FeatureExtractor:
+    """The backbone that a model's banks were made with, wherever its weights lie on this machine.
+
+    Raises WeightsError when they are not there, or are not the same: distances to the bank would mean nothing.
+    """
+    path = settings.weights_path
+    if is_extension(settings.backbone) and extension_weights_sha256(settings) != settings.weights_sha256:
+        raise WeightsError(
+            f"the memory bank was made with another state of {settings.backbone}; bring its module and weights back, "
+            "or train again"
+        )
+    if path is not None and not path.is_file():
+        path, _ = find_pretrained_weights(settings.backbone, backbone_source(settings.backbone))
+    if path is not None and (found := sha256_of_file(path)) != settings.weights_sha256:
+        raise WeightsError(
+            f"the memory bank was made with {settings.backbone} weights of SHA-256 {settings.weights_sha256[:12]}..., "
+            f"{path} has {found[:12]}...; put the same file there, or train again with these weights"
+        )
+    return shared_extractor(settings.model_copy(update={"weights_path": path}), torch.device(device))
+
+
+def _inference(values: Mapping[str, Any]) -> Inference:
+    size = values["image_size"]
+    if isinstance(size, dict):
+        size = PreprocessingConfig.model_validate(size)
+    elif size is not None:
+        width, height = size
+        size = int(width), int(height)
+    return Inference(ScoringSettings.model_validate(values["scoring"]), size, float(values["smoothing_sigma"]))
+
+
+def _inference_of_run(directory: Path) -> Inference:
+    config, _ = load_run_config(directory)
+    return Inference(ScoringSettings.of(config), config.preprocessing, config.inference.smoothing_sigma)

@@ -1,0 +1,309 @@
+"""Exact nearest neighbours in a fixed set of rows: a cheap product names candidates, differences decide.
+
+A matrix product of short forms (pipeline_lib.neighbors.short_forms, pipeline_lib.neighbors.bounds) gives a lower bound
+of every distance. The row with the smallest is measured, and only rows whose lower bound does not exceed that distance
+can be
+nearer: a handful of many thousands for features of a backbone. They are measured by direct differences in float64, so
+that the answer is exact (to the float32 it is returned in) for any offset and scale, and does not depend on the number
+of threads.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from data_contracts.errors import FedpatchError
+from pipeline_lib.neighbors.bfloat16_products import has_fast_bfloat16
+from pipeline_lib.neighbors.block_threads import block_mapper
+from pipeline_lib.neighbors.bounds import RUN, BFloat16Bounds, Bounds, Float32Bounds, padded_rows
+from pipeline_lib.neighbors.short_forms import (
+    ENOUGH,
+    FLOAT32_UNIT,
+    choose_basis,
+    principal_basis,
+    shorten,
+    shortening_error,
+)
+
+SAMPLED_ROWS = 2048
+PRODUCT_BYTES = 10 << 20  # of one thread; about what stays in cache
+WIDE = 512  # dimensions from which a middle form pays
+MIDDLE_SIZE = 320
+LONG_SIZES = (32, 48, 64, 96, 128, 192, 256)
+LONG_EXPLAINED = 0.95
+PAIRS_PER_STEP = 2048
+MODERATE = 1e15  # raw values below it have float32 squares
+SAFE_NORM = 2.0**50  # scaled norm of a query beyond which float32 squares might overflow
+
+
+def check_matrix(matrix: np.ndarray, *, name: str, dim: int | None = None) -> np.ndarray:
+    """The matrix as C-ordered float32. Raises FedpatchError when it is no finite (rows, dim) matrix."""
+    if matrix.ndim != 2 or matrix.dtype.kind != "f" or matrix.shape[1] == 0:
+        raise FedpatchError(f"{name}: got {matrix.dtype} of shape {matrix.shape}; expected floats (rows, dimensions)")
+    if dim is not None and matrix.shape[1] != dim:
+        raise FedpatchError(
+            f"{name}: got {matrix.shape[1]} dimensions, the bank has {dim}; use the same backbone and layers for both"
+        )
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(matrix, dtype=np.float32)
+    if not np.isfinite(result).all():
+        bad = int(np.flatnonzero(~np.isfinite(result).all(axis=1))[0])
+        raise FedpatchError(f"{name}: NaN or infinity, first in row {bad}; distances need finite float32 values")
+    return result
+
+
+def exact_distances(queries: np.ndarray, bank: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Distances by direct differences in float64, as float32 (queries, k), to the bank rows `indices` (queries, k)."""
+    numbers = np.repeat(np.arange(len(queries)), indices.shape[1])
+    squares = _squared_differences(queries, numbers, bank, indices.reshape(-1))
+    distances: np.ndarray = np.sqrt(squares).astype(np.float32).reshape(indices.shape)
+    return distances
+
+
+class ExactSearch:
+    """Rows prepared for exact search: float32 (rows, dim), finite, at least one. They are not copied.
+
+    Memory beside them: the short form (at most 260 values a row), for 512 and more dimensions 321 values more, and
+    16 bytes a row; while searching about 20 MB a thread.
+    """
+
+    def __init__(self, rows: np.ndarray, *, threads: int | None = None) -> None:
+        self.rows = rows
+        self.threads = threads
+        sample = rows[:: max(1, len(rows) // SAMPLED_ROWS)].astype(np.float64)
+        self.center: np.ndarray = sample.mean(axis=0)
+        sample -= self.center
+        norms = np.concatenate([_squares(self._centered(rows[s : s + 4096])) for s in range(0, len(rows), 4096)])
+        largest = float(np.sqrt(norms.max()))
+        self.scale = 2.0 ** -float(np.frexp(largest)[1]) if largest > 0 else 1.0
+        self.moderate = largest + float(np.abs(self.center).max()) < MODERATE
+        self.squares: np.ndarray = norms * self.scale**2
+        dim = rows.shape[1]
+        kind: type[Bounds] = BFloat16Bounds if has_fast_bfloat16() else Float32Bounds
+        with block_mapper(threads):
+            self.basis = self._choose_basis(sample * self.scale, kind)
+            self.middle_basis: np.ndarray | None = None
+            if self.basis is not None and dim >= WIDE and len(sample) >= 2 * MIDDLE_SIZE:
+                middle, _ = principal_basis(sample * self.scale, MIDDLE_SIZE)
+                self.middle_basis, self.basis = middle, np.ascontiguousarray(middle[:, : self.basis.shape[1]])
+        size = dim if self.basis is None else self.basis.shape[1] + 1
+        self.bounds = kind(len(rows), size, shortening_error(dim, size) if size < dim else 0.0)
+        self.middle = None if self.middle_basis is None else np.empty((len(rows), MIDDLE_SIZE + 1), np.float32)
+        self._fill_forms()
+
+    @staticmethod
+    def _choose_basis(sample: np.ndarray, kind: type[Bounds]) -> np.ndarray | None:
+        """A product of bfloat16 is cheap enough for longer forms, which leave fewer candidates."""
+        if kind is Float32Bounds:
+            return choose_basis(sample)
+        enough = LONG_EXPLAINED if sample.shape[1] <= LONG_SIZES[-1] else ENOUGH
+        return choose_basis(sample, possible_sizes=LONG_SIZES, explained=LONG_EXPLAINED, enough=enough)
+
+    def _fill_forms(self) -> None:
+        """The rows' side of the product, and their middle form."""
+
+        def fill(start: int) -> None:
+            part = slice(start, start + 2048)
+            centered = self._centered(self.rows[part]) * self.scale
+            short, middle = self._forms(centered, self.squares[part])
+            self.bounds.put(start, short, self.squares[part])
+            if self.middle is not None:
+                self.middle[part] = middle
+
+        with block_mapper(self.threads) as map_blocks:
+            map_blocks(fill, range(0, len(self.rows), 2048))
+
+    def _centered(self, raw: np.ndarray) -> np.ndarray:
+        result: np.ndarray = raw.astype(np.float64)
+        result -= self.center
+        return result
+
+    def _forms(self, centered: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Short form, and middle form where there is one, of centered and scaled rows."""
+        if self.basis is None:
+            return centered, None
+        if self.middle_basis is None:
+            return shorten(centered, squares, self.basis), None
+        middle = shorten(centered, squares, self.middle_basis)
+        size = self.basis.shape[1]
+        short = np.empty((len(centered), size + 1))
+        short[:, :-1] = middle[:, :size]
+        short[:, -1] = np.sqrt(np.maximum(squares - _squares(short[:, :-1]), 0.0))
+        return short, middle.astype(np.float32)
+
+    def search(self, queries: np.ndarray, num_neighbors: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """(distances float32, not squared; indices int64), both (queries, k), nearest first, k at most the rows.
+
+        `queries` are float32 (queries, dim), finite. Equal distances: the lowest index first.
+        """
+        kept = min(num_neighbors, len(self.rows))
+        distances = np.empty((len(queries), kept), np.float32)
+        indices = np.empty((len(queries), kept), np.int64)
+        padded = padded_rows(len(self.rows))
+        step = int(np.clip(PRODUCT_BYTES // (self.bounds.dtype.itemsize * padded), 16, 512))
+        buffers = threading.local()
+
+        def search(start: int) -> None:
+            if not hasattr(buffers, "product"):
+                buffers.product = np.empty(padded * step, self.bounds.dtype)
+            part = slice(start, start + step)
+            distances[part], indices[part] = self._search_block(queries[part], kept, buffers.product)
+
+        with block_mapper(self.threads) as map_blocks:
+            map_blocks(search, range(0, len(queries), step))
+        return distances, indices
+
+    def _search_block(self, queries: np.ndarray, kept: int, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds of all, distances of the most promising, then of all whose bound leaves them a chance."""
+        centered = self._centered(queries) * self.scale
+        squares = _squares(centered)
+        if squares.max() > SAFE_NORM**2 or (self.moderate and np.abs(queries).max() > MODERATE):
+            return self._measure_all(queries, kept)
+        short, middle = self._forms(centered, squares)
+        product, smallest = self.bounds.bounds(short, squares, buffer)
+
+        rows, numbers = self._inside(*_promising(product, smallest, kept))
+        reach = _kth_smallest(self._measure32(queries, numbers, rows)[1], numbers, len(queries), kept)
+
+        limit = self.bounds.limit(reach * self.scale**2, squares)
+        runs, numbers = _nonzero(smallest <= limit)
+        rows, numbers = self._inside(*_rows_of_runs(product, runs, numbers, limit[numbers]))
+        if middle is not None and self.middle is not None and len(rows) > 2 * kept * len(queries):
+            keep = self._within_reach(middle, squares, rows, numbers, reach * self.scale**2)
+            rows, numbers = rows[keep], numbers[keep]
+
+        at_least, at_most = self._measure32(queries, numbers, rows)
+        keep = at_least <= _kth_smallest(at_most, numbers, len(queries), kept)[numbers]
+        rows, numbers = rows[keep], numbers[keep]
+        measured = _squared_differences(queries, numbers, self.rows, rows)
+        return _first_of_each(measured, numbers, rows, len(queries), kept)
+
+    def _inside(self, rows: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Without the rows that pad the last run."""
+        inside = rows < len(self.rows)
+        return (rows, numbers) if inside.all() else (rows[inside], numbers[inside])
+
+    def _measure32(self, queries: np.ndarray, numbers: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds (pairs,) from below and above of squared distances, by differences: float32 where nothing overflows.
+
+        Each term is off by 3u of itself, their sum by dim u more (u = 2^-24), beside underflow.
+        """
+        if not self.moderate:
+            squares = _squared_differences(queries, numbers, self.rows, rows)
+            return squares, squares
+        squares = np.empty(len(numbers))
+        for start in range(0, len(numbers), PAIRS_PER_STEP):
+            part = slice(start, start + PAIRS_PER_STEP)
+            difference = queries[numbers[part]]
+            difference -= self.rows[rows[part]]
+            squares[part] = _squares(difference)
+        dim = self.rows.shape[1]
+        error = squares * ((dim + 8) * FLOAT32_UNIT) + dim * 1e-37
+        return squares - error, squares + error
+
+    def _within_reach(
+        self, middle: np.ndarray, squares: np.ndarray, rows: np.ndarray, numbers: np.ndarray, reach: np.ndarray
+    ) -> np.ndarray:
+        """Which pairs the middle forms do not rule out; bool (pairs,)."""
+        assert self.middle is not None
+        unit = (MIDDLE_SIZE + 16) * FLOAT32_UNIT + shortening_error(self.rows.shape[1], MIDDLE_SIZE)
+        keep = np.empty(len(rows), bool)
+        for start in range(0, len(rows), PAIRS_PER_STEP):
+            part = slice(start, start + PAIRS_PER_STEP)
+            difference = self.middle[rows[part]]
+            difference -= middle[numbers[part]]
+            margin = unit * (squares[numbers[part]] + self.squares[rows[part]]) + 1e-37
+            keep[part] = _squares(difference) - margin <= reach[numbers[part]]
+        return keep
+
+    def _measure_all(self, queries: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
+        """Queries too far away for float32 products: every row by differences."""
+        rows = np.arange(len(self.rows))
+        parts = [
+            _first_of_each(
+                _squared_differences(queries, np.full(len(rows), i), self.rows, rows),
+                np.zeros(len(rows), np.int64),
+                rows,
+                1,
+                kept,
+            )
+            for i in range(len(queries))
+        ]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+def _squares(rows: np.ndarray) -> np.ndarray:
+    result: np.ndarray = np.einsum("ij,ij->i", rows, rows)
+    return result
+
+
+def _nonzero(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`mask.nonzero()`, faster for few hits."""
+    return np.divmod(np.flatnonzero(mask.reshape(-1)), mask.shape[1])
+
+
+def _promising(product: np.ndarray, smallest: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (row, query number): at least `kept` rows of each query whose products are small.
+
+    For one neighbour the row of the smallest; for more, those of the smallest of many groups of runs, less the far
+    ones; every row where there are too few for that.
+    """
+    runs, queries = smallest.shape
+    if kept == 1:
+        chosen, numbers = _nonzero(smallest <= smallest.min(axis=0))
+        return _rows_of_runs(product, chosen, numbers, smallest[chosen, numbers])
+    size = max(1, runs // (8 * kept))
+    groups = runs // size
+    if groups < 2 * kept:
+        return _nonzero(np.ones(product.shape, bool))
+    grouped = smallest[: groups * size].reshape(groups, size, queries)
+    least = grouped.min(axis=1)
+    kth = np.partition(least, kept - 1, axis=0)[kept - 1]
+    chosen, numbers = _nonzero(((grouped == least[:, None]) & (least <= kth)[:, None]).reshape(-1, queries))
+    return _rows_of_runs(product, chosen, numbers, smallest[chosen, numbers])
+
+
+def _rows_of_runs(
+    product: np.ndarray, runs: np.ndarray, numbers: np.ndarray, limit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (row, query number) of the given runs (pairs,) whose product is at most `limit` (pairs,)."""
+    rows = runs[:, None] * RUN + np.arange(RUN)
+    pair, within = np.nonzero(product[rows, numbers[:, None]] <= limit[:, None])
+    return rows[pair, within], numbers[pair]
+
+
+def _squared_differences(queries: np.ndarray, numbers: np.ndarray, rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """float64 (pairs,): |queries[numbers] - rows[chosen]|^2 by direct differences."""
+    result = np.empty(len(numbers))
+    for start in range(0, len(numbers), PAIRS_PER_STEP):
+        part = slice(start, start + PAIRS_PER_STEP)
+        difference = queries[numbers[part]].astype(np.float64)
+        difference -= rows[chosen[part]]
+        result[part] = _squares(difference)
+    return result
+
+
+def _kth_smallest(values: np.ndarray, numbers: np.ndarray, queries: int, kept: int) -> np.ndarray:
+    """The `kept`-th smallest of each query's values, (queries,); every query has that many."""
+    if kept == 1:
+        result = np.full(queries, np.inf)
+        np.minimum.at(result, numbers, values)
+        return result
+    order = np.argsort(numbers.astype(np.int16), kind="stable")
+    counts = np.bincount(numbers, minlength=queries)
+    ordered = numbers[order]
+    padded = np.full((queries, counts.max()), np.inf)
+    padded[ordered, np.arange(len(order)) - (np.cumsum(counts) - counts)[ordered]] = values[order]
+    return np.asarray(np.partition(padded, kept - 1, axis=1)[:, kept - 1])
+
+
+def _first_of_each(
+    squares: np.ndarray, numbers: np.ndarray, rows: np.ndarray, queries: int, kept: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and rows of the `kept` nearest pairs of each query, (queries, kept)."""
+    order = np.lexsort((rows, squares, numbers))
+    first = np.searchsorted(numbers[order], np.arange(queries))
+    chosen = order[first[:, None] + np.arange(kept)]
+    return np.sqrt(squares[chosen]).astype(np.float32), rows[chosen]

@@ -1,0 +1,198 @@
+"""What an experiment will make, before anything runs: images, patches, rows and upload bytes, by client and bank.
+
+The images are listed, not read, and partitioned as the run does it; the patch grid comes from the backbone on tensors
+without data. So patches and rows are those of the run, as long as no image turns out to be unreadable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from data_contracts.config import Codec, ExperimentConfig
+from data_contracts.errors import DatasetError, QuorumError
+from data_contracts.manifests import GLOBAL_BANK
+from data_contracts.quorum import quorum_out_of_reach
+from data_contracts.settings import AggregationSettings, BackboneSettings, CoresetSettings
+from pipeline_lib.configuration.seeding import stage_rng
+from pipeline_lib.coreset.selection import coreset_size
+from pipeline_lib.dataset.index import find_images, select_categories, thin_out
+from pipeline_lib.features.backbone import FeatureExtractor, resolve_backbone
+from pipeline_lib.partition.assignment import client_ids, partition_images
+from pipeline_lib.planning.extension_trial import try_extensions
+
+SAMPLES = 9
+NPZ_BYTES = 1024  # names and headers of an upload's arrays
+BYTES_PER_VALUE: dict[Codec, int] = {"float32": 4, "float16": 2, "pca_float16": 2, "pq": 2}  # at most, for the last two
+
+
+@dataclass(frozen=True)
+class PlannedImages:
+    """Images of one category and split; sizes in pixels, (width, height)."""
+
+    images: int
+    patches: int
+    resized_px: tuple[int, int]
+    native_px: tuple[int, int]  # of the first image
+    defective: int = 0
+    samples: tuple[Path, ...] = ()  # some of the files, evenly spaced
+
+
+@dataclass(frozen=True)
+class PlannedClient:
+    """What one client holds and sends."""
+
+    client_id: str
+    images: int
+    patches: int
+    coreset_rows: dict[str, int]  # by bank
+    upload_bytes: int  # at most
+
+
+@dataclass(frozen=True)
+class ExperimentPlan:
+    """The counts of one experiment."""
+
+    config: ExperimentConfig
+    dim: int
+    train: dict[str, PlannedImages]  # by category
+    test: dict[str, PlannedImages]
+    clients: list[PlannedClient]  # those that have images
+    bank_rows: dict[str, int]
+    backbone: BackboneSettings = field(repr=False)  # with random weights: sizes and speed are those of any weights
+    skipped_clients: tuple[str, ...] = ()  # without images
+
+    @property
+    def patches(self) -> int:
+        """Patches of all images, training and test."""
+        return sum(part.patches for part in [*self.train.values(), *self.test.values()])
+
+
+def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
+    """Count what a run of `config` on the data set at `root` makes.
+
+    Raises DatasetError or ConfigError as the run would; QuorumError where fewer clients have images than must deliver.
+    """
+    index = list_images(config, root)
+    if not len(index):
+        raise DatasetError(f"no images in {root} for layout {config.dataset.layout}")
+    try_extensions(config, index=index)
+    model = config.model.model_copy(update={"weights": "random", "weights_path": None})
+    backbone = resolve_backbone(model, config.preprocessing, seed=config.seed)
+    sizes = {category: config.preprocessing.size(category) for category in dict.fromkeys(index.category)}
+    grids = patch_grids(backbone, sorted(set(sizes.values())))
+    dim = next(iter(grids.values()))[2]
+    per_image = {category: grids[size][0] * grids[size][1] for category, size in sizes.items()}
+    parts = {
+        split: {
+            str(category): PlannedImages(
+                images=len(rows),
+                patches=len(rows) * per_image[category],
+                resized_px=sizes[category],
+                native_px=_native_size(root / rows.path.iloc[0], default=sizes[category]),
+                defective=int((rows.label_index == 1).sum()),
+                samples=tuple(root / path for path in rows.path.iloc[:: max(1, len(rows) // SAMPLES)][:SAMPLES]),
+            )
+            for category, rows in index[index.split == split].groupby("category", sort=True)
+        }
+        for split in ("train", "test")
+    }
+    partition = partition_images(index, config.federated, rng=stage_rng(config.seed, "partition"))
+    owned = index.merge(partition, on="image_id")
+    names = client_ids(config.federated)
+    clients = [
+        _client(config, name, rows.category, per_image, dim)
+        for name in names
+        if len(rows := owned[owned.client_id == name])
+    ]
+    skipped = tuple(sorted(set(names) - {client.client_id for client in clients}))
+    if config.federated.mode != "centralized" and (
+        problem := quorum_out_of_reach(
+            min_clients=config.federated.min_clients, n_clients=len(clients), empty_clients=skipped
+        )
+    ):
+        raise QuorumError(problem)
+    patches_of_bank: Counter[str] = Counter()
+    for category, part in parts["train"].items():
+        patches_of_bank[GLOBAL_BANK if config.aggregation.bank_scope == "global" else category] += part.patches
+    bank_rows = {bank: _bank_rows(config, bank, clients, patches) for bank, patches in sorted(patches_of_bank.items())}
+    return ExperimentPlan(config, dim, parts["train"], parts["test"], clients, bank_rows, backbone, skipped)
+
+
+def list_images(config: ExperimentConfig, root: Path) -> pd.DataFrame:
+    """The columns of a dataset index that need no image to be read. Raises DatasetError as `index_dataset`."""
+    dataset = config.dataset
+    rows = []
+    for category, directory in select_categories(root, layout=dataset.layout, categories=dataset.categories).items():
+        for image in thin_out(list(find_images(category, directory, dataset.layout)), dataset.max_images):
+            rows.append(
+                {
+                    "image_id": image.image_id,
+                    "category": category,
+                    "split": image.split,
+                    "label": image.label,
+                    "label_index": int(image.label != "good"),
+                    "path": image.path.relative_to(root).as_posix(),
+                    "problem": "",
+                }
+            )
+    columns = ["image_id", "category", "split", "label", "label_index", "path", "problem"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def patch_grids(
+    settings: BackboneSettings, sizes: list[tuple[int, int]]
+) -> dict[tuple[int, int], tuple[int, int, int]]:
+    """(width, height) in pixels -> (grid height, grid width, dim), from a backbone without data."""
+    return {(w, h): _patch_grid(settings, w, h) for w, h in sizes}
+
+
+@lru_cache(maxsize=256)
+def _patch_grid(settings: BackboneSettings, width: int, height: int) -> tuple[int, int, int]:
+    """The runs of a benchmark ask for the same few again and again, at a quarter of a second each."""
+    with torch.device("meta"):
+        shape = FeatureExtractor(settings=settings, device="meta")(torch.empty(1, 3, height, width)).shape
+    return shape[2], shape[3], shape[1]
+
+
+def _native_size(path: Path, *, default: tuple[int, int]) -> tuple[int, int]:
+    """From the file's head; the run itself says what is wrong with an image."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        return default
+
+
+def _client(
+    config: ExperimentConfig, client_id: str, categories: pd.Series, per_image: dict[str, int], dim: int
+) -> PlannedClient:
+    settings = CoresetSettings.of(config, client_id)
+    patches: Counter[str] = Counter()
+    for category in categories:
+        patches[GLOBAL_BANK if settings.bank_scope == "global" else str(category)] += per_image[category]
+    rows = {bank: coreset_size(settings.ratio, n, round_up=settings.round_up) for bank, n in sorted(patches.items())}
+    bytes_per_row = dim * BYTES_PER_VALUE[settings.codec]
+    return PlannedClient(
+        client_id=client_id,
+        images=len(categories),
+        patches=sum(patches.values()),
+        coreset_rows=rows,
+        upload_bytes=sum(n * bytes_per_row + NPZ_BYTES for n in rows.values()),
+    )
+
+
+def _bank_rows(config: ExperimentConfig, bank: str, clients: list[PlannedClient], n_patches: int) -> int:
+    """As pipeline_lib.server.aggregation does it."""
+    settings = AggregationSettings.of(config)
+    sent = sum(client.coreset_rows.get(bank, 0) for client in clients)
+    target = settings.target_rows
+    if target is None and settings.strategy != "simple_concatenate":
+        target = min(n_patches, max(1, round(settings.coreset_percentage * n_patches)))
+    return sent if target is None else min(sent, target)

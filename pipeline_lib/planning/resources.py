@@ -1,0 +1,160 @@
+"""Disk and memory that a planned experiment may need: upper bounds, part by part, and what does not fit.
+
+They add up what the stages' own documentation says that they hold, at the largest number of tasks at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import psutil
+
+from pipeline_lib.planning.experiment import ExperimentPlan
+from pipeline_lib.planning.shared_steps import Steps, bank_key, coreset_key, feature_key, score_key
+from pipeline_lib.server.regions import REGION_OVERSAMPLING, region_members
+
+MIB = 2**20
+PROCESS_BYTES = 1300 * MIB  # Python, Prefect's server, torch and their allocators
+FILE_BYTES = 8192  # of each image's features: the record, and what the file system rounds up to
+REPORT_BYTES = 24 * MIB  # of each category: heat maps and galleries, in the report and in the UI
+IN_MEMORY_BYTES = 64 * MIB  # larger working arrays of a selection lie on disk (pipeline_lib.storage.scratch)
+MAPS_OF_A_FORWARD_PASS = 40  # float32 values of intermediate maps for each input value, at most
+MARKED_SHARE = 0.1  # of the pixels of defective images; data sets mark less
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def disk_bytes(plan: ExperimentPlan, steps: Steps | None = None) -> dict[str, int]:
+    """What the artifact store and the run directory take at most, by kind, beside what `steps` has seen already."""
+    steps = steps or Steps()
+    images = sum(part.images for part in [*plan.train.values(), *plan.test.values()])
+    rows = sum(sum(client.coreset_rows.values()) for client in plan.clients)
+    largest = max((client.patches for client in plan.clients), default=0)
+    at_a_time = largest * min(len(plan.clients), tasks_at_a_time(plan))
+    scorings = len(plan.clients) if plan.config.federated.mode == "local_only" else 1
+    maps = scorings * sum(part.patches * 4 + part.images * 400 for part in plan.test.values())
+    saved = 0
+    if plan.config.evaluation.save_maps != "none":
+        saved = sum(part.images * (part.native_px[0] * part.native_px[1] * 4 + 4096) for part in plan.test.values())
+    splits = {"train": plan.train, "test": plan.test}
+    extracted = [
+        part
+        for split, parts in splits.items()
+        for category, part in parts.items()
+        if steps.is_new("features", feature_key(plan, split, category))
+    ]
+    uploads = sum(client.upload_bytes for client in plan.clients) + rows * 8 + images * 400
+    copies = 2 if steps.is_new("banks", bank_key(plan)) else 1  # in the store, and in the run directory
+    return {
+        "patch features": sum(part.patches * plan.dim * 2 + part.images * FILE_BYTES for part in extracted),
+        "uploads": uploads if steps.is_new("coresets", coreset_key(plan)) else 0,
+        "memory banks": sum(plan.bank_rows.values()) * (plan.dim * 4 + 4) * copies + 4096 * len(plan.bank_rows),
+        "anomaly maps": maps if steps.is_new("score", score_key(plan)) else 0,
+        "saved maps": saved,
+        "report and tables": REPORT_BYTES * max(1, len(plan.test)) + images * 2000,
+        "working arrays": at_a_time * plan.dim * 4,
+    }
+
+
+def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
+    """Peak memory of each stage at most, with the process itself."""
+    config, dim = plan.config, plan.dim
+    workers = tasks_at_a_time(plan)
+    parts = [*plan.train.values(), *plan.test.values()]
+    resized = max((part.resized_px[0] * part.resized_px[1] for part in parts), default=0)
+    native = max((part.native_px[0] * part.native_px[1] for part in parts), default=0)
+    ahead = 2 * max(2, config.training.num_workers)
+    extraction = resized * 3 * 4 * MAPS_OF_A_FORWARD_PASS + ahead * resized * 3
+    extraction += max(1, config.training.num_workers) * native * 3 * 3
+
+    def selection(patches: int, rows: int) -> int:
+        arrays = 2 * min(patches * (dim + 4) * 2, IN_MEMORY_BYTES)
+        return patches * 32 + arrays + (rows + 512) * dim * 14 + (70 + 10 * config.runtime.threads) * MIB
+
+    clients = sorted((selection(c.patches, sum(c.coreset_rows.values())) for c in plan.clients), reverse=True)
+    merged = rows_merged_at_a_time(plan)
+    aggregation = merged * dim * 4 * 4 + merged * (20 + dim * 8) + 70 * MIB
+    bank = max(plan.bank_rows.values(), default=0) * (dim * 4 * 2 + 260 * 4 + (321 * 4 if dim >= 512 else 0) + 16)
+    scoring = bank + 32_768 * dim * 4 * 4 + 20 * MIB * config.runtime.threads
+    measuring = max(
+        (_measuring_bytes(part.images, part.defective, part.native_px) for part in plan.test.values()), default=0
+    )
+    found = {
+        "extract": PROCESS_BYTES + workers * extraction,
+        "select coresets": PROCESS_BYTES + sum(clients[:workers]),
+        "aggregate": PROCESS_BYTES + min(workers, len(plan.bank_rows)) * aggregation,
+        "score": PROCESS_BYTES + min(workers, max(1, len(plan.test))) * scoring,
+        "measure": PROCESS_BYTES + min(workers, max(1, len(plan.test))) * measuring,
+    }
+    if config.evaluation.coverage:
+        at_once = min(workers, len(plan.clients))
+        banks = 1 if config.aggregation.bank_scope == "global" else len(plan.bank_rows)  # a client opens all of its own
+        largest = max((client.patches for client in plan.clients), default=0)
+        found["coverage"] = PROCESS_BYTES + at_once * (scoring + (banks - 1) * bank + largest * 4)
+    return found
+
+
+def rows_merged_at_a_time(plan: ExperimentPlan) -> int:
+    """All that is sent; with regions those of the largest region, and what all regions keep for the largest bank."""
+    aggregation = plan.config.aggregation
+    sent = {client.client_id: sum(client.coreset_rows.values()) for client in plan.clients}
+    if aggregation.regions is None or plan.config.federated.mode != "federated":
+        return sum(sent.values())
+    regions = region_members(sent, aggregation.regions)
+    largest = max(sum(sent[client] for client in region) for region in regions)
+    kept = REGION_OVERSAMPLING * max(plan.bank_rows.values(), default=0)
+    return min(sum(sent.values()), largest + kept)
+
+
+def tasks_at_a_time(plan: ExperimentPlan) -> int:
+    """As many as there are cores unless `runtime.workers` is given."""
+    runtime = plan.config.runtime
+    return runtime.workers or max(1, (os.cpu_count() or 1) // runtime.threads)
+
+
+def shortages(plan: ExperimentPlan, directories: list[Path]) -> list[str]:
+    """What does not fit on this machine, a sentence each; empty where all does."""
+    found = []
+    stage, needed = max(memory_bytes(plan).items(), key=lambda item: item[1])
+    if needed > (there := available_memory_bytes()):
+        found.append(
+            f"the stage {stage!r} may need {_amount(needed)} of memory, {_amount(there)} are available: "
+            "fewer runtime.workers or a lower model.coreset_percentage need less"
+        )
+    on_disk = sum(disk_bytes(plan).values())
+    for directory in directories:
+        if on_disk > (free := free_disk_bytes(directory)):
+            found.append(
+                f"it may write {_amount(on_disk)}, {_amount(free)} are free in {directory}: "
+                "`fedpatch store prune` frees space, runtime.store names another place"
+            )
+    return found
+
+
+def _amount(size: int) -> str:
+    """Bytes for people: MB below 1 GB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def available_memory_bytes() -> int:
+    """What the system can give, or what is left of the container's limit where that is less."""
+    available = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (CGROUP / "memory.max").read_text().strip(), (CGROUP / "memory.current").read_text()
+    except OSError:
+        return available
+    return available if limit == "max" else min(available, int(limit) - int(used))
+
+
+def free_disk_bytes(directory: Path) -> int:
+    """Free space where `directory` is, or will be made."""
+    there = next(place for place in [directory, *directory.parents] if place.exists())
+    return shutil.disk_usage(there).free
+
+
+def _measuring_bytes(images: int, defective: int, native_px: tuple[int, int]) -> int:
+    """Maps of one image at a time, kept scores, a batch, and some 50 bytes a marked pixel."""
+    pixels = native_px[0] * native_px[1]
+    kept = min(256 * MIB, defective * pixels * 4)
+    return int(kept + 80 * MIB + pixels * 40 + defective * pixels * MARKED_SHARE * 50 + images * 20_000)

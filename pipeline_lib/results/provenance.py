@@ -1,0 +1,52 @@
+"""Where the rows of a bank came from, kept beside it where all images lie at one place anyway (centralized runs)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_contracts.manifests import BankManifest, ClientUploads
+from data_contracts.tables import BANK_PROVENANCE
+from pipeline_lib.client.provenance import Provenance
+from pipeline_lib.inspection.run_model import PROVENANCE_DIRECTORY
+from pipeline_lib.metrics.thresholds import rows_in_bank
+from pipeline_lib.results.run_directory import safe_name, write_table_file
+from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.upload.codec import decode_rows
+
+
+def write_bank_provenance(
+    out: Path, store: ArtifactStore, uploads: Sequence[ClientUploads], banks: Sequence[BankManifest]
+) -> dict[str, pd.DataFrame]:
+    """Write provenance/<bank>.parquet of each bank, and return them by bank name, without those that have no rows.
+
+    Only for runs whose one client is the place that holds all images.
+    """
+    written = {}
+    for bank in banks:
+        rows = store.read_arrays(bank)["features"]
+        frames = []
+        for client in uploads:
+            for upload, manifest in zip(client.uploads, client.provenance, strict=True):
+                if upload.category == bank.bank:
+                    origin = Provenance.from_arrays(store.read_arrays(manifest))
+                    sent = decode_rows(store.read_arrays(upload))
+                    found = rows_in_bank(rows, sent, np.arange(len(sent)))
+                    chosen = found.image.to_numpy(np.int64)
+                    ids = np.array(origin.image_ids, dtype=object)
+                    frames.append(
+                        pd.DataFrame(
+                            {
+                                "bank_row": found.bank_row,
+                                "image_id": ids[origin.patch_image[chosen]],
+                                "patch_index": origin.patch_index[chosen],
+                            }
+                        )
+                    )
+        write_table_file(out / PROVENANCE_DIRECTORY / f"{safe_name(bank.bank)}.parquet", frames, BANK_PROVENANCE)
+        if frames:
+            written[bank.bank] = pd.concat(frames, ignore_index=True)
+    return written

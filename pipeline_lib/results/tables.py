@@ -1,0 +1,179 @@
+"""Results as rows for people: the terminal's table, the UI's tables, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_contracts.config import ExperimentConfig
+from data_contracts.defects import AUTOVI_DEFECT_GROUPS
+from data_contracts.manifests import IndexedDataset
+from data_contracts.results import (
+    AUC_SPRO,
+    HEADLINES,
+    METRICS,
+    CategoryMetrics,
+    FederationSummary,
+    MetricsDocument,
+    MetricValues,
+)
+from data_contracts.settings import BackboneSettings
+
+THIN_CLASS = 20
+
+
+def per_cent(value: float | None, interval: tuple[float, float] | None = None) -> str:
+    """0.9731 -> "97.3", with its interval "97.3 [96.1, 98.2]"; an undefined value is a dash."""
+    if value is None:
+        return "-"
+    text = f"{100 * value:.1f}"
+    return f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else text
+
+
+def metric_rows(document: MetricsDocument) -> list[dict[str, Any]]:
+    """A row a category and one for their mean: the metrics in per cent with intervals, and counts."""
+    return [_row(name, values) for name, values in {**document.categories, "mean": document.mean}.items()]
+
+
+def headline_cells(values: MetricValues) -> dict[str, str]:
+    """Title -> the headline metrics in per cent, with their intervals."""
+    return {metric.title: per_cent(metric.of(values), metric.interval(values)) for metric in HEADLINES}
+
+
+def _row(name: str, values: MetricValues) -> dict[str, Any]:
+    thin = isinstance(values, CategoryMetrics) and 0 < values.n_defective < THIN_CLASS
+    return {
+        "category": name,
+        **{metric.title: per_cent(metric.of(values), metric.interval(values)) for metric in METRICS},
+        "good": values.n_good,
+        "defective": f"{values.n_defective} (few)" if thin else str(values.n_defective),
+    }
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table, with the columns of the first."""
+    columns = list(rows[0]) if rows else []
+    lines = [columns, ["---"] * len(columns), *([_cell(row[column]) for column in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def client_rows(federation: FederationSummary) -> list[dict[str, Any]]:
+    """A row a client: images, patches, rows sent, bytes sent and their share of the client's own image files."""
+    rows: list[dict[str, Any]] = []
+    for name, client in federation.clients.items():
+        share = client.upload_bytes / client.raw_image_bytes if client.raw_image_bytes else None
+        rows.append(
+            {
+                "client": name,
+                "state": "delivered",
+                "images": client.train_images,
+                "patches": client.patches,
+                "rows sent": client.coreset_rows,
+                "upload MB": round(client.upload_bytes / 1e6, 2),
+                "share of image bytes": "-" if share is None else f"{100 * share:.0f} %",
+                "covering radius": None if client.covering_radius is None else round(client.covering_radius, 3),
+            }
+        )
+    empty = dict.fromkeys(("images", "patches", "rows sent", "upload MB", "share of image bytes", "covering radius"))
+    rows += [{"client": n, "state": f"failed: {cause}", **empty} for n, cause in federation.failed_clients.items()]
+    rows += [{"client": n, "state": "skipped: no images", **empty} for n in federation.skipped_clients]
+    return rows
+
+
+def local_rows(document: MetricsDocument) -> list[dict[str, Any]]:
+    """A row a client and category of clients that train alone, worst AUC-sPRO first within a category."""
+    rows = []
+    for category in document.categories:
+        found = [(name, own[category]) for name, own in document.local_clients.items() if category in own]
+        found.sort(key=lambda item: AUC_SPRO.of(item[1]) or 0.0)
+        rows += [{"client": name, **_row(category, values)} for name, values in found]
+    return rows
+
+
+def round_rows(federation: FederationSummary) -> list[dict[str, Any]]:
+    """A row a round: who delivered, what travelled, what is covered, and what the banks score after it."""
+    return [
+        {
+            "round": one.round,
+            "clients": len(one.delivered),
+            "rows sent": one.upload_rows,
+            "upload MB": round(one.upload_bytes / 1e6, 2),
+            "download MB": round(one.download_bytes / 1e6, 2),
+            "bank rows": sum(one.bank_rows.values()),
+            "largest covering radius": round(max(one.covering_radius.values()), 3) if one.covering_radius else None,
+            **{metric.title: per_cent(metric.of(one.mean)) for metric in HEADLINES},
+            "failed or refused": ", ".join(sorted({*one.failed, *one.refused})) or "-",
+        }
+        for one in federation.rounds
+    ]
+
+
+def run_warnings(
+    indexed: IndexedDataset,
+    backbone: BackboneSettings,
+    failed: dict[str, str],
+    skipped: Sequence[str],
+    incidents: Sequence[str] = (),
+    *,
+    search_recall: Mapping[str, float | None] | None = None,
+) -> list[str]:
+    """What a reader of the figures must know; `incidents` are sentences about uploads that are missing in part."""
+    warnings = [
+        f"{category}: the approximate search found {recall:.1%} of the nearest rows, on a sample of test patches"
+        for category, recall in (search_recall or {}).items()
+        if recall is not None
+    ]
+    if backbone.weights_source == "random":
+        warnings.append(f"{backbone.backbone} has random weights: the figures say nothing about a trained backbone")
+    if indexed.n_set_aside:
+        warnings.append(f"{indexed.n_set_aside} images cannot be read and were set aside; validation.txt lists them")
+    for category in sorted(set(indexed.categories) - set(indexed.test_images)):
+        warnings.append(f"{category} has no readable test images and is not measured")
+    warnings += [f"client {name} failed and is not in the bank: {cause}" for name, cause in failed.items()]
+    warnings += [
+        f"client {name} has no images and was skipped; a disk that is not mounted looks like that" for name in skipped
+    ]
+    warnings += incidents
+    return warnings
+
+
+def choice_warnings(config: ExperimentConfig, federation: FederationSummary) -> list[str]:
+    """Banks in which a strategy that was chosen by name made no difference.
+
+    The default does so by design (each client sends its quota), and simple_concatenate is asked to keep all.
+    """
+    strategy, banks = config.aggregation.strategy, federation.banks_without_choice
+    if strategy in ("federated_coreset", "simple_concatenate") or not banks:
+        return []
+    return [
+        f"aggregation.strategy: {strategy} had nothing to decide for {', '.join(banks)}: every uploaded row is kept; "
+        "set aggregation.oversample_factor above 1, or a smaller aggregation.global_bank_size"
+    ]
+
+
+def name_warnings(config: ExperimentConfig, categories: Sequence[str], measured: MetricsDocument) -> list[str]:
+    """Names of the configuration that stand for nothing in the data set, such as misspelt ones.
+
+    `categories` are those of the data set. A configuration that narrows them may name others, and the groups that are
+    the default name AutoVI's defects, whatever the data set.
+    """
+    warnings = []
+    federated, groups = config.federated, config.evaluation.defect_groups
+    if federated.partitioning == "category" and federated.mode != "centralized" and config.dataset.categories is None:
+        named = {name for names in federated.client_assignments.values() for name in names} - {"all"}
+        if unknown := sorted(named - set(categories)):
+            warnings.append(
+                f"federated.client_assignments names {', '.join(unknown)}, of which there are no images; the "
+                f"categories are {', '.join(sorted(categories))}"
+            )
+    there = {name for values in measured.categories.values() for name in [*values.by_defect, *values.by_folder]}
+    if groups != AUTOVI_DEFECT_GROUPS and (unknown := sorted(set(groups) - there)):
+        warnings.append(
+            f"evaluation.defect_groups names {', '.join(unknown)}, which no test image has; defects and folders are "
+            f"{', '.join(sorted(there)) or 'none'}"
+        )
+    return warnings

@@ -1,0 +1,266 @@
+"""How a stage decides that it need not run: content hashes in, content hashes out.
+
+The key of a task run is its stage, the version of the code behind it, and the canonical JSON of its inputs, where a
+manifest counts only by its content hash; where a network computes on a GPU, also how. A record counts only while the
+artifacts that it names are intact: the key is computed anew for every run, and a record whose artifact is missing or
+damaged is dropped on that occasion.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from prefect import Task
+from prefect.cache_policies import CachePolicy
+from prefect.context import TaskRunContext
+from prefect.transactions import IsolationLevel
+from pydantic import BaseModel
+
+from data_contracts.config import FederatedConfig, canonical_hash
+from data_contracts.manifests import Manifest
+from data_contracts.settings import AggregationSettings, BackboneSettings, Place
+from pipeline_lib.configuration.hardware import kernels_key, pick_device
+from pipeline_lib.extensions import extension_digest, is_extension
+from pipeline_lib.features.extraction import image_manifests
+from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.storage.parsing import parsed
+from pipeline_lib.storage.references import manifests_in
+from tasks.caching.locking import FlockLockManager
+
+logger = logging.getLogger(__name__)
+
+CODE_PACKAGES = ("pipeline_lib", "data_contracts")
+COMPUTING = {  # modules of others that decide what an artifact holds -> the package whose version counts
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "faiss": "faiss-cpu",
+    "PIL": "pillow",
+}
+Tree = TypeVar("Tree", bound=ast.AST)
+RECORDS_DIRECTORY = "records"
+LOCKS_DIRECTORY = "locks"
+
+
+@dataclass
+class StagePolicy(CachePolicy):
+    """Cache policy of one stage on one artifact store."""
+
+    stage: str = ""
+    version: str = ""
+    store_root: str = ""
+    ignored: tuple[str, ...] = ("place",)
+
+    def compute_key(
+        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
+    ) -> str:
+        """Key of this call; drops the key's record first when it is no longer good."""
+        values = {name: canonical_value(value) for name, value in inputs.items() if name not in self.ignored}
+        if kernels := _network_kernels(inputs):
+            values["kernels"] = kernels
+        key = f"{self.stage}-{canonical_hash([self.stage, self.version, values])}"
+        self.drop_broken_record(key)
+        return key
+
+    def drop_broken_record(self, key: str) -> None:
+        """Remove the record of `key` when it cannot be read or names an artifact that is not intact.
+
+        A record whose key is locked is being computed right now and is left alone.
+        """
+        record = Path(self.store_root) / RECORDS_DIRECTORY / key
+        if not record.exists():
+            return
+        locks = FlockLockManager(Path(self.store_root) / LOCKS_DIRECTORY)
+        holder = f"check-{id(self)}"
+        if not locks.acquire_lock(key, holder, acquire_timeout=0):
+            return
+        try:
+            problem = record_problem(record, ArtifactStore(self.store_root))
+            if problem:
+                logger.warning("stage %s runs again: %s", self.stage, problem)
+                record.unlink(missing_ok=True)
+        finally:
+            locks.release_lock(key, holder)
+
+
+def stage_policy(task: Task[..., Any], store_root: Path) -> StagePolicy:
+    """The policy of a stage on one store."""
+    policy = StagePolicy(stage=task.name, version=task_version(task), store_root=str(store_root))
+    policy.lock_manager = FlockLockManager(Path(store_root) / LOCKS_DIRECTORY)
+    policy.isolation_level = IsolationLevel.SERIALIZABLE
+    return policy
+
+
+def task_version(task: Task[..., Any]) -> str:
+    """Version of the code behind a task: its own source and the library modules that its body names."""
+    source = parsed(lambda: ast.parse(inspect.getsource(sys.modules[task.fn.__module__])))
+    body = next(n for n in source.body if isinstance(n, ast.FunctionDef) and n.name == task.fn.__name__)
+    used = {node.id for node in ast.walk(body) if isinstance(node, ast.Name)}
+    names = {name: value.__name__ for name, value in task.fn.__globals__.items() if isinstance(value, ModuleType)}
+    modules = sorted(names[name] for name in used & set(names) if names[name].split(".")[0] in CODE_PACKAGES)
+    body.decorator_list = []
+    own = hashlib.sha256(ast.dump(_without_docstrings(body)).encode()).hexdigest()
+    return canonical_hash(
+        [own, code_version(*modules, "pipeline_lib.storage.artifact_store", "data_contracts.tables")]
+    )[:16]
+
+
+def _network_kernels(inputs: Mapping[str, Any]) -> dict[str, bool | int | str] | None:
+    """`hardware.kernels_key` of a call that is given a backbone; None for others, and on the CPU."""
+    place = inputs.get("place")
+    if not isinstance(place, Place) or not any(isinstance(value, BackboneSettings) for value in inputs.values()):
+        return None
+    return kernels_key(
+        pick_device(place.device),
+        batch_size=place.batch_size,
+        deterministic=place.deterministic,
+        tf32=not place.deterministic,
+    )
+
+
+def canonical_value(value: Any) -> Any:
+    """A value as JSON for a cache key: manifests by content hash, settings by their values; anything else is refused.
+
+    Raises TypeError for types that have no canonical form; nothing is pickled.
+    """
+    match value:
+        case Manifest():
+            return {"kind": value.kind, "sha256": value.sha256, **_upload_identity(value)}
+        case BackboneSettings():
+            return value.identity()
+        case Place():
+            raise TypeError("a Place is not part of a cache key")
+        case AggregationSettings():
+            return _fields(value) | _extension_code(value.strategy)
+        case FederatedConfig():
+            return _fields(value) | _extension_code(value.partitioning)
+        case BaseModel():
+            return _fields(value)
+        case dict():
+            return {str(key): canonical_value(item) for key, item in value.items()}
+        case list() | tuple():
+            return [canonical_value(item) for item in value]
+        case Path():
+            return value.as_posix()
+        case None | bool() | int() | float() | str():
+            return value
+    raise TypeError(f"a {type(value).__name__} cannot be part of a cache key")
+
+
+def _fields(value: BaseModel) -> dict[str, Any]:
+    return {name: canonical_value(getattr(value, name)) for name in type(value).model_fields}
+
+
+def _extension_code(name: str) -> dict[str, str]:
+    return {"extension_sha256": extension_digest(name)} if is_extension(name) else {}
+
+
+def _upload_identity(manifest: Manifest) -> dict[str, Any]:
+    extra = set(type(manifest).model_fields) - set(Manifest.model_fields)
+    return {name: canonical_value(getattr(manifest, name)) for name in sorted(extra)}
+
+
+def record_problem(record: Path, store: ArtifactStore) -> str | None:
+    """Why a result record does not count, or None when it does."""
+    try:
+        manifests = list(manifests_in(json.loads(record.read_text(encoding="utf-8"))))
+    except (OSError, ValueError):
+        return f"its record {record.name} cannot be read"
+    for manifest in manifests:
+        if not store.is_intact(manifest):
+            return f"artifact {manifest.path} is missing or damaged"
+        if manifest.kind == "patch_features":
+            for image in image_manifests(store.read_table(manifest)):
+                if not store.is_intact(image):
+                    return f"artifact {image.path} is missing or damaged"
+    return None
+
+
+@functools.cache
+def code_version(*modules: str) -> str:
+    """Hash of the code of these modules and of all of ours that they import, without comments and docstrings.
+
+    In it are the versions of the COMPUTING packages that any of them imports: by module, so that FAISS, whose threads
+    `pipeline_lib.configuration.hardware` sets, counts wherever a device is picked.
+    """
+    digests: dict[str, str] = {}
+    packages: set[str] = set()
+    pending = list(modules)
+    while pending:
+        module = pending.pop()
+        if module in digests or (code := _module_code(module)) is None:
+            continue
+        digests[module] = code.digest
+        pending += [name for name in code.imports if name.split(".")[0] in CODE_PACKAGES]
+        packages |= {COMPUTING[top] for name in code.imports if (top := name.split(".")[0]) in COMPUTING}
+    return canonical_hash([digests, {package: _installed_version(package) for package in packages}])[:16]
+
+
+@dataclass(frozen=True)
+class _ModuleCode:
+    digest: str
+    imports: tuple[str, ...]
+
+
+@functools.cache
+def _module_code(module: str) -> _ModuleCode | None:
+    """A module's code and what it imports; None where there is no such module."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return None
+    source = Path(spec.origin).read_text(encoding="utf-8")
+    tree = parsed(lambda: ast.parse(source))
+    imports = tuple(_imported_modules(tree))
+    return _ModuleCode(hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imports)
+
+
+def _installed_version(package: str) -> str | None:
+    """None for what was not installed as a package, such as a build of FAISS under another name."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _imported_modules(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if _is_module(node.module, alias.name))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def _is_module(package: str, name: str) -> bool:
+    if package.split(".")[0] not in CODE_PACKAGES:
+        return False
+    try:
+        return importlib.util.find_spec(f"{package}.{name}") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _without_docstrings(tree: Tree) -> Tree:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:] or [ast.Pass()]
+    return tree

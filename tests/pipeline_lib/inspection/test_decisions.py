@@ -1,0 +1,261 @@
+"""A finished run on new images: the run's own scores again, decisions, refusals, regions, explanations, watching."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from data_contracts.config import ExperimentConfig
+from data_contracts.errors import ArtifactError, FedpatchError
+from flows.cli import main
+from flows.experiment import centralized_experiment, federated_experiment
+from flows.scoring import score_images
+from pipeline_lib.inspection.decisions import decide_image, find_images
+from pipeline_lib.inspection.pictures import explain
+from pipeline_lib.inspection.run_model import open_run_model
+from pipeline_lib.inspection.session import ScoreSession
+from pipeline_lib.maps.regions import regions_above
+from tests.conftest import experiment_values
+from tests.dataset_fixtures import write_tiny_autovi
+
+
+@pytest.fixture(scope="module")
+def runs(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`central`, a centralized run of two categories on `data`, and `federated`, one of pipe_clip."""
+    root = tmp_path_factory.mktemp("runs")
+    write_tiny_autovi(root / "data", categories=("pipe_clip", "tank_screw"), train=9, good=4, defective=3)
+    shutil.copytree(finished / "store", root / "store")  # of the same images
+    central = experiment_values(root / "data", root / "store", root / "central", federated={"mode": "centralized"})
+    assert centralized_experiment(ExperimentConfig.model_validate(central), return_state=True).is_completed()
+    federated = experiment_values(
+        root / "data", root / "store", root / "federated", dataset={"categories": ["pipe_clip"]}
+    )
+    assert federated_experiment(ExperimentConfig.model_validate(federated), return_state=True).is_completed()
+    return root
+
+
+def test_the_run_scores_its_test_images_as_it_did_before(runs: Path) -> None:
+    model = open_run_model(runs / "central")
+    scores = pd.read_parquet(runs / "central" / "scores.parquet")
+    for row in scores.iloc[::3].itertuples():
+        decision = decide_image(model, runs / "data" / row.path)
+        assert decision.category == row.category
+        assert decision.score == pytest.approx(row.score, rel=1e-6)
+        assert decision.threshold is not None
+        assert decision.decision == ("defective" if row.score > decision.threshold else "good")
+        assert (len(decision.regions) > 0) == (decision.decision == "defective")
+
+
+def test_the_threshold_follows_the_rate_and_can_be_given(runs: Path) -> None:
+    strict, loose = (open_run_model(runs / "central", target_rate=rate).threshold("pipe_clip") for rate in (0.1, 0.5))
+    assert strict is not None
+    assert loose is not None
+    assert loose < strict
+    assert open_run_model(runs / "central", threshold=1.5).threshold("pipe_clip") == 1.5
+
+
+def call(arguments: list[str]) -> int:
+    """Exit status of `fedpatch ARGUMENTS`."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    return int(stop.value.code or 0)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def an_image(path: Path, width: int, height: int) -> Path:
+    Image.fromarray(np.full((height, width, 3), 120, np.uint8)).save(path)
+    return path
+
+
+def test_images_that_do_not_fit_are_refused_with_the_reason(runs: Path, tmp_path: Path) -> None:
+    model = open_run_model(runs / "central")
+    size = size_of(next((runs / "data" / "pipe_clip" / "train" / "good").iterdir()))
+    wide = decide_image(model, an_image(tmp_path / "wide.png", 3 * size[0], size[1]), category="pipe_clip")
+    assert (wide.score, wide.decision) == (None, None)
+    assert "times as wide as high; the training images of pipe_clip have" in wide.reason
+    small = decide_image(model, an_image(tmp_path / "s.png", size[0] // 4, size[1] // 4), category="pipe_clip")
+    assert "less than half" in small.reason
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    assert "cannot read image" in decide_image(model, broken, category="pipe_clip").reason
+    nameless = decide_image(model, an_image(tmp_path / "fine.png", *size))
+    assert nameless.category is None
+    assert "give --category" in nameless.reason
+    with pytest.raises(FedpatchError, match="knows pipe_clip, tank_screw, not cookie"):
+        decide_image(model, broken, category="cookie")
+
+
+def test_an_image_of_something_else_is_marked_foreign(runs: Path, tmp_path: Path) -> None:
+    size = size_of(next((runs / "data" / "pipe_clip" / "train" / "good").iterdir()))
+    noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    decision = decide_image(open_run_model(runs / "central"), tmp_path / "noise.png", category="pipe_clip")
+    assert decision.decision == "defective"
+    assert decision.note.startswith("foreign: ")
+
+
+def test_damaged_calibration_scores_are_an_error(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "central", tmp_path / "run")
+    (tmp_path / "run" / "calibration.parquet").write_bytes(b"x")
+    with pytest.raises(ArtifactError, match=r"calibration\.parquet is damaged"):
+        open_run_model(tmp_path / "run")
+
+
+def test_regions_are_parts_with_area_box_and_peak() -> None:
+    values = np.zeros((6, 8), np.float32)
+    values[1:3, 2:5] = 2.0
+    values[2, 3] = 3.0
+    values[5, 7] = 5.0
+    mask, regions = regions_above(values, 1.0)
+    assert int(mask.sum()) == 7
+    first, second = regions
+    assert (first.area_px, first.peak_score) == (1, 5.0)
+    assert (second.area_px, second.left, second.top, second.right, second.bottom) == (6, 2, 1, 5, 3)
+    assert (second.peak_x, second.peak_y) == (3, 2)
+
+
+def a_defective_one(runs: Path) -> Path:
+    scores = pd.read_parquet(runs / "central" / "scores.parquet")
+    own = scores[scores.category == "pipe_clip"]
+    return runs / "data" / str(own.sort_values("score").path.iloc[-1])
+
+
+def test_neighbours_name_their_image_where_the_run_held_all_images(runs: Path) -> None:
+    model = open_run_model(runs / "central")
+    decision = decide_image(model, a_defective_one(runs))
+    patches = explain(model, decision)
+    assert patches[0].score == pytest.approx(decision.score)
+    nearest = patches[0].neighbors[0]
+    assert nearest.distance == pytest.approx(decision.score, rel=1e-5)
+    assert nearest.image_id is not None
+    assert nearest.image_id.startswith("pipe_clip/train/good/")
+    assert nearest.image_path is not None
+    assert nearest.image_path.is_file()
+    at_server = open_run_model(runs / "federated")
+    found = explain(at_server, decide_image(at_server, a_defective_one(runs)))[0].neighbors[0]
+    assert (found.image_id, found.image_path) == (None, None)
+    assert found.client in {"client_0", "client_1", "client_2"}
+
+
+def test_the_report_of_a_run_says_why_and_shows_normal_images_only_where_they_are_local(runs: Path) -> None:
+    central, federated = ((runs / run / "report.html").read_text() for run in ("central", "federated"))
+    for page in (central, federated):
+        assert 'class="card why"' in page
+    assert re.search(r'alt="Normal patch of pipe_clip/train/good/\w+ in its surroundings', central)
+    assert "Normal patch of" not in federated
+    assert "train/good/" not in federated
+    assert re.search(r"<li>client_\d, distance [\d.]+</li>", federated)
+
+
+def test_provenance_leads_to_the_very_patch(runs: Path) -> None:
+    from pipeline_lib.dataset.images import load_image
+    from pipeline_lib.features.image_batches import iter_images, iter_patches
+
+    model = open_run_model(runs / "central")
+    patchcore = model.patchcore("tank_screw")
+    table = model.provenance("tank_screw")
+    assert table is not None
+    assert sorted(table.bank_row) == list(range(len(patchcore.memory_bank)))
+    row = table.iloc[5]
+    path = runs / "data" / "tank_screw" / "train" / "good" / f"{row.image_id.rsplit('/', 1)[1]}.png"
+    sample = {"image": load_image(path), "category": "tank_screw", "path": str(path)}
+    (item,) = iter_patches(patchcore.extractor, iter_images([sample], image_size=patchcore.inference.image_size))
+    np.testing.assert_array_equal(item.patches[row.patch_index], patchcore.memory_bank.features[row.bank_row])
+
+
+def test_the_command_writes_table_and_pictures_and_prints_json(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = runs / "data" / "pipe_clip" / "test"
+    arguments = ["score", str(runs / "central"), str(test), "--out", str(tmp_path), "--explain", "--json"]
+    assert call(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == len(find_images([test])) == 10
+    assert all(set(one) - {"note"} == {"path", "category", "score", "threshold", "decision"} for one in found)
+    table = pd.read_parquet(tmp_path / "decisions.parquet")
+    assert table.decision.tolist() == [one["decision"] for one in found]
+    flagged = table[table.decision == "defective"].iloc[0]
+    assert flagged.area_px > 0
+    assert json.loads(flagged.regions)[0]["peak_score"] > flagged.threshold * 0.5
+    assert json.loads(flagged.nearest_normal)[0]["neighbors"][0]["image_id"].startswith("pipe_clip/train")
+    for ending in (".jpg", ".overlay.jpg", ".explained.png"):
+        assert (tmp_path / (flagged.picture.removesuffix(".jpg") + ending)).is_file()
+    assert len(pd.read_csv(tmp_path / "decisions.csv")) == 10
+
+
+def test_the_command_names_refused_images_and_what_is_wrong(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"")
+    assert call(["score", "--model", str(runs / "federated"), str(bad), str(a_defective_one(runs))]) == 0
+    shown = capsys.readouterr()
+    assert "1 refused" in shown.out
+    assert "threshold from 9 normal images" in shown.out
+    assert f"fedpatch: refused {bad}: cannot read image" in shown.err
+    for arguments, message in (
+        (["score", str(runs / "federated"), str(bad)], "the file is empty"),
+        (["score", str(runs / "federated")], "give images or directories"),
+        (["score", str(runs / "data"), str(bad)], "holds no trained model"),
+        (["score", str(runs / "federated"), str(tmp_path / "none")], "there is no file or directory"),
+        (["score", str(runs / "federated"), str(bad), "--explain"], "say where they go with --out"),
+        (["score", str(runs / "federated"), str(bad), "--false-alarm-rate", "2"], "between 0 and 1"),
+    ):
+        assert call(arguments) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_a_watched_folder_is_scored_as_it_fills(runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "camera"
+    folder.mkdir()
+    source = a_defective_one(runs)
+
+    def put(name: str) -> None:
+        shutil.copyfile(source, folder / name)
+        old = time.time() - 60
+        os.utime(folder / name, (old, old))
+
+    put("a.png")
+    session = ScoreSession(open_run_model(runs / "federated"), out=tmp_path / "out")
+    done = threading.Event()
+    decisions: Iterator[Any] = session.watch(folder, every_seconds=0.01, stop=done.is_set)
+    assert next(decisions).path.name == "a.png"
+    put("b.png")
+    assert next(decisions).path.name == "b.png"
+    done.set()
+    assert list(decisions) == []
+    assert pd.read_parquet(tmp_path / "out" / "decisions.parquet").path.map(lambda p: Path(p).name).tolist() == [
+        "a.png",
+        "b.png",
+    ]
+    with pytest.raises(FedpatchError, match="no directory"):
+        next(session.watch(tmp_path / "nowhere"))
+
+
+def test_the_flow_gives_the_decisions_and_fails_with_nothing_but_refused(runs: Path, tmp_path: Path) -> None:
+    state: Any = score_images(
+        model=runs / "federated", paths=[a_defective_one(runs)], out=tmp_path / "out", return_state=True
+    )
+    assert state.is_completed()
+    assert json.loads(state.result())[0]["category"] == "pipe_clip"
+    assert (tmp_path / "out" / "decisions.csv").is_file()
+    (tmp_path / "x.png").write_bytes(b"")
+    state = score_images(model=runs / "federated", paths=[tmp_path / "x.png"], out=tmp_path / "o", return_state=True)
+    assert state.is_failed()
+    assert "all 1 images are refused" in state.message

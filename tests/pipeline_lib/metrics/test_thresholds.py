@@ -1,0 +1,172 @@
+"""Calibration: blocks, rows found again, out-of-fold scores against a slow loop, thresholds and their promises."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_contracts.results import CategoryMetrics, MetricsDocument
+from data_contracts.settings import ScoringSettings
+from pipeline_lib.metrics.decisions import add_decisions
+from pipeline_lib.metrics.thresholds import (
+    calibration_table,
+    clopper_pearson_interval,
+    clopper_pearson_upper,
+    conformal_threshold,
+    excess_p_value,
+    images_for_a_bound,
+    out_of_fold_scores,
+    rows_in_bank,
+    time_blocks,
+)
+from pipeline_lib.storage.artifact_store import ArtifactStore
+
+SCORING = ScoringSettings(seed=0, num_neighbors=1, image_score="max", search="exact", use_faiss=True)
+
+
+@given(st.lists(st.sampled_from("ab"), min_size=1, max_size=60), st.integers(2, 12))
+def test_blocks_are_contiguous_in_each_category_and_even(groups: list[str], n_blocks: int) -> None:
+    blocks = time_blocks(groups, n_blocks)
+    for name in set(groups):
+        own = blocks[[group == name for group in groups]]
+        if len(own) == 1:
+            assert own.tolist() == [-1]
+            continue
+        assert (np.diff(own) >= 0).all()
+        sizes = np.bincount(own)
+        assert len(sizes) == min(n_blocks, len(own))
+        assert sizes.max() - sizes.min() <= 1
+
+
+def test_rows_are_found_again_by_their_bytes() -> None:
+    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
+    found = rows_in_bank(rows[[4, 1, 4, 5]], rows[[1, 2, 4]], np.array(["x", "y", "z"]))
+    assert sorted(zip(found.bank_row, found.image, strict=True)) == [(0, "z"), (1, "x"), (2, "z")]
+    assert rows_in_bank(rows, rows[:0], np.array([], dtype=np.str_)).empty
+
+
+def stored_features(store: ArtifactStore, images: dict[str, np.ndarray]) -> pd.DataFrame:
+    """PATCH_FEATURES of made-up images (patch, dim) of one category."""
+    rows = []
+    for image_id, patches in images.items():
+        manifest = store.write_array("image_features", patches.astype(np.float16))
+        rows.append(
+            {"image_id": image_id, "category": "c", "image_sha256": "", "image_bytes": 1, "grid_height": 2,
+             "grid_width": 2, "dim": patches.shape[1], "path": manifest.path, "sha256": manifest.sha256,
+             "size_bytes": manifest.size_bytes}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_out_of_fold_scores_equal_a_loop_over_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    store = ArtifactStore(tmp_path)
+    images = {f"i{n}": rng.normal(size=(4, 3)).astype(np.float16).astype(np.float32) for n in range(7)}
+    bank = np.concatenate([patches[:2] for patches in images.values()])
+    others = rng.normal(size=(3, 3)).astype(np.float32)  # of another client: never taken out
+    origins = rows_in_bank(np.concatenate([others, bank]), bank, np.repeat(list(images), 2))
+    found = out_of_fold_scores(
+        stored_features(store, images), store, np.concatenate([others, bank]), origins, SCORING, n_blocks=3
+    )
+    blocks = time_blocks(["c"] * 7, 3)
+    for number, patches in enumerate(images.values()):
+        kept = [others] + [p[:2] for i, p in enumerate(images.values()) if blocks[i] != blocks[number]]
+        distances = np.linalg.norm(patches[:, None] - np.concatenate(kept)[None], axis=2)
+        assert found.score[number] == pytest.approx(distances.min(axis=1).max(), rel=1e-5)
+    assert found.block.tolist() == blocks.tolist()
+
+
+def test_images_that_nothing_is_left_to_score_are_left_out(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    patches = np.ones((4, 3), np.float32)
+    table = stored_features(store, {"only": patches})
+    empty = out_of_fold_scores(table, store, patches, rows_in_bank(patches, patches, np.array(["only"] * 4)), SCORING,
+                               n_blocks=5)  # fmt: skip
+    assert empty.empty
+    assert calibration_table("client_0", {"c": empty}).empty
+
+
+def test_the_threshold_is_an_order_statistic_and_says_what_its_number_supports() -> None:
+    scores = np.arange(1.0, 100.0)
+    threshold = conformal_threshold(scores, 0.05)
+    assert threshold is not None
+    assert (threshold.value, threshold.nominal_rate) == (95.0, pytest.approx(0.05))
+    assert threshold.upper_bound == pytest.approx(clopper_pearson_upper(4, 99))
+    few = conformal_threshold(scores[:31], 0.05)
+    assert few is not None
+    assert (few.value, few.upper_bound, few.nominal_rate) == (31.0, None, pytest.approx(1 / 32))
+    tiny = conformal_threshold(scores[:4], 0.05)
+    assert tiny is not None
+    assert (tiny.value, tiny.nominal_rate) == (4.0, pytest.approx(0.2))
+    assert conformal_threshold(scores[:0], 0.05) is None
+
+
+def test_59_images_are_needed_for_a_bound_at_5_percent() -> None:
+    assert images_for_a_bound(0.05) == 59
+    assert images_for_a_bound(0.01) == 299
+    assert clopper_pearson_upper(0, 59) <= 0.05 < clopper_pearson_upper(0, 58)
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 20), (3, 40), (20, 20)])
+def test_the_upper_bound_solves_the_binomial_equation(count: int, n: int) -> None:
+    bound = clopper_pearson_upper(count, n)
+    at_most = sum(math.comb(n, i) * bound**i * (1 - bound) ** (n - i) for i in range(count + 1))
+    assert at_most == pytest.approx(1.0 if count == n else 0.05)
+    interval = clopper_pearson_interval(count, n)
+    assert interval is not None
+    assert interval[0] <= count / n <= interval[1]
+
+
+def test_on_exchangeable_scores_the_promises_hold() -> None:
+    rng = np.random.default_rng(8)
+    rates, bounded, surprised = [], [], []
+    for _ in range(1500):
+        threshold = conformal_threshold(rng.random(80), 0.05)
+        assert threshold is not None
+        rates.append(1 - threshold.value)
+        assert threshold.upper_bound is not None
+        bounded.append(1 - threshold.value <= threshold.upper_bound)
+        false_alarms = int((rng.random(60) > threshold.value).sum())
+        surprised.append(excess_p_value(threshold, false_alarms, 60) <= 0.05)
+    assert np.mean(rates) == pytest.approx(4 / 81, abs=0.003)
+    assert np.mean(bounded) == pytest.approx(0.95, abs=0.02)
+    assert np.mean(surprised) <= 0.06  # the number is whole, so that the test is at most as large as its level
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -1.0])
+def test_a_rate_that_is_none_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        conformal_threshold(np.ones(5), rate)
+
+
+def test_decisions_are_counted_on_each_half_and_by_client() -> None:
+    scores = pd.DataFrame(
+        {"category": "c", "label_index": [0, 0, 0, 1, 1], "score": [1.0, 2.0, 99.0, 50.0, 98.5],
+         "sha256": ["0a", "1a", "2a", "3a", "4a"]}
+    )  # fmt: skip
+    calibration = pd.DataFrame(
+        {"client_id": ["a"] * 60 + ["b"] * 39, "category": "c", "block": 0, "score": np.arange(1.0, 100.0)}
+    )
+    documents = {
+        subset: MetricsDocument(
+            experiment="e", config_hash="", seed=0, subset=subset,
+            categories={"c": CategoryMetrics(), "d": CategoryMetrics()},
+        )
+        for subset in ("all", "development", "report")
+    }  # fmt: skip
+    add_decisions(documents, calibration, scores, 0.05)
+    whole = documents["all"].categories["c"].decision
+    assert whole is not None
+    assert (whole.threshold, whole.false_alarms, whole.n_good, whole.found, whole.n_defective) == (95.0, 1, 3, 1, 2)
+    assert whole.note == ""
+    assert whole.by_client["a"].threshold == 58.0
+    assert "no bound: 39 normal images, and at least 59" in whole.by_client["b"].note
+    halves = [documents[half].categories["c"].decision for half in ("development", "report")]
+    assert [(h.n_good, h.n_defective) for h in halves if h] == [(2, 1), (1, 1)]
+    assert documents["all"].categories["d"].decision is None

@@ -1,0 +1,292 @@
+"""The report: what it says, that it needs nothing beside itself, and that data cannot become markup."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_contracts.results import CategoryMetrics, Decision, MetricsDocument, MetricValues, ThresholdResult
+from pipeline_lib.client_tables import category_test_table
+from pipeline_lib.dataset.index import index_dataset
+from pipeline_lib.metrics.intervals import auroc_interval, share_interval
+from pipeline_lib.report import decision_table
+from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram
+from pipeline_lib.report.gallery import (
+    PICTURES_BYTES,
+    category_gallery,
+    encode_webp,
+    good_threshold,
+    sort_by_kind,
+    take_in_turn,
+)
+from pipeline_lib.report.page import render_report
+from tests.dataset_fixtures import write_image, write_tiny_autovi
+from tests.report_fixtures import BACKBONE, category_fields, document, made_up_run
+
+HOSTILE = "<script>alert('x')</script>&\"'"
+
+
+@pytest.fixture(scope="module")
+def page(tiny_root: Path) -> str:
+    return render_report(*made_up_run(tiny_root))
+
+
+def text_of(page: str) -> str:
+    """The page's text, without tags and styles."""
+    body = re.sub(r"<style>.*?</style>", "", page, flags=re.S)
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
+
+
+def test_the_page_says_what_was_run_and_what_came_of_it(page: str) -> None:
+    text = text_of(page)
+    for said in (
+        "made-up", "0123456789abcdef", "efficientnet_lite0", "ab" * 32, "2026-01-02 03:04 UTC", "a processor, 2 cores",
+        "70 % of the defective ones are found", "85.0 to 94.0", "50.0 to 70.0", "1234 MB", "numpy 2.4", "kcenter",
+        "client_0 delivered 9 5 760 576 350.2 kB 50.0 % 2.35", "OSError: camera <offline> & gone failed",
+        "client_2 no images skipped", "pipe_clip 576 152 350.2 kB", "clients 12.5 83 %", "a/b&c.png", "copy it again",
+    ):  # fmt: skip
+        assert said in text, said
+    assert "RANDOM" not in text
+    assert "1 of 2 clients failed" in text
+
+
+def test_every_half_every_split_and_every_limit_is_there(page: str) -> None:
+    text = text_of(page)
+    for half in ("all of test", "development half", "report half"):
+        assert f"By category, {half}" in text
+        assert f"By defect, folder and group, {half}" in text
+    for name in (
+        "scratch defect",
+        "scratches folder",
+        "structural group",
+        "AUC-sPRO@0.01",
+        "AUC-sPRO@1.0",
+        "TPR at TNR 99",
+    ):
+        assert name in text, name
+    assert "12 few" in text
+    assert "fewer than 20 defective test images of scratch" in text
+
+
+def test_equal_defects_and_folders_are_listed_once(tiny_root: Path) -> None:
+    split = {"scratch": MetricValues(image_auroc=0.9, n_good=4, n_defective=3)}
+    fields = category_fields(by_defect=split, by_folder=split, by_group={})
+    record, _ = made_up_run(tiny_root, documents={"all": document("all", {"pipe_clip": fields})})
+    assert text_of(render_report(record)).count("defect and folder") == 1
+
+
+def test_only_halves_that_were_measured_are_in_the_legend(tiny_root: Path, page: str) -> None:
+    keys = ('class="key all"', 'class="key development"', 'class="key report"')
+    assert all(page.count(key) == 1 for key in keys)
+    record, _ = made_up_run(tiny_root, documents={"all": document("all", {"pipe_clip": category_fields()})})
+    alone = render_report(record)
+    assert not any(key in alone for key in keys)
+
+
+def test_the_page_asks_for_nothing_and_runs_nothing(page: str) -> None:
+    assert page.startswith("<!doctype html>")
+    assert "<script" not in page
+    assert not re.search(r"\bon\w+=", page)
+    assert not re.search(r"(?:src|href)=\"(?!data:image/|#)", page)
+    assert "default-src 'none'" in page
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_every_picture_has_words_for_those_who_do_not_see_it(page: str) -> None:
+    pictures = re.findall(r"<img [^>]*>", page)
+    assert len(pictures) > 8
+    assert all(re.search(r'alt="[^"]{20,}"', picture) for picture in pictures)
+    figures = re.findall(r"<svg [^>]*>", page)
+    assert len(figures) == 2 + 3 * 2
+    assert all('role="img"' in figure and 'aria-label="' in figure for figure in figures)
+
+
+def test_names_and_messages_from_the_data_are_escaped(tiny_root: Path) -> None:
+    record, _ = made_up_run(tiny_root)
+    fields = category_fields(by_folder={HOSTILE: MetricValues(n_good=1, n_defective=1)})
+    documents = {"all": document("all", {HOSTILE: fields}, warnings=[HOSTILE])}
+    hostile = {
+        "documents": documents,
+        "curves": record.curves.assign(category=HOSTILE),
+        "scores": record.scores.assign(category=HOSTILE),
+    }
+    page = render_report(made_up_run(tiny_root, **hostile)[0])
+    assert "<script" not in page
+    assert html.escape("<script>alert(", quote=False) in page
+    for attribute in re.findall(r'aria-label="([^"]*)"', page):
+        assert "<" not in attribute
+    assert HOSTILE in text_of(page)
+
+
+def test_random_weights_are_said_loudly(tiny_root: Path) -> None:
+    random = BACKBONE.model_copy(update={"weights_source": "random"})
+    page = render_report(made_up_run(tiny_root, backbone=random)[0])
+    assert re.search(r'class="loud">RANDOM WEIGHTS: efficientnet_lite0', page)
+
+
+def test_a_run_with_nothing_measured_still_has_a_report(tiny_root: Path) -> None:
+    record, _ = made_up_run(tiny_root)
+    empty = document("all", {}).model_copy(update={"mean": MetricValues()})
+    frames = {"curves": record.curves[:0], "scores": record.scores[:0]}
+    text = text_of(render_report(made_up_run(tiny_root, documents={"all": empty}, **frames)[0]))
+    assert "0 good and 0 defective test images of 0 categories" in text
+    assert "This file holds no images" in text
+
+
+# --- the gallery -----------------------------------------------------------------------------------------------------
+
+
+def scores(*rows: tuple[str, int, float]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=["label", "label_index", "score"])
+    return frame.assign(image_id=[f"i{number}" for number in range(len(rows))])
+
+
+def test_images_are_sorted_by_a_threshold_on_the_good_ones() -> None:
+    frame = scores(*[("good", 0, float(s)) for s in range(20)], ("a", 1, 18.0), ("a", 1, 18.5), ("b", 1, 40.0))
+    threshold = good_threshold(frame.label_index.to_numpy(), frame.score.to_numpy())
+    assert threshold == 18  # 19 of 20 good images do not exceed it
+    kinds = sort_by_kind(frame, threshold)
+    assert {kind: rows.score.tolist() for kind, rows in kinds.items()} == {
+        "hits": [40.0, 18.5],
+        "misses": [18.0],
+        "false alarms": [19.0],
+    }
+
+
+def test_without_good_images_nothing_is_a_miss() -> None:
+    frame = scores(("a", 1, 1.0), ("a", 1, 3.0))
+    assert good_threshold(frame.label_index.to_numpy(), frame.score.to_numpy()) is None
+    kinds = sort_by_kind(frame, None)
+    assert kinds["hits"].score.tolist() == [3.0, 1.0]
+    assert kinds["misses"].empty
+
+
+def test_examples_are_taken_from_each_folder_in_turn() -> None:
+    frame = scores(("a", 1, 9.0), ("a", 1, 8.0), ("a", 1, 7.0), ("b", 1, 2.0))
+    assert [row["score"] for _, row in take_in_turn(frame, 3)] == [9.0, 2.0, 8.0]
+    assert [position for position, _ in take_in_turn(frame, 2)] == [0, 3]
+
+
+def test_pictures_keep_to_their_share_of_the_file() -> None:
+    from PIL import Image
+
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8))
+    generous, tight = encode_webp(noise, 10**6), encode_webp(noise, 30_000)
+    assert len(tight) <= 30_000 < len(generous)
+
+
+def test_images_and_masks_that_cannot_be_read_are_said(tiny_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(tiny_root, root)
+    rows = category_test_table(index_dataset(root, workers=1), "pipe_clip")
+    rows["score"] = np.where(rows.label_index == 1, 9.0, 1.0)
+    (root / "pipe_clip" / "test" / "scratch" / "0001.png").unlink()
+    (root / "pipe_clip" / "ground_truth" / "scratch" / "0002" / "0000.png").write_bytes(b"none")
+    maps = np.repeat(rows.score.to_numpy(np.float32)[:, None, None], 4, axis=1).repeat(4, axis=2)
+    gallery = category_gallery(maps, rows, root, layout="autovi", sigma_px=1.5)
+    by_id = {e.image_id: e for e in gallery.examples["hits"]}
+    gone, maskless = by_id["pipe_clip/test/scratch/0001"], by_id["pipe_clip/test/scratch/0002"]
+    assert gone.image == b""
+    assert "cannot read image" in gone.problem
+    assert maskless.image[8:12] == b"WEBP"
+    assert "no outline" in maskless.problem
+    assert gallery.counts == {"hits": 6, "misses": 0, "false alarms": 0}
+    assert gallery.sheet[:2] == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("n_categories", [3, 60])
+def test_the_pictures_of_many_categories_stay_within_their_space(tmp_path: Path, n_categories: int) -> None:
+    """Noise, which compresses worst."""
+    rng = np.random.default_rng(0)
+    write_tiny_autovi(tmp_path, train=1, good=12, defective=8)
+    for path in tmp_path.glob("pipe_clip/test/*/*.png"):
+        write_image(path, rng.integers(0, 256, (48, 64, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1))
+    for path in tmp_path.glob("pipe_clip/ground_truth/*/*/*.png"):
+        write_image(path, np.full((384, 512), 255 if "scratch" in path.parts else 128, np.uint8))
+    rows = category_test_table(index_dataset(tmp_path, workers=1), "pipe_clip")
+    maps = rng.random((len(rows), 6, 8), dtype=np.float32)
+    rows["score"] = rng.random(len(rows))  # some of each kind
+    found = category_gallery(maps, rows, tmp_path, layout="autovi", sigma_px=0, n_categories=n_categories)
+    shown = [example for examples in found.examples.values() for example in examples]
+    assert len(shown) >= 8
+    assert sum(len(e.image) + len(e.heat) for e in shown) * n_categories <= PICTURES_BYTES
+
+
+# --- figures and intervals -------------------------------------------------------------------------------------------
+
+
+def test_the_shaded_area_ends_at_the_limit() -> None:
+    chart = curve_chart(
+        np.array([0, 1.0]), np.array([0, 1.0]), x_label="x", y_label="y", description="d", x_end=0.2, shaded_to=0.1
+    )
+    area = re.search(r'class="area" d="([^"]*)"', chart)
+    assert area is not None
+    points = [tuple(map(float, point.split())) for point in re.findall(r"[\d.]+ [\d.]+", area.group(1))]
+    assert max(x for x, _ in points) == pytest.approx((52 + 326) / 2, abs=0.1)
+    assert min(y for _, y in points) == pytest.approx(208 - 0.1 * 196, abs=0.1)
+
+
+def test_figures_of_nothing_and_of_one_value() -> None:
+    assert "<svg" in score_histogram(np.array([]), np.array([]), threshold=None, description="d")
+    assert 'class="mark"' in score_histogram(np.array([2.0]), np.array([]), threshold=2.0, description="d")
+    chart = interval_chart([IntervalRow("a & b", None), IntervalRow("c", 0.5, (0.4, 0.6))], description="d")
+    assert "a &amp; b" in chart
+    assert "undefined" in chart
+    assert chart.count('class="interval"') == 1
+
+
+def test_shares_have_wilsons_interval() -> None:
+    low, high = share_interval(0.8, 50) or (0, 0)  # 40 of 50
+    assert (low, high) == (pytest.approx(0.6696, abs=5e-4), pytest.approx(0.8876, abs=5e-4))
+    assert share_interval(1.0, 10) == (pytest.approx(0.7225, abs=5e-4), pytest.approx(1.0))
+    assert share_interval(0.5, 0) is None
+
+
+def test_the_interval_of_an_auroc_covers_it_and_narrows_with_more_images() -> None:
+    few, many = auroc_interval(0.9, 20, 10), auroc_interval(0.9, 400, 200)
+    assert few is not None
+    assert many is not None
+    assert few[0] < many[0] < 0.9 < many[1] < few[1]
+    perfect = auroc_interval(1.0, 20, 10)
+    assert perfect is not None
+    assert 0.5 < perfect[0] < 0.95
+    assert perfect[1] == 1
+    assert auroc_interval(0.9, 0, 10) is None
+
+
+def test_the_interval_of_an_auroc_covers_the_truth_about_as_often_as_it_says() -> None:
+    from scipy.stats import norm
+    from sklearn.metrics import roc_auc_score
+
+    rng, truth, covered = np.random.default_rng(5), float(norm.cdf(1.2 / np.sqrt(2))), 0
+    labels = np.repeat([0, 1], [40, 15])
+    for _ in range(400):
+        auroc = float(roc_auc_score(labels, rng.normal(size=55) + 1.2 * labels))
+        low, high = auroc_interval(auroc, 40, 15) or (0, 0)
+        covered += low <= truth <= high
+    assert 0.92 <= covered / 400 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("clients", "of"), [(["centralized"], "all images"), (["client_0", "client_1"], "all clients")]
+)
+def test_a_threshold_says_whose_images_it_is_of(clients: list[str], of: str) -> None:
+    decision = Decision(by_client={client: ThresholdResult() for client in clients})
+    measured = MetricsDocument(
+        experiment="x",
+        config_hash="0",
+        seed=1,
+        categories={"bolt": CategoryMetrics(n_good=4, n_defective=2, decision=decision)},
+        mean=MetricValues(n_good=4, n_defective=2),
+    )
+    table = decision_table.decisions(measured)
+    assert table is not None
+    assert len(table.rows) == (1 if of == "all images" else 3)
+    assert of in str(table.rows[0])
