@@ -16,7 +16,7 @@ import torch
 import torchvision
 
 from benchmarks.rows import Row, paired, seconds
-from pipeline_lib.features.backbone import FeatureExtractor, apply_local_neighborhood_averaging
+from pipeline_lib.features.extractor import FeatureExtractor, apply_local_neighborhood_averaging
 from pipeline_lib.features.fused_convolutions import convolves_in_bfloat16
 
 EQUAL_FLOAT32 = 1e-5  # relative difference of the features

@@ -21,7 +21,7 @@ from benchmarks.checks import distances_are_exact, nearest_distances, replay_is_
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.coreset.on_device import select_on_device
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extractor import FeatureExtractor
 
 DEVICE = torch.device("cuda:0")
 REPETITIONS = 3

@@ -15,11 +15,12 @@ from data_contracts.settings import AggregationSettings, CoresetSettings, Scorin
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.bank.scoring import score_images
 from pipeline_lib.client.rounds import select_client_coreset
-from pipeline_lib.features.backbone import FeatureExtractor
 from pipeline_lib.features.extraction import ImageRow, extract_features
-from pipeline_lib.server.aggregation import Upload, aggregate_uploads
+from pipeline_lib.features.extractor import FeatureExtractor
+from pipeline_lib.server.aggregation import aggregate_uploads
 from pipeline_lib.storage import scratch
 from pipeline_lib.storage.artifact_store import ArtifactStore, sha256_of_file
+from pipeline_lib.upload.acceptance import Upload
 from pipeline_lib.upload.codec import decode_rows
 
 CATEGORY = "magnetic_tile"

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.dataset.images import load_image
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.features.preprocessing import preprocess_image
 
 SIZE_PX = 256

@@ -1,16 +1,43 @@
-"""What a federation came to: its rounds, and what its clients give beside uploads."""
+"""What passes between the steps of a federation's rounds, what they come to, and the rules that refuse."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from data_contracts.local import LocalClient
-from data_contracts.manifests import BankManifest, ClientUploads, Manifest, UploadManifest
-from data_contracts.quorum import listed, quorum_problem
-from data_contracts.rounds import FederationRound, download_bytes
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_contracts.config import ExperimentConfig
+from data_contracts.errors import ConfigError
+from data_contracts.manifests import GLOBAL_BANK, BankManifest, ClientUploads, LocalClient, Manifest, UploadManifest
+
+LISTED_NAMES = 20
+
+
+class FederationRound(BaseModel):
+    """The state after one round, by manifests: what was accepted, what was not, and the banks so far."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    round: int = Field(ge=1)
+    uploads: tuple[ClientUploads, ...] = Field(description="accepted ones alone; empty for a client with nothing new")
+    failed: dict[str, str] = Field({}, description="client -> cause")
+    refused: dict[str, str] = Field({}, description="client -> reason, over its banks")
+    banks: tuple[BankManifest, ...]
+    upload_rows: int = Field(ge=0, description="of all uploads, refused ones too: they were sent")
+    upload_bytes: int = Field(ge=0)
+    download_bytes: int = Field(ge=0, description="the banks, float32, sent to each client that has a part in them")
+    covering_radius: dict[str, float] = Field(
+        description="client -> largest distance of an own patch to what it sent and what the banks covered before"
+    )
+
+
+def download_bytes(banks: Iterable[BankManifest], categories: Iterable[str]) -> int:
+    """Bytes of the banks that a client with these categories gets back: its own, or the global one; float32."""
+    wanted = {*categories, GLOBAL_BANK}
+    return sum(4 * bank.rows * bank.dim for bank in banks if bank.bank in wanted)
 
 
 @dataclass(frozen=True)
@@ -188,3 +215,78 @@ def joined(reasons: list[dict[str, str]]) -> dict[str, str]:
         for client, reason in one.items():
             joined[client] = f"{joined[client]}; {reason}" if client in joined else reason
     return joined
+
+
+def refuse_rounds_without_cover(config: ExperimentConfig) -> None:
+    """Raise ConfigError where clients would have to know what is covered, with a selection that cannot."""
+    rounds = config.federated.num_rounds
+    if config.federated.mode == "federated" and rounds > 1 and config.model.subsampling != "kcenter":
+        raise ConfigError(
+            f"federated.num_rounds is {rounds}, but model.subsampling {config.model.subsampling} cannot select what is "
+            "not covered yet; set it to kcenter, or federated.num_rounds to 1"
+        )
+
+
+def refuse_clients_without_region(config: ExperimentConfig, clients: Sequence[str]) -> None:
+    """Raise ConfigError where `aggregation.regions` names regions, but none for some of the clients."""
+    regions = config.aggregation.regions
+    if config.federated.mode != "federated" or not isinstance(regions, dict):
+        return
+    named = {client for own in regions.values() for client in own}
+    if missing := [client for client in clients if client not in named]:
+        raise ConfigError(f"aggregation.regions gives no region to {', '.join(missing)}; every client needs one")
+
+
+def quorum_problem(
+    *,
+    min_clients: int | Literal["all"],
+    n_clients: int,
+    n_delivered: int,
+    causes: Mapping[str, str],
+    round_number: int | None = None,
+) -> str | None:
+    """Why too few clients delivered, or None.
+
+    n_clients: clients that have images, which `all` asks for; never less than one is. `causes` names what kept the
+    others; `round_number` is said where there is more than one round.
+    """
+    needed = max(1, n_clients if min_clients == "all" else min_clients)
+    if n_delivered >= needed:
+        return None
+    where = "" if round_number is None else f" in round {round_number}"
+    return (
+        f"quorum not met{where}, {n_delivered} of {n_clients} clients delivered and {needed} are needed: "
+        f"{listed(causes)}"
+    )
+
+
+def quorum_out_of_reach(
+    *, min_clients: int | Literal["all"], n_clients: int, empty_clients: Sequence[str] = ()
+) -> str | None:
+    """Why the quorum cannot be met whatever the clients do, which the partition alone tells; or None.
+
+    n_clients: clients that have images; `empty_clients`: those that have none.
+    """
+    if n_clients and (min_clients == "all" or min_clients <= n_clients):
+        return None
+    asked = f"quorum out of reach, federated.min_clients is {min_clients}, clients with images: {n_clients}"
+    lower = ", or set federated.min_clients to all or a lower number" if n_clients else ""
+    return "; ".join(
+        [
+            asked if n_clients else "no client has any image",
+            *([without_images(empty_clients)] if empty_clients else []),
+            f"look for a disk that is not mounted{lower}",
+        ]
+    )
+
+
+def without_images(clients: Sequence[str]) -> str:
+    """Clients that were skipped, in one line; the first of very many."""
+    left = len(clients) - LISTED_NAMES
+    names = ", ".join(clients[:LISTED_NAMES])
+    return f"without images: {names}" + (f" and {left} more" if left > 0 else "")
+
+
+def listed(causes: Mapping[str, str]) -> str:
+    """Clients and their causes in one line."""
+    return "; ".join(f"{client}: {cause}" for client, cause in causes.items())

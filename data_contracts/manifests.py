@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+CENTRALIZED_CLIENT = "centralized"
+
 GLOBAL_BANK = "all"
 """The name of the one bank for all categories, `aggregation.bank_scope: global`."""
 
@@ -189,3 +191,11 @@ class ExperimentResult(BaseModel):
     banks: tuple[BankManifest, ...]
     failed_clients: dict[str, str] = {}
     scored: tuple[ScoredCategory, ...] = ()  # maps and scores of the test images; none where clients are alone
+
+
+class LocalClient(MeasuredBanks):
+    """One client's own banks, and what they score on the test images of its categories."""
+
+    client_id: str
+    banks: tuple[BankManifest, ...]
+    calibration: tuple[Manifest, ...] = ()  # CALIBRATION_SCORES of its own normal images by its own banks

@@ -18,9 +18,9 @@ from prefect.states import Completed, Failed
 
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
+from data_contracts.federation import listed
 from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
-from data_contracts.quorum import listed
 from flows.experiment import run_experiment
 from flows.steps.run_pages import benchmark_title, show_failure
 from flows.steps.running import PARTIAL, partial_state, refuse_what_does_not_fit

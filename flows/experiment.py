@@ -9,16 +9,17 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.federation import Federation
+from data_contracts.federation import Federation, without_images
 from data_contracts.forms import CENTRALIZED_FORM, FEDERATED_FORM
 from data_contracts.manifests import IndexedDataset, MeasuredBanks
-from data_contracts.quorum import without_images
 from data_contracts.settings import BackboneSettings, EvaluationSettings
 from flows.steps.calibration import calibrate
 from flows.steps.coverage import measure_coverage
+from flows.steps.dataset import prepare_dataset
 from flows.steps.local import measure_alone, without_upload
-from flows.steps.measuring import Run, measure_banks, prepare_dataset
+from flows.steps.measuring import measure_banks
 from flows.steps.rounds import train
+from flows.steps.run import Run
 from flows.steps.run_pages import experiment_title, show_failure
 from flows.steps.running import located, partial_state, place_of, refuse_what_does_not_fit, submit, task_runner
 from tasks.data import resolve_backbone

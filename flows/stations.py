@@ -15,21 +15,24 @@ from pydantic import Field
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
+from data_contracts.federation import (
+    listed,
+    quorum_out_of_reach,
+    refuse_clients_without_region,
+    refuse_rounds_without_cover,
+)
 from data_contracts.forms import FEDERATED_FORM
-from data_contracts.quorum import listed, quorum_out_of_reach
 from data_contracts.settings import client_config_hash
 from flows.across_machines.coordinator import Coordination, collect_figures, federate
 from flows.across_machines.places import coordinator_place, own_config
 from flows.across_machines.station import open_station, send_coreset, send_figures
-from flows.steps.measuring import Run
-from flows.steps.rounds import refuse_clients_without_region, refuse_rounds_without_cover
+from flows.steps.run import Run
 from flows.steps.run_pages import coordinator_title, show_failure, station_title
 from flows.steps.running import partial_state, task_runner
 from tasks.data import resolve_backbone
 from tasks.extensions import try_extensions
 from tasks.reporting import publish_results
-from tasks.station_results import finish_stations, show_stations
-from tasks.stations import register_part
+from tasks.stations import finish_stations, register_part, show_stations
 
 Phase = Literal["coreset", "figures"]
 Ratios = dict[str, Annotated[float, Field(gt=0, le=1)]]

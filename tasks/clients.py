@@ -1,15 +1,19 @@
-"""Tasks that run at a client: patch features of its own images, its coreset, and what it uploads."""
+"""Tasks that run at a client: patch features, its coreset and what it uploads, scores for thresholds, coverage."""
 
 from __future__ import annotations
 
-from data_contracts.manifests import BankManifest, ClientImages, ClientUploads, Manifest
-from data_contracts.settings import BackboneSettings, CoresetSettings, Place
-from data_contracts.tables import PATCH_FEATURES
-from pipeline_lib.client import provenance, rounds, selection
+import numpy as np
+
+from data_contracts.manifests import GLOBAL_BANK, BankManifest, ClientImages, ClientUploads, Manifest
+from data_contracts.settings import BackboneSettings, CalibrationSettings, CoresetSettings, Place
+from data_contracts.tables import CALIBRATION_SCORES, PATCH_FEATURES
+from pipeline_lib.client import calibration, coverage, provenance, rounds, selection
 from pipeline_lib.configuration import hardware
-from pipeline_lib.features import backbone, extraction
-from tasks.caching.policy import code_version
-from tasks.stage import open_store, progress_bar, stage
+from pipeline_lib.features import extraction, extractor
+from pipeline_lib.upload import codec
+from tasks.caching.code_version import code_version
+from tasks.progress import progress_bar
+from tasks.stage import open_store, stage
 
 
 @stage("extract-client-features", run_name="extract-{client.client_id}")
@@ -21,7 +25,7 @@ def extract_client_features(
     table = extraction.extract_features(
         extraction.image_rows(store.read_table(client.images), place.data_root),
         store,
-        backbone.shared_extractor(settings, hardware.pick_device(place.device)),
+        extractor.shared_extractor(settings, hardware.pick_device(place.device)),
         sizes,
         version=code_version("pipeline_lib.features.extraction"),
         batch_size=place.batch_size,
@@ -71,3 +75,50 @@ def select_client_coreset(
         arrays = provenance.Provenance.of(coreset).to_arrays()
         origins.append(store.write_arrays("client_provenance", arrays, rows=coreset.n_rows))
     return ClientUploads(client_id=client_id, uploads=tuple(uploads), provenance=tuple(origins))
+
+
+@stage("calibrate-client", run_name="calibrate-{uploads.client_id}")
+def calibrate_client(
+    patch_features: Manifest,
+    uploads: ClientUploads,
+    banks: list[BankManifest],
+    settings: CalibrationSettings,
+    place: Place,
+) -> Manifest:
+    """Scores of the client's training images by the banks without the image's own block; no image identity."""
+    store = open_store(place)
+    table = store.read_table(patch_features)
+    by_category = {}
+    for bank in banks:
+        rows = store.read_arrays(bank)["features"]
+        sent, image = [], []
+        for upload, provenance in zip(uploads.uploads, uploads.provenance, strict=True):
+            if upload.category == bank.bank:
+                origin = store.read_arrays(provenance)
+                sent.append(codec.decode_rows(store.read_arrays(upload)))
+                image.append(origin["image_ids"][origin["patch_image"]])
+        if not sent:
+            continue
+        origins = calibration.rows_in_bank(rows, np.concatenate(sent), np.concatenate(image))
+        for category, own in table.groupby("category", sort=True):
+            if bank.bank in (category, GLOBAL_BANK):
+                by_category[str(category)] = calibration.out_of_fold_scores(
+                    own, store, rows, origins, settings.scoring, n_blocks=settings.blocks
+                )
+    scores = calibration.calibration_table(uploads.client_id, by_category)
+    return store.write_table("calibration_scores", scores, CALIBRATION_SCORES)
+
+
+@stage("measure-bank-coverage", run_name="coverage-{client_id}")
+def measure_bank_coverage(
+    patch_features: Manifest, banks: list[BankManifest], client_id: str, place: Place
+) -> Manifest:
+    """Quantiles of the distances by category; which patch lies where stays with the client."""
+    store = open_store(place)
+    found = coverage.client_coverage(
+        store.read_table(patch_features),
+        store,
+        {bank.bank: store.read_arrays(bank)["features"] for bank in banks},
+        device=hardware.pick_device(place.device),
+    )
+    return store.write_json("bank_coverage", {name: values.model_dump(mode="json") for name, values in found.items()})

@@ -8,14 +8,14 @@ from data_contracts.config import DatasetConfig, FederatedConfig, ModelConfig, P
 from data_contracts.manifests import ClientImages, IndexedDataset, Manifest, Partition
 from data_contracts.settings import BackboneSettings, Place
 from data_contracts.tables import CLIENT_IMAGES, DATASET_INDEX, PARTITION
-from pipeline_lib import client_tables
 from pipeline_lib.configuration import seeding
 from pipeline_lib.dataset import index as dataset_index
-from pipeline_lib.dataset import validation
+from pipeline_lib.dataset import layout, validation
 from pipeline_lib.features import backbone
 from pipeline_lib.partition import assignment, statistics
 from pipeline_lib.partition import saved as saved_partition
-from tasks.stage import RETRIED, open_store, progress_log, stage
+from tasks.progress import progress_log
+from tasks.stage import RETRIED, open_store, stage
 
 
 @task(name="fingerprint-dataset")
@@ -43,11 +43,11 @@ def index_dataset(fingerprint: str, dataset: DatasetConfig, place: Place) -> Ind
         progress=progress_log("images indexed"),
     )
     if dataset.on_bad_image == "fail":
-        client_tables.refuse_bad_images(index)
-    found = dataset_index.select_categories(place.data_root, layout=dataset.layout, categories=dataset.categories)
+        dataset_index.refuse_bad_images(index)
+    found = layout.select_categories(place.data_root, layout=dataset.layout, categories=dataset.categories)
     categories = tuple(found)  # also those without a single image
     truth = {
-        category: client_tables.ground_truth_sha256(index, place.data_root, category, layout=dataset.layout)
+        category: dataset_index.ground_truth_sha256(index, place.data_root, category, layout=dataset.layout)
         for category in categories
     }
     manifest = store.write_table("dataset_index", index, DATASET_INDEX)
@@ -58,7 +58,7 @@ def index_dataset(fingerprint: str, dataset: DatasetConfig, place: Place) -> Ind
         test_images={
             category: store.write_table("test_images", rows, DATASET_INDEX)
             for category in categories
-            if len(rows := client_tables.category_test_table(index, category))
+            if len(rows := dataset_index.category_test_table(index, category))
         },
         n_set_aside=int((index.problem != "").sum()),
     )
@@ -105,7 +105,7 @@ def partition_dataset(
     names = ("centralized",) if federated.mode == "centralized" else assignment.client_ids(federated)
     clients = []
     for name in names:
-        rows = client_tables.client_table(table, frame, name)
+        rows = assignment.client_table(table, frame, name)
         if len(rows):
             images = store.write_table("client_images", rows, CLIENT_IMAGES)
             clients.append(ClientImages(client_id=name, images=images, categories=tuple(sorted(set(rows.category)))))

@@ -10,10 +10,11 @@ from data_contracts.settings import BackboneSettings, EvaluationSettings, Place,
 from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS_TABLE, PATCH_FEATURES
 from pipeline_lib.bank import memory_bank, scoring
 from pipeline_lib.configuration import hardware
-from pipeline_lib.features import backbone, extraction
+from pipeline_lib.features import extraction, extractor
 from pipeline_lib.metrics import evaluation
-from tasks.caching.policy import code_version
-from tasks.stage import open_store, progress_log, stage
+from tasks.caching.code_version import code_version
+from tasks.progress import progress_log
+from tasks.stage import open_store, stage
 
 
 @stage("extract-test-features", run_name="extract-test-{category}")
@@ -26,7 +27,7 @@ def extract_test_features(
     table = extraction.extract_features(
         extraction.image_rows(rows, place.data_root),
         store,
-        backbone.shared_extractor(settings, hardware.pick_device(place.device)),
+        extractor.shared_extractor(settings, hardware.pick_device(place.device)),
         {category: size},
         version=code_version("pipeline_lib.features.extraction"),
         batch_size=place.batch_size,

@@ -15,7 +15,8 @@ from pipeline_lib.report.gallery import CategoryGallery, category_gallery
 from pipeline_lib.report.gallery_file import gallery_from_json, gallery_to_json, is_complete
 from pipeline_lib.report.why import tile_budget
 from pipeline_lib.storage.artifact_store import ArtifactStore
-from tasks.caching.policy import canonical_value, code_version
+from tasks.caching.code_version import code_version
+from tasks.caching.policy import canonical_value
 
 SPACE = "galleries"
 

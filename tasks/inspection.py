@@ -8,7 +8,7 @@ from prefect import task
 
 from pipeline_lib.inspection import decisions, run_model
 from pipeline_lib.inspection import session as score_session
-from tasks.stage import progress_log
+from tasks.progress import progress_log
 
 
 @task(name="score-paths")

@@ -14,11 +14,12 @@ from data_contracts.manifests import ExperimentResult, MeasuredBanks, Partition,
 from data_contracts.results import MetricsDocument
 from data_contracts.settings import BackboneSettings, Place
 from pipeline_lib.report import finished_run
-from pipeline_lib.results import experiment, run_directory, tables
+from pipeline_lib.results import documents, experiment, run_directory, tables
 from pipeline_lib.results import summary as run_summary
 from pipeline_lib.storage.references import manifests_in
 from tasks.galleries import draw_galleries
-from tasks.stage import artifact_key, open_store
+from tasks.progress import artifact_key
+from tasks.stage import open_store
 
 SUMMARY = "summary"
 MAX_UI_IMAGES = 6
@@ -71,7 +72,7 @@ def finish_run(
 
 def publish_clients(partition: Partition, federation: Federation) -> None:
     """The clients as a table in the UI: what each had and sent, or why it failed."""
-    summary = run_directory.federation_summary("", federation, partition)
+    summary = documents.federation_summary("", federation, partition)
     create_table_artifact(
         key="clients",
         table=tables.client_rows(summary),

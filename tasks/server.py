@@ -1,4 +1,4 @@
-"""Tasks that run at the server: check uploads and merge them into memory banks."""
+"""Tasks that run at the server: check uploads, grant rows, merge uploads into memory banks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from prefect import get_run_logger, task
 from data_contracts.errors import ArtifactError, UploadError
 from data_contracts.manifests import BankManifest, UploadManifest
 from data_contracts.settings import AggregationSettings, Place
-from pipeline_lib.server import aggregation, regions
+from pipeline_lib.server import regions
+from pipeline_lib.upload import acceptance
 from tasks.stage import open_store, stage
 
 
@@ -20,11 +21,11 @@ def check_uploads(
     It runs every time: a refusal is not remembered, so that what was mended is taken at the next try.
     """
     store = open_store(place)
-    dim = aggregation.common_dim(upload for upload in uploads if store.is_intact(upload))
+    dim = acceptance.common_dim(upload for upload in uploads if store.is_intact(upload))
     refused: dict[str, str] = {}
     for upload in uploads:  # one at a time in memory
         try:
-            aggregation.check_upload(
+            acceptance.check_upload(
                 upload, store.read_arrays(upload), dim=dim, config_hash=config_hash, round_number=round_number
             )
         except UploadError as error:

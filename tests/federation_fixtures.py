@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.models.client import PatchCoreClient
 from pipeline_lib.models.federated_patchcore import FederatedPatchCore
 from tests.conftest import experiment_values

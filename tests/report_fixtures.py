@@ -14,9 +14,8 @@ from data_contracts.results import CategoryMetrics, ClientSummary, FederationSum
 from data_contracts.settings import BackboneSettings
 from data_contracts.tables import CURVES
 from data_contracts.validation import Finding, ValidationReport
-from pipeline_lib.client_tables import category_test_table
-from pipeline_lib.dataset.index import index_dataset
-from pipeline_lib.inspection.pictures import Neighbor, PatchExplanation
+from pipeline_lib.bank.explanation import Neighbor, PatchExplanation
+from pipeline_lib.dataset.index import category_test_table, index_dataset
 from pipeline_lib.report.explainer import BankExplainer
 from pipeline_lib.report.gallery import CategoryGallery, category_gallery
 from pipeline_lib.report.record import RunRecord

@@ -9,12 +9,11 @@ from prefect import get_run_logger
 
 from data_contracts.errors import UploadError
 from data_contracts.exchange import COORDINATOR, Publication, PublicationKind, Slot, StationResults
-from data_contracts.federation import ClosedRound, Federation
-from data_contracts.rounds import FederationRound
+from data_contracts.federation import ClosedRound, Federation, FederationRound
 from data_contracts.settings import BackboneSettings
 from flows.across_machines.calls import call_stations
-from flows.steps.measuring import Run
 from flows.steps.rounds import aggregate, verdicts
+from flows.steps.run import Run
 from tasks import stations as exchanged
 
 

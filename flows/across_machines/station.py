@@ -21,8 +21,7 @@ from data_contracts.settings import (
 from flows.across_machines.places import own_config, station_name
 from flows.steps.running import place_of
 from tasks import stations as exchanged
-from tasks.calibration import calibrate_client
-from tasks.clients import extract_client_features, select_client_coreset
+from tasks.clients import calibrate_client, extract_client_features, select_client_coreset
 from tasks.data import fingerprint_dataset, index_dataset, resolve_backbone
 from tasks.evaluation import extract_test_features, score_category
 from tasks.extensions import try_extensions

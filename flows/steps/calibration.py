@@ -12,7 +12,7 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import BankManifest, ClientUploads, Manifest
 from data_contracts.settings import CalibrationSettings, Place
 from flows.steps.running import failure_of, submit
-from tasks.calibration import calibrate_client
+from tasks.clients import calibrate_client
 from tasks.stage import on_store
 
 

@@ -8,9 +8,9 @@ from prefect import get_run_logger
 
 from data_contracts.federation import Federation
 from data_contracts.manifests import GLOBAL_BANK, BankManifest, Manifest, Partition
-from flows.steps.measuring import Run
+from flows.steps.run import Run
 from flows.steps.running import failure_of, submit
-from tasks.coverage import measure_bank_coverage
+from tasks.clients import measure_bank_coverage
 from tasks.stage import on_store
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from data_contracts.config import UploadConfig
 from data_contracts.federation import Federation
-from data_contracts.local import LocalClient
-from data_contracts.manifests import BankManifest, IndexedDataset
+from data_contracts.manifests import BankManifest, IndexedDataset, LocalClient
 from data_contracts.settings import AggregationSettings, BackboneSettings, client_config_hash
 from flows.steps.calibration import calibrate
-from flows.steps.measuring import Run, measure_banks
+from flows.steps.measuring import measure_banks
+from flows.steps.run import Run
 from flows.steps.running import submit
 from tasks.server import aggregate_memory_bank
 from tasks.stage import on_store

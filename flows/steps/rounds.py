@@ -10,37 +10,24 @@ from collections.abc import Mapping, Sequence
 
 from prefect.futures import PrefectFuture
 
-from data_contracts.config import ExperimentConfig
-from data_contracts.errors import ConfigError
-from data_contracts.federation import ClosedRound, Federation, Refusal, by_bank, close_round, without_refused
+from data_contracts.federation import (
+    ClosedRound,
+    Federation,
+    Refusal,
+    by_bank,
+    close_round,
+    quorum_out_of_reach,
+    refuse_clients_without_region,
+    refuse_rounds_without_cover,
+    without_refused,
+)
 from data_contracts.manifests import BankManifest, ClientUploads, Manifest, Partition
-from data_contracts.quorum import quorum_out_of_reach
 from data_contracts.settings import AggregationSettings, BackboneSettings, CoresetSettings, client_config_hash, sizes_of
-from flows.steps.measuring import Run
+from flows.steps.run import Run
 from flows.steps.running import failure_of, submit
 from tasks.clients import extract_client_features, select_client_coreset
 from tasks.server import aggregate_memory_bank, check_uploads
 from tasks.stage import on_store
-
-
-def refuse_rounds_without_cover(config: ExperimentConfig) -> None:
-    """Raise ConfigError where clients would have to know what is covered, with a selection that cannot."""
-    rounds = config.federated.num_rounds
-    if config.federated.mode == "federated" and rounds > 1 and config.model.subsampling != "kcenter":
-        raise ConfigError(
-            f"federated.num_rounds is {rounds}, but model.subsampling {config.model.subsampling} cannot select what is "
-            "not covered yet; set it to kcenter, or federated.num_rounds to 1"
-        )
-
-
-def refuse_clients_without_region(config: ExperimentConfig, clients: Sequence[str]) -> None:
-    """Raise ConfigError where `aggregation.regions` names regions, but none for some of the clients."""
-    regions = config.aggregation.regions
-    if config.federated.mode != "federated" or not isinstance(regions, dict):
-        return
-    named = {client for own in regions.values() for client in own}
-    if missing := [client for client in clients if client not in named]:
-        raise ConfigError(f"aggregation.regions gives no region to {', '.join(missing)}; every client needs one")
 
 
 def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federation:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -113,19 +111,3 @@ def partial_state(message: str, data: str) -> State[Any]:
     returns the result.
     """
     return Failed(name=PARTIAL, message=message, data=data)
-
-
-class StageClock:
-    """Wall time of each stage of a run, in seconds."""
-
-    def __init__(self) -> None:
-        self.timings_s: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Measure the block; the same name twice adds up."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings_s[name] = round(self.timings_s.get(name, 0.0) + time.perf_counter() - start, 3)

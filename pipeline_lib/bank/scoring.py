@@ -14,8 +14,8 @@ import pandas as pd
 from data_contracts.errors import DatasetError
 from data_contracts.settings import ScoringSettings
 from pipeline_lib.bank.memory_bank import MemoryBank
-from pipeline_lib.features.extraction import image_manifests
 from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.storage.references import image_manifests
 
 RECALL_IMAGES = 8
 RECALL_PATCHES = 1000

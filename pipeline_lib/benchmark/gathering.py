@@ -17,8 +17,7 @@ from data_contracts.manifests import ExperimentResult
 from data_contracts.results import AUC_SPRO
 from pipeline_lib.benchmark import clients as client_comparison
 from pipeline_lib.benchmark import comparison, coverage, ranking, splits
-from pipeline_lib.benchmark.record import BenchmarkRecord
-from pipeline_lib.benchmark.report.chosen import exemplary
+from pipeline_lib.benchmark.record import BenchmarkRecord, exemplary
 from pipeline_lib.benchmark.side_by_side import Case, ScoredMaps, category_cases
 from pipeline_lib.configuration import hardware
 from pipeline_lib.configuration.files import load_config

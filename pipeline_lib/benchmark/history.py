@@ -19,8 +19,9 @@ from data_contracts.results import COMPARED, MetricsDocument
 from pipeline_lib.benchmark.comparison import LEVEL, ExperimentRuns, against_baselines, read_runs
 from pipeline_lib.benchmark.paired import holm, paired_difference
 from pipeline_lib.benchmark.record import Rows
-from pipeline_lib.results.run_directory import METRICS_FILES, write_json_file
+from pipeline_lib.results.run_directory import METRICS_FILES
 from pipeline_lib.storage.artifact_store import write_file
+from pipeline_lib.storage.files import write_json_file
 
 TOLERANCE_POINTS = 0.1
 """Smaller losses are none: another version of a library may move every image's score in its last digits."""

@@ -9,13 +9,13 @@ sequentially rejective multiple test procedure".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline_lib.configuration.seeding import stage_rng
-from pipeline_lib.metrics.bootstrap import RESAMPLED, ImageCounts, ImageSample, resample_weights
+from pipeline_lib.metrics.bootstrap import RESAMPLED, ImageSample, in_order, resample_weights
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,6 @@ def resampled_metrics(
             if all(value is not None for value in values):
                 by_category[metric][category] = np.mean(np.array(values, dtype=np.float64), axis=0)
     return ResampledMetrics(by_category, images)
-
-
-def in_order(sample: ImageSample, keep: Callable[[str], bool] = lambda image_id: True) -> ImageSample:
-    """The images that `keep` wants, in order of their ids."""
-    order = np.array([i for i in np.argsort(np.array(sample.image_ids)) if keep(sample.image_ids[i])], dtype=np.int64)
-    counts = sample.counts
-    if counts is not None:
-        counts = ImageCounts(**{name: getattr(counts, name)[order] for name in ImageCounts.__dataclass_fields__})
-    ids = tuple(sample.image_ids[i] for i in order)
-    return ImageSample(ids, sample.label_index[order], sample.scores[order], counts)
 
 
 def paired_difference(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from data_contracts.errors import DatasetError
-from pipeline_lib.dataset.index import Layout
+from pipeline_lib.dataset.layout import Layout
 from pipeline_lib.maps.visualize import map_scale
 from pipeline_lib.report.gallery import Painter
 

@@ -13,7 +13,8 @@ from data_contracts.defects import DefectEntry
 from data_contracts.errors import DatasetError
 from pipeline_lib.dataset.ground_truth import DefectChannel, category_defects, read_mask_channels, union_mask
 from pipeline_lib.dataset.images import load_image
-from pipeline_lib.dataset.index import DEFECTS_CONFIG, GOOD, Layout, category_directory, index_dataset
+from pipeline_lib.dataset.index import index_dataset
+from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, Layout, category_directory
 
 Transform = Callable[[Any], Any]
 

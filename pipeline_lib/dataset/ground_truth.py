@@ -21,7 +21,7 @@ from scipy import ndimage
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import ConfigError, DatasetError, ImageError
 from pipeline_lib.dataset.images import decode_image, read_bytes
-from pipeline_lib.dataset.index import DEFECTS_CONFIG, GOOD, Layout, category_directory, mask_files
+from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, Layout, category_directory, mask_files
 
 MAX_COMPONENTS = 1000
 """Parts of one MVTec mask; each is held as a mask of its own."""

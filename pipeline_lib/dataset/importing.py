@@ -16,7 +16,7 @@ from PIL import Image
 from data_contracts.errors import DatasetError, ImageError
 from pipeline_lib.dataset.annotations import Annotations
 from pipeline_lib.dataset.images import is_image_file, load_image
-from pipeline_lib.dataset.index import DEFECTS_CONFIG, GOOD, natural_order
+from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, natural_order
 
 TEST_SHARE = 5  # every fifth part of the good images, the last in natural order, is for the test
 MULTIPLE, UNANNOTATED = "multiple", "unannotated"

@@ -1,25 +1,12 @@
-"""The dataset index: one row an image, found by the layout of the directories (DESIGN artifact 1).
-
-Layouts, below `<root>/<category>/` (a category unzipped twice deep, `<root>/<category>/<category>/`, is accepted, and
-so is a root that is itself one category):
-
-* autovi: train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>/*.png, defects_config.json
-* mvtec: the same folders, with one mask an image, ground_truth/<defect>/<stem>_mask.png
-* folder: good/ and any other folder, each of which is a kind of defect; no masks. The last fifth of the good images in
-  natural order (rounded down, at least one where there are two) is the good half of the test set, the rest is for
-  training. Where train/ and test/ exist instead, they are used as in the other layouts.
-"""
+"""The dataset index: one row an image (DESIGN artifact 1), and what each category's test may see of it."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -28,33 +15,22 @@ import pandas as pd
 from data_contracts.errors import DatasetError, ImageError
 from data_contracts.tables import DATASET_INDEX
 from pipeline_lib.dataset.images import IMAGE_SUFFIXES, decode_image, is_image_file, read_bytes, to_rgb
+from pipeline_lib.dataset.layout import (
+    DEFECTS_CONFIG,
+    GOOD,
+    FoundImage,
+    Layout,
+    category_directory,
+    find_images,
+    listing,
+    mask_files,
+    select_categories,
+    thin_out,
+)
 
 logger = logging.getLogger(__name__)
-
-Layout = Literal["autovi", "mvtec", "folder"]
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
-
-GOOD = "good"
-DEFECTS_CONFIG = "defects_config.json"
-_NOT_LABELS = frozenset({"train", "test", "ground_truth"})
-_LOOKED_FOR = {
-    "autovi": "directories with train/good and test/<defect>",
-    "mvtec": "directories with train/good and test/<defect>",
-    "folder": "directories with good/ (or train/ and test/)",
-}
-
-
-@dataclass(frozen=True)
-class FoundImage:
-    """An image file and where it belongs, before it is read."""
-
-    category: str
-    split: str
-    label: str
-    path: Path
-    image_id: str
-    n_mask_channels: int
 
 
 def index_dataset(
@@ -87,7 +63,7 @@ def index_dataset(
             wanted = "good" if layout == "folder" else "train/good"
             untrained.append(
                 f"category {category} has no good training images: looked for {', '.join(sorted(IMAGE_SUFFIXES))} "
-                f"files in {directory / wanted}; {directory} holds {_listing(directory)}"
+                f"files in {directory / wanted}; {directory} holds {listing(directory)}"
             )
         found += thin_out([image for image in of_category if image.split in splits], max_images)
     nowhere = not any(image.split == "train" for image in found)
@@ -119,114 +95,7 @@ def dataset_fingerprint(root: Path | str, *, layout: Layout = "autovi", categori
     return digest.hexdigest()
 
 
-def find_categories(root: Path | str, *, layout: Layout = "autovi") -> dict[str, Path]:
-    """Category name -> its directory, sorted by name; empty where there is none.
-
-    Raises DatasetError where `root` is not a directory, and for another layout.
-    """
-    root = Path(root)
-    if layout not in _LOOKED_FOR:
-        raise DatasetError(f"layout is {layout!r}; it accepts {', '.join(_LOOKED_FOR)}")
-    if not root.is_dir():
-        kind = "is not a directory" if root.exists() else "does not exist"
-        raise DatasetError(f"data set root {root} {kind}; set dataset.root to the directory that holds the categories")
-    if _is_category(root, layout):
-        return {root.resolve().name: root}
-    candidates = ((directory.name, _unzipped(directory, layout)) for directory in _directories(root))
-    return {name: directory for name, directory in sorted(candidates) if _is_category(directory, layout)}
-
-
-def select_categories(
-    root: Path | str, *, layout: Layout = "autovi", categories: Sequence[str] | None = None
-) -> dict[str, Path]:
-    """`find_categories`, narrowed to `categories`. Raises DatasetError where none or not all are there."""
-    there = find_categories(root, layout=layout)
-    if not there:
-        raise DatasetError(
-            f"no category found in {root} for layout {layout}: looked for {_LOOKED_FOR[layout]}; "
-            f"it holds {_listing(Path(root))}"
-        )
-    if categories is None:
-        return there
-    if missing := [name for name in categories if name not in there]:
-        raise DatasetError(f"no category {', '.join(missing)} in {root}; there are {', '.join(there)}")
-    return {name: directory for name, directory in there.items() if name in set(categories)}
-
-
-def category_directory(root: Path | str, category: str, *, layout: Layout = "autovi") -> Path:
-    """The directory of one category. Raises DatasetError where it is not there."""
-    directory = _unzipped(Path(root) / category, layout)
-    if _is_category(directory, layout):
-        return directory
-    return select_categories(root, layout=layout, categories=[category])[category]
-
-
-def mask_files(directory: Path, folder: str, stem: str, *, layout: Layout = "autovi") -> list[Path]:
-    """Mask files of the test image <folder>/<stem> of the category in `directory`, in natural order."""
-    ground_truth = directory / "ground_truth" / folder
-    match layout:
-        case "autovi":
-            return [path for path in _files(ground_truth / stem) if path.suffix.lower() == ".png"]
-        case "mvtec":
-            return [path for path in (ground_truth / f"{stem}_mask.png",) if path.is_file()]
-        case "folder":
-            return []
-
-
-def natural_order(name: str) -> tuple[list[str | int], str]:
-    """Sorting key of a file name: runs of digits compare as numbers."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
-
-
 # --- finding -------------------------------------------------------------------------------------------------------
-
-
-def _is_category(directory: Path, layout: Layout) -> bool:
-    wanted = ("good", "train") if layout == "folder" else ("train", "test")
-    return any((directory / name).is_dir() for name in wanted)
-
-
-def _unzipped(directory: Path, layout: Layout) -> Path:
-    inner = directory / directory.name
-    return inner if _is_category(inner, layout) and not _is_category(directory, layout) else directory
-
-
-def find_images(category: str, directory: Path, layout: Layout) -> Iterator[FoundImage]:
-    """The category's images in the order of the index."""
-    by_split: dict[str, dict[str, list[Path]]] = {"train": {}, "test": {}}
-    if layout == "folder" and not (directory / "train").is_dir():
-        good = _images(directory / GOOD)
-        n_test = max(1, len(good) // 5) if len(good) > 1 else 0
-        by_split["train"][GOOD] = good[: len(good) - n_test]
-        by_split["test"] = {GOOD: good[len(good) - n_test :]}
-        labels = [folder for folder in _directories(directory) if folder.name not in _NOT_LABELS]
-    else:
-        by_split["train"][GOOD] = _images(directory / "train" / GOOD)
-        labels = _directories(directory / "test")
-        by_split["test"] = {GOOD: _images(directory / "test" / GOOD)}
-    by_split["test"] |= {folder.name: _images(folder) for folder in sorted(labels) if folder.name != GOOD}
-    for split, by_label in by_split.items():
-        for label, paths in by_label.items():
-            stems = Counter(path.stem for path in paths)
-            for path in paths:
-                name = path.stem if stems[path.stem] == 1 else path.name
-                masks = mask_files(directory, label, path.stem, layout=layout) if split == "test" else []
-                yield FoundImage(category, split, label, path, f"{category}/{split}/{label}/{name}", len(masks))
-
-
-def thin_out(images: list[FoundImage], max_images: int | None) -> list[FoundImage]:
-    """At most `max_images` of each split and label, evenly spaced."""
-    if max_images is None:
-        return images
-    groups: dict[tuple[str, str], list[FoundImage]] = {}
-    for image in images:
-        groups.setdefault((image.split, image.label), []).append(image)
-    kept = []
-    for group in groups.values():
-        count = min(max_images, len(group))
-        kept += [group[position * (len(group) - 1) // max(1, count - 1)] for position in range(count)]
-    return kept
 
 
 def _describe(image: FoundImage, root: Path) -> dict[str, str | int]:
@@ -262,34 +131,6 @@ def _column_types() -> dict[str, str]:
 # --- directories -----------------------------------------------------------------------------------------------------
 
 
-def _entries(directory: Path) -> list[Path]:
-    """Entries that are not hidden, in natural order. Raises DatasetError for names that are not UTF-8."""
-    if not directory.is_dir():
-        return []
-    try:
-        entries = [path for path in directory.iterdir() if not path.name.startswith(".")]
-    except OSError as error:
-        raise DatasetError(f"cannot list {directory}: {error.strerror or error}") from error
-    for path in entries:
-        try:
-            path.name.encode()
-        except UnicodeEncodeError as error:
-            raise DatasetError(f"a file name in {directory} is not UTF-8: {path.name!r}; rename it") from error
-    return sorted(entries, key=lambda path: natural_order(path.name))
-
-
-def _directories(directory: Path) -> list[Path]:
-    return [path for path in _entries(directory) if path.is_dir()]
-
-
-def _files(directory: Path) -> list[Path]:
-    return [path for path in _entries(directory) if path.is_file()]
-
-
-def _images(directory: Path) -> list[Path]:
-    return [path for path in _entries(directory) if is_image_file(path)]
-
-
 def _relevant_files(directory: Path, relative: str, *, depth: int) -> Iterator[tuple[str, int, int]]:
     with os.scandir(directory) as entries:
         for entry in entries:
@@ -303,7 +144,30 @@ def _relevant_files(directory: Path, relative: str, *, depth: int) -> Iterator[t
                 yield name, status.st_size, status.st_mtime_ns
 
 
-def _listing(directory: Path, limit: int = 8) -> str:
-    names = [f"{path.name}/" if path.is_dir() else path.name for path in _entries(directory)]
-    shown = ", ".join(names[:limit]) or "nothing"
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+def category_test_table(index: pd.DataFrame, category: str) -> pd.DataFrame:
+    """The readable test images of one category, in index order."""
+    rows = index[(index.category == category) & (index.split == "test") & (index.problem == "")]
+    return rows.reset_index(drop=True)
+
+
+def refuse_bad_images(index: pd.DataFrame) -> None:
+    """Raise DatasetError, naming the first images that cannot be read (`dataset.on_bad_image: fail`)."""
+    bad = index[index.problem != ""]
+    if len(bad):
+        first = "; ".join(f"{row['path']}: {row['problem']}" for row in bad.head(3).to_dict("records"))
+        raise DatasetError(f"{len(bad)} images cannot be read and dataset.on_bad_image is fail: {first}")
+
+
+def ground_truth_sha256(index: pd.DataFrame, root: Path, category: str, *, layout: Layout) -> str:
+    """SHA-256 over the content of a category's masks and defects_config.json: what its metrics depend on."""
+    digest = hashlib.sha256()
+    directory = category_directory(root, category, layout=layout)
+    files = [directory / DEFECTS_CONFIG]
+    for row in index[(index.category == category) & (index.label_index == 1)].to_dict("records"):
+        files += mask_files(directory, row["label"], Path(row["path"]).stem, layout=layout)
+    for file in files:
+        if file.is_file():
+            content = file.read_bytes()
+            digest.update(f"{file.relative_to(directory).as_posix()} {len(content)} ".encode())
+            digest.update(content)
+    return digest.hexdigest()

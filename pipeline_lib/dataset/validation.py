@@ -23,7 +23,7 @@ from pipeline_lib.dataset.ground_truth import (
     read_mask_values,
 )
 from pipeline_lib.dataset.images import is_image_file
-from pipeline_lib.dataset.index import DEFECTS_CONFIG, GOOD, Layout, find_categories, mask_files
+from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, Layout, find_categories, mask_files
 
 FEW_TRAIN_IMAGES = 10
 THIN_CLASS_IMAGES = 20

@@ -1,17 +1,10 @@
-"""Frozen backbones: pretrained convolutional networks cut after the last layer that is used.
-
-Patch features as in PatchCore (Roth et al. 2022, section 3.1): features of intermediate layers, averaged over a
-neighborhood, brought to one grid and concatenated.
-"""
+"""Frozen backbones: pretrained convolutional networks, what is known of each, and their weights."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
 import http.client
 import importlib
-import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,14 +16,11 @@ import torch
 import torchvision
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from torch import Tensor, nn
-from torch.nn import functional
 
 from data_contracts.config import ModelConfig, PreprocessingConfig
 from data_contracts.errors import ConfigError, DownloadError, WeightsError
 from data_contracts.settings import BackboneSettings
-from pipeline_lib.configuration.hardware import keep_freed_memory
 from pipeline_lib.extensions import extension_digest, is_extension, load_extension
-from pipeline_lib.features.fused_convolutions import convolves_in_bfloat16, fuse_convolutions
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -298,134 +288,3 @@ def load_weights(network: nn.Module, path: Path) -> None:
         if found != tuple(own[name].shape):
             raise WeightsError(f"{path}: {name} has shape {found}, the network needs {tuple(own[name].shape)}")
     network.load_state_dict(matched, strict=False)
-
-
-def apply_local_neighborhood_averaging(features: Tensor, neighborhood_size: int = 3) -> Tensor:
-    """Mean over a square neighborhood, zero-padded and always divided by its full size, as a uniform kernel does.
-
-    features: (batch, channel, height, width), returned in the same shape. Roth et al. 2022, equation 2.
-    """
-    if neighborhood_size == 1:
-        return features
-    if neighborhood_size % 2 == 0:
-        raise ValueError(f"neighborhood_size must be odd, got {neighborhood_size}")
-    return functional.avg_pool2d(features, neighborhood_size, stride=1, padding=neighborhood_size // 2)
-
-
-@functools.lru_cache(maxsize=2)
-def shared_extractor(settings: BackboneSettings, device: torch.device) -> FeatureExtractor:
-    """One extractor a process for each backbone; it may be used by several threads at once."""
-    return FeatureExtractor(settings=settings, device=device)
-
-
-class _LastLayerReached(Exception):
-    """Ends a forward pass once the last layer in use has answered."""
-
-
-class FeatureExtractor(nn.Module):
-    """Patch features of a batch of images.
-
-    Layers are any named modules of the network (`layer2`, `blocks.4`, ...); every map is averaged over the
-    neighborhood, resized (bilinear) to the grid of the finest layer, and concatenated in the order of the layers.
-    `extraction` is the configuration's `model.extraction`.
-    """
-
-    def __init__(
-        self,
-        backbone: str = "wide_resnet50_2",
-        layers: tuple[str, ...] | list[str] | None = None,
-        *,
-        weights: Any = "pretrained",
-        weights_path: Path | None = None,
-        neighborhood_size: Any = 3,
-        extraction: Any = "plain",
-        seed: int = 0,
-        settings: BackboneSettings | None = None,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__()
-        if settings is None:
-            model = ModelConfig(
-                backbone=backbone,
-                layers=tuple(layers) if layers else None,
-                weights=weights,
-                weights_path=weights_path,
-                neighborhood_size=neighborhood_size,
-                extraction=extraction,
-            )
-            settings = resolve_backbone(model, PreprocessingConfig(), seed=seed)
-        self.settings = settings
-        self.device = torch.device(device)
-        self.network = build_network(settings).to(memory_format=torch.channels_last).to(self.device)
-        self.mean = torch.tensor(settings.mean, device=self.device).view(1, 3, 1, 1)
-        self.std = torch.tensor(settings.std, device=self.device).view(1, 3, 1, 1)
-        self._captured = threading.local()
-        self._dtype = torch.float32
-        modules = dict(self.network.named_modules())
-        for layer in settings.layers:
-            if layer not in modules:
-                known = [name for name in modules if name and name.count(".") <= 1][:40]
-                raise ConfigError(
-                    f"model.layers: {settings.backbone} has no layer {layer!r}; it has {', '.join(known)}"
-                )
-            modules[layer].register_forward_hook(self._hook(layer))
-        if self.device.type == "cpu":
-            if settings.extraction == "bfloat16" and not convolves_in_bfloat16():
-                raise ConfigError(
-                    "model.extraction: bfloat16 needs a processor with AVX-512 (or AVX-NE-CONVERT), which this one has "
-                    "not; set it to fused, or to plain"
-                )
-            keep_freed_memory()
-            if settings.extraction != "plain":
-                fuse_convolutions(self.network, self, keep=frozenset(settings.layers))
-        if settings.extraction == "bfloat16":
-            self._dtype = torch.bfloat16
-            self.network.to(self._dtype)
-
-    def _hook(self, layer: str) -> Any:
-        def capture(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            if output.ndim != 4:
-                raise ConfigError(f"model.layers: {layer!r} gives no feature map, but shape {tuple(output.shape)}")
-            maps = self._captured.maps
-            averaged = apply_local_neighborhood_averaging(output.float(), self.settings.neighborhood_size)
-            maps[layer] = output.clone() if averaged is output else averaged  # a later layer may work in place
-            if len(maps) == len(self.settings.layers):
-                raise _LastLayerReached
-
-        return capture
-
-    def forward(self, images: Tensor) -> Tensor:
-        """images: (batch, 3, height, width), normalized -> features (batch, dim, grid height, grid width)."""
-        self._captured.maps = {}
-        with contextlib.suppress(_LastLayerReached):
-            self.network(images.to(self.device, self._dtype, memory_format=torch.channels_last))
-        maps: dict[str, Tensor] = self._captured.maps
-        self._captured.maps = {}
-        if unused := [layer for layer in self.settings.layers if layer not in maps]:
-            raise ConfigError(
-                f"model.layers: {self.settings.backbone} never calls {', '.join(unused)}; name layers that it computes"
-            )
-        averaged = [maps[layer] for layer in self.settings.layers]
-        grid = max((m.shape[-2:] for m in averaged), key=math.prod)
-        resized = [
-            m if m.shape[-2:] == grid else functional.interpolate(m, grid, mode="bilinear", align_corners=False)
-            for m in averaged
-        ]
-        return torch.cat(resized, dim=1)
-
-    @torch.inference_mode()
-    def extract(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """pixels: uint8 (batch, height, width, 3) -> features (batch, patch, dim) float32 on the CPU, and the grid.
-
-        The grid is (height, width) in patches; patches are in row-major order.
-        """
-        images = pixels.to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        return self.extract_normalized((images - self.mean) / self.std)
-
-    @torch.inference_mode()
-    def extract_normalized(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """The same for images that `get_transforms` has normalized, (batch, 3, height, width)."""
-        features = self(images)
-        _, dim, grid_height, grid_width = features.shape
-        flat = features.permute(0, 2, 3, 1).reshape(len(images), grid_height * grid_width, dim)
-        return flat.float().cpu().contiguous(), (grid_height, grid_width)

@@ -23,9 +23,10 @@ from data_contracts.manifests import Manifest
 from data_contracts.settings import BackboneSettings
 from pipeline_lib.configuration.hardware import kernels_key
 from pipeline_lib.dataset.images import load_image
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.features.preprocessing import preprocess_image
 from pipeline_lib.storage.artifact_store import ArtifactStore, sha256_of_file
+from pipeline_lib.storage.references import image_manifests
 from pipeline_lib.storage.scratch import scratch_array
 
 logger = logging.getLogger(__name__)
@@ -137,18 +138,6 @@ def read_patches(
         patches[start : start + count] = store.read_array(manifest)
         start += count
     return patches
-
-
-def image_manifests(table: pd.DataFrame) -> Iterator[Manifest]:
-    """The manifests of the images' feature files that a PATCH_FEATURES table lists."""
-    for row in table.to_dict("records"):
-        yield Manifest(
-            kind="image_features",
-            path=row["path"],
-            sha256=row["sha256"],
-            size_bytes=row["size_bytes"],
-            rows=row["grid_height"] * row["grid_width"],
-        )
 
 
 def _stored_features(store: ArtifactStore, key: str) -> tuple[Manifest, tuple[int, int], int] | None:

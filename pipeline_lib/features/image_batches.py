@@ -17,8 +17,8 @@ from PIL import Image
 
 from data_contracts.config import PreprocessingConfig
 from data_contracts.errors import DatasetError, FedpatchError, ImageError
-from pipeline_lib.features.backbone import FeatureExtractor
 from pipeline_lib.features.extraction import extract_batch
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.features.preprocessing import preprocess_image
 
 ImageSize = tuple[int, int] | PreprocessingConfig

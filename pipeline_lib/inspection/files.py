@@ -15,11 +15,12 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from data_contracts.tables import DECISIONS
+from pipeline_lib.bank.explanation import PatchExplanation
 from pipeline_lib.inspection.decisions import ImageDecision
-from pipeline_lib.inspection.pictures import PatchExplanation, explanation_picture
+from pipeline_lib.inspection.pictures import explanation_picture
 from pipeline_lib.maps.visualize import OUTLINE, Scale, draw_outline, overlay, png_bytes, visualize_anomaly_map
-from pipeline_lib.results.run_directory import safe_name
 from pipeline_lib.storage.artifact_store import parquet_content, write_file
+from pipeline_lib.storage.files import safe_name
 
 PICTURES = "pictures"
 PANEL_PX = 800

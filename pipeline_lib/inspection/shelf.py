@@ -22,10 +22,10 @@ from typing import Any
 
 from data_contracts.errors import ArtifactError, FedpatchError
 from data_contracts.results import MetricsDocument
-from pipeline_lib.inspection.run_model import PROVENANCE_DIRECTORY, open_run_model
-from pipeline_lib.models.saved_model import MODEL_FILE
-from pipeline_lib.results.run_directory import safe_name, write_json_file
+from pipeline_lib.inspection.run_model import open_run_model
+from pipeline_lib.models.saved_model import MODEL_FILE, PROVENANCE_DIRECTORY
 from pipeline_lib.storage.artifact_store import write_file
+from pipeline_lib.storage.files import safe_name, write_json_file
 
 CURRENT, HISTORY = "current", "history.json"
 FILES = ("config.yaml", "calibration.parquet", "dataset_index.parquet", "metrics.json", "metrics_report.json",

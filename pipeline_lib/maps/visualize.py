@@ -18,6 +18,10 @@ from data_contracts.errors import ImageError
 from pipeline_lib.dataset.images import to_rgb
 from pipeline_lib.maps.map_files import resize_map
 
+TILE_PX = 160
+CONTEXT = 6  # sides of a patch that a tile shows
+OUTSIDE = (190, 190, 190)  # beyond the border of an image; black could be taken for a part of it
+
 ANCHORS = (
     0x06061D, 0x190A3F, 0x320C60, 0x521372, 0x7A1577, 0xA41572, 0xCD195F,
     0xE64446, 0xF66A27, 0xFE9222, 0xFEB74B, 0xFED972, 0xFFF89B,
@@ -197,3 +201,17 @@ def _colour_bar(height_px: int, scale: Scale) -> Image.Image:
         draw.text((BAR_PX + 4, 0), f"{scale[1]:.4g}", fill="black")
         draw.text((BAR_PX + 4, height_px - 12), f"{scale[0]:.4g}", fill="black")
     return bar
+
+
+def patch_tile(image: Image.Image, center: tuple[float, float], size: tuple[float, float]) -> Image.Image:
+    """The surroundings of a patch, the patch itself in a frame; grey beyond the image's border."""
+    x, y = center[0] * image.width, center[1] * image.height
+    half = CONTEXT * max(size[0] * image.width, size[1] * image.height) / 2
+    left, top, side = round(x - half), round(y - half), max(1, round(2 * half))
+    tile = Image.new("RGB", (side, side), OUTSIDE)
+    tile.paste(image, (-left, -top))
+    tile = tile.resize((TILE_PX, TILE_PX), Image.Resampling.BICUBIC)
+    frame = TILE_PX / CONTEXT / 2
+    box = (TILE_PX / 2 - frame, TILE_PX / 2 - frame, TILE_PX / 2 + frame, TILE_PX / 2 + frame)
+    ImageDraw.Draw(tile).rectangle(box, outline=OUTLINE, width=2)
+    return tile

@@ -14,35 +14,10 @@ import numpy as np
 from data_contracts.config import HEADLINE_FPR_LIMIT
 from data_contracts.errors import ArtifactError
 from data_contracts.results import AUC_SPRO, HEADLINES, IMAGE_AP, IMAGE_AUROC
+from pipeline_lib.metrics.spro.image_counts import ImageCounts, curve_area
 
 GRID_SCORES = 1000
 _CHUNK = 128  # resamples whose curves are held at a time
-
-
-@dataclass(frozen=True)
-class ImageCounts:
-    """For each image, what the sPRO curve is made of, on a grid of thresholds from high to low.
-
-    The grid has two thresholds for each of its scores v, "> v" and ">= v". All defect scores between two neighbours
-    together lift the curve of the whole set by less than 1 / (number of grid scores); the straight line between two
-    points of a rising curve is off by at most half of the rise, so the area divided by the limit is within half of
-    1 / (number of grid scores) of the exact one: 0.0005 for 1,000. Ties at a grid score are exact. In a resample the
-    rise between neighbours is larger by as much as their images were drawn more often.
-    """
-
-    normal_above: np.ndarray  # int32 (image, threshold): normal pixels over the threshold
-    spro_sum: np.ndarray  # float64 (image, threshold): sum of sPRO over the image's channels
-    n_normal_px: np.ndarray  # int64 (image,)
-    n_channels: np.ndarray  # int64 (image,)
-
-    def of_images(self, positions: np.ndarray) -> ImageCounts:
-        """The counts of some of the images."""
-        return ImageCounts(
-            self.normal_above[positions],
-            self.spro_sum[positions],
-            self.n_normal_px[positions],
-            self.n_channels[positions],
-        )
 
 
 @dataclass(frozen=True)
@@ -75,34 +50,6 @@ class ImageSample:
             raise ArtifactError(f"per-image counts lack {', '.join(missing)}; compute the metrics again")
         counts = ImageCounts(**{name: arrays[name] for name in fields}) if has_counts else None
         return cls(tuple(arrays["image_ids"].tolist()), arrays["label_index"], arrays["scores"], counts)
-
-
-def score_grid(steps: np.ndarray, grid_scores: int) -> np.ndarray:
-    """Indices of at most about `grid_scores` defect scores, descending, between which the curve rises by less than
-    1 / grid_scores.
-
-    `steps` (float64, one for each distinct defect score, scores ascending) is how much each lifts the mean sPRO.
-    """
-    lifting = np.flatnonzero(steps)[::-1]
-    total = np.cumsum(steps[lifting])
-    cell = np.floor(total / total[-1] * grid_scores)
-    chosen = np.diff(cell, prepend=0) > 0
-    chosen[0] = chosen[-1] = True
-    picked: np.ndarray = lifting[chosen]
-    return picked
-
-
-def curve_area(x: np.ndarray, y: np.ndarray, *, limit: float) -> np.ndarray:
-    """Area below piecewise linear curves from 0 to `limit`, divided by `limit`.
-
-    x, y: float64 (curve, point), x ascending from 0 and reaching at least `limit`; returns float64 (curve,).
-    """
-    clipped = np.minimum(x, limit)
-    width, run = np.diff(clipped, axis=1), np.diff(x, axis=1)
-    rise = np.diff(y, axis=1)
-    end = y[:, :-1] + rise * np.divide(width, run, out=np.zeros_like(run), where=run > 0)
-    area: np.ndarray = ((y[:, :-1] + end) / 2 * width).sum(axis=1) / limit
-    return area
 
 
 def resample_weights(label_index: np.ndarray, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -195,3 +142,13 @@ def confidence_intervals(
         return {}
     weights = resample_weights(sample.label_index, resamples=resamples, rng=rng)
     return {metric.key: percentile_interval(RESAMPLED[metric.key](sample, weights)) for metric in HEADLINES}
+
+
+def in_order(sample: ImageSample, keep: Callable[[str], bool] = lambda image_id: True) -> ImageSample:
+    """The images that `keep` wants, in order of their ids."""
+    order = np.array([i for i in np.argsort(np.array(sample.image_ids)) if keep(sample.image_ids[i])], dtype=np.int64)
+    counts = sample.counts
+    if counts is not None:
+        counts = ImageCounts(**{name: getattr(counts, name)[order] for name in ImageCounts.__dataclass_fields__})
+    ids = tuple(sample.image_ids[i] for i in order)
+    return ImageSample(ids, sample.label_index[order], sample.scores[order], counts)

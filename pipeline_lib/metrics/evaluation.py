@@ -16,10 +16,9 @@ import pandas as pd
 from data_contracts.errors import DatasetError, ImageError
 from data_contracts.results import SUBSETS, CategoryMetrics, MetricsDocument
 from data_contracts.settings import EvaluationSettings
-from pipeline_lib.client_tables import category_test_table
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.dataset.ground_truth import DefectChannel, MaskError, category_defects, read_mask_channels
-from pipeline_lib.dataset.index import index_dataset
+from pipeline_lib.dataset.index import category_test_table, index_dataset
 from pipeline_lib.maps.map_files import find_map, read_map, resize_map
 from pipeline_lib.maps.saved_maps import read_scores, smooth_map
 from pipeline_lib.metrics.bootstrap import ImageSample

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,35 +78,6 @@ def precision_recall(label_index: np.ndarray, scores: np.ndarray) -> Curve | Non
 
     precision, recall, threshold = precision_recall_curve(defective, scores, drop_intermediate=True)
     return Curve(recall[::-1], precision[::-1], np.append(threshold, np.nan)[::-1])
-
-
-def thin_curve(x: np.ndarray, y: np.ndarray, *, points: int) -> np.ndarray:
-    """Indices (ascending) of at most `points` points that keep the curve, its area also over short ranges of x.
-
-    x, y: float64 (point,), x ascending and y monotone. The stretch that may change the area most, relative to the
-    range of x up to its end, is split at the point farthest from its chord (as Douglas and Peucker 1973 do), until
-    there are enough points or nothing is left to split.
-    """
-    kept = [0, len(x) - 1]
-    heap: list[tuple[float, int, int, int]] = []
-
-    def push(start: int, end: int) -> None:
-        run = x[end] - x[start]
-        if end - start < 2 or run <= 0:
-            return
-        inner = slice(start + 1, end)
-        off = np.abs(y[inner] - y[start] - (y[end] - y[start]) * ((x[inner] - x[start]) / run))
-        farthest = int(off.argmax())
-        if off[farthest] > 1e-12:
-            heapq.heappush(heap, (-float(off[farthest] * run / x[end]), start, end, start + 1 + farthest))
-
-    push(0, len(x) - 1)
-    while heap and len(kept) < points:
-        _, start, end, split = heapq.heappop(heap)
-        kept.append(split)
-        push(start, split)
-        push(split, end)
-    return np.unique(kept)
 
 
 def _checked(label_index: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

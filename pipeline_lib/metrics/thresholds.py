@@ -1,29 +1,16 @@
-"""Thresholds from normal training images alone: out-of-fold scores, and what their number supports.
-
-An image's own patches must not be in the bank that scores it, or its score is next to 0. A client's images are cut into
-contiguous blocks (they lie in time order, so that near copies fall into one block), and the rows of a block's images
-are taken out of the bank before the block is scored. What leaves the client are the scores, not which image has which.
+"""Thresholds from scores of normal training images alone, and what their number supports.
 
 The threshold is that of split conformal prediction (Vovk et al. 2005; Lei et al. 2018): with n scores of normal images
 and k = ceil((n + 1) (1 - target)), the k-th smallest is exceeded by a new normal image with probability at most
-(n + 1 - k) / (n + 1), if new images come from the same source. Rows of a block that is left out are not replaced by
-others, so that its scores are rather too high than too low, and the threshold too.
+(n + 1 - k) / (n + 1), if new images come from the same source. The scores are out of fold (`client.calibration`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-
-from data_contracts.settings import ScoringSettings
-from data_contracts.tables import CALIBRATION_SCORES
-from pipeline_lib.bank.memory_bank import MemoryBank
-from pipeline_lib.bank.scoring import score_images
-from pipeline_lib.storage.artifact_store import ArtifactStore
 
 CONFIDENCE = 0.95
 
@@ -38,79 +25,6 @@ class Threshold:
     upper_bound: float | None  # of that share for this very threshold, with 95 % confidence; None: n supports none
     rank: int  # it is the rank-th smallest of the n scores
     n: int
-
-
-def time_blocks(groups: Sequence[str], n_blocks: int) -> np.ndarray:
-    """Number of the contiguous block that each image belongs to, int64 (image,); images in time order.
-
-    groups: the category of each image; each category is cut by itself into at most `n_blocks` blocks of sizes that
-    differ by at most one. The only image of a category gets -1: there is nothing to score it with.
-    """
-    names = np.asarray(groups, dtype=object)
-    blocks = np.full(len(names), -1, dtype=np.int64)
-    for name in dict.fromkeys(groups):
-        members = np.flatnonzero(names == name)
-        if len(members) > 1:
-            blocks[members] = np.arange(len(members)) * min(n_blocks, len(members)) // len(members)
-    return blocks
-
-
-def rows_in_bank(bank_rows: np.ndarray, uploaded_rows: np.ndarray, row_image: np.ndarray) -> pd.DataFrame:
-    """Which rows of the bank came from which of a client's images: columns bank_row and image.
-
-    bank_rows (row, dim) float32, as merged; uploaded_rows (row, dim) float32, as the client sent them, decoded;
-    row_image (row,): the image of each uploaded row. Rows are found again by their bytes, which merging keeps.
-    """
-    positions: dict[bytes, list[int]] = {}
-    for number, row in enumerate(np.ascontiguousarray(bank_rows, np.float32)):
-        positions.setdefault(row.tobytes(), []).append(number)
-    found = [
-        (position, image)
-        for row, image in zip(np.ascontiguousarray(uploaded_rows, np.float32), row_image.tolist(), strict=True)
-        for position in positions.get(row.tobytes(), ())
-    ]
-    return pd.DataFrame(found, columns=["bank_row", "image"])
-
-
-def out_of_fold_scores(
-    table: pd.DataFrame,
-    store: ArtifactStore,
-    bank_rows: np.ndarray,
-    origins: pd.DataFrame,
-    settings: ScoringSettings,
-    *,
-    n_blocks: int,
-) -> pd.DataFrame:
-    """Scores of a client's normal images, each by the bank without the rows of its block: columns block and score.
-
-    table: PATCH_FEATURES of the client's images of one category, in time order; origins: `rows_in_bank` with `image`
-    as image_id. Images that no row would be left to score are left out.
-    """
-    blocks = time_blocks([str(c) for c in table.category], n_blocks)
-    frames = []
-    for block in range(int(blocks.max(initial=-1)) + 1):
-        images = table[blocks == block]
-        kept = np.ones(len(bank_rows), dtype=bool)
-        kept[origins.loc[origins.image.isin(images.image_id), "bank_row"].to_numpy(np.int64)] = False
-        if not kept.any():
-            continue
-        bank = MemoryBank(bank_rows[kept], use_faiss=settings.use_faiss, search=settings.search, seed=settings.seed)
-        scored = score_images(images, store, bank, settings)
-        frames.append(pd.DataFrame({"block": block, "score": scored.scores}))
-    if not frames:
-        return pd.DataFrame({"block": np.empty(0, np.int64), "score": np.empty(0, np.float64)})
-    return pd.concat(frames, ignore_index=True)
-
-
-def calibration_table(client_id: str, by_category: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Out-of-fold scores of one client in the schema CALIBRATION_SCORES."""
-    frames = [
-        scores.assign(client_id=client_id, category=category) for category, scores in by_category.items() if len(scores)
-    ]
-    if not frames:
-        return pd.DataFrame(columns=CALIBRATION_SCORES.names)
-    joined: pd.DataFrame = pd.concat(frames, ignore_index=True)[CALIBRATION_SCORES.names]
-    return joined
 
 
 def conformal_threshold(scores: np.ndarray, target_rate: float) -> Threshold | None:

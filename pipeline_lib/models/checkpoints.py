@@ -26,9 +26,9 @@ import numpy as np
 from data_contracts.errors import ConfigError
 from data_contracts.manifests import UploadManifest
 from pipeline_lib.client.provenance import Provenance
-from pipeline_lib.models.client import ClientUpload
-from pipeline_lib.results.run_directory import write_json_file
 from pipeline_lib.storage.artifact_store import write_file
+from pipeline_lib.storage.files import write_json_file
+from pipeline_lib.upload.package import ClientUpload
 
 ROUND_FILE = "round.json"
 PROVENANCE_ARRAYS = ("image_ids", "patch_image", "patch_index")

@@ -17,22 +17,15 @@ import numpy as np
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import DatasetError
-from data_contracts.manifests import GLOBAL_BANK, Manifest, UploadManifest
+from data_contracts.manifests import GLOBAL_BANK, Manifest
 from data_contracts.settings import CoresetSettings, client_config_hash
 from pipeline_lib.client.provenance import Provenance
 from pipeline_lib.client.selection import ClientCoreset, coreset_of_patches, upload_manifest
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.features.image_batches import iter_images, iter_patches
+from pipeline_lib.upload.package import ClientUpload
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class ClientUpload:
-    """One coreset as it travels: the bytes of an npz, and the manifest with their SHA-256."""
-
-    manifest: UploadManifest
-    content: bytes
 
 
 @dataclass(frozen=True)

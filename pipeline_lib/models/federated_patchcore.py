@@ -34,18 +34,18 @@ from typing import Any, Literal, Protocol
 
 from data_contracts.config import ExperimentConfig, canonical_hash
 from data_contracts.errors import ConfigError, FedpatchError, QuorumError
-from data_contracts.federation import ClosedRound, Refusal, close_round, covering_radii
+from data_contracts.federation import ClosedRound, Refusal, close_round, covering_radii, quorum_out_of_reach
 from data_contracts.manifests import GLOBAL_BANK, ClientUploads
-from data_contracts.quorum import quorum_out_of_reach
 from data_contracts.settings import ScoringSettings, client_config_hashes
 from pipeline_lib.configuration.files import parse_config
 from pipeline_lib.configuration.hardware import pick_device
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset, AutoVISubset
-from pipeline_lib.features.backbone import FeatureExtractor, resolve_backbone
+from pipeline_lib.features.backbone import resolve_backbone
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.features.image_batches import iter_images, iter_patches
 from pipeline_lib.models.checkpoints import RoundCheckpoint, RoundSummary, read_rounds, write_round
-from pipeline_lib.models.client import ClientUpload, PatchCoreClient
+from pipeline_lib.models.client import PatchCoreClient
 from pipeline_lib.models.patchcore import PatchCore, Prediction, ScoredImage, as_prediction
 from pipeline_lib.models.saved_model import Inference, write_model
 from pipeline_lib.models.server import FederatedServer
@@ -53,6 +53,7 @@ from pipeline_lib.partition.assignment import shard_positions
 from pipeline_lib.partition.saved import saved_shards
 from pipeline_lib.partition.statistics import compute_partition_stats
 from pipeline_lib.planning.extension_trial import try_extensions
+from pipeline_lib.upload.package import ClientUpload
 
 logger = logging.getLogger(__name__)
 

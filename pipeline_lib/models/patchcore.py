@@ -26,18 +26,18 @@ import numpy as np
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ArtifactError, DatasetError, FedpatchError
-from data_contracts.manifests import GLOBAL_BANK
+from data_contracts.manifests import CENTRALIZED_CLIENT, GLOBAL_BANK
 from data_contracts.settings import CoresetSettings, ScoringSettings
-from pipeline_lib.bank.memory_bank import MemoryBank, Search
+from pipeline_lib.bank.approximate import Search
+from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.bank.scoring import score_patches
 from pipeline_lib.client.selection import coreset_of_patches
 from pipeline_lib.configuration.files import parse_config
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.features.image_batches import ImageInfo, ImagePatches, ImageSize, iter_images, iter_patches
 from pipeline_lib.maps.map_files import resize_map
 from pipeline_lib.maps.saved_maps import smooth_map
 from pipeline_lib.models.saved_model import Inference, load_extractor, read_model, write_model
-from pipeline_lib.partition.assignment import CENTRALIZED_CLIENT
 from pipeline_lib.upload.codec import decode_rows
 
 logger = logging.getLogger(__name__)

@@ -28,17 +28,14 @@ from data_contracts.settings import BackboneSettings, ScoringSettings
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.configuration.files import load_run_config
 from pipeline_lib.extensions import is_extension
-from pipeline_lib.features.backbone import (
-    FeatureExtractor,
-    backbone_source,
-    extension_weights_sha256,
-    find_pretrained_weights,
-    shared_extractor,
-)
+from pipeline_lib.features.backbone import backbone_source, extension_weights_sha256, find_pretrained_weights
+from pipeline_lib.features.extractor import FeatureExtractor, shared_extractor
 from pipeline_lib.features.image_batches import ImageSize
-from pipeline_lib.results.run_directory import safe_name, write_json_file
 from pipeline_lib.storage.artifact_store import read_checked, sha256_of_file, write_file
+from pipeline_lib.storage.files import safe_name, write_json_file
 
+INDEX_FILE = "dataset_index.parquet"
+PROVENANCE_DIRECTORY = "provenance"
 MODEL_FILE = "model.json"
 SCHEMA_VERSION = 1
 

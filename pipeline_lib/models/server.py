@@ -6,22 +6,19 @@ stations apart is the transport's business.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
-import zipfile
 from collections.abc import Iterable
 
 import numpy as np
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.errors import ArtifactError, UploadError
+from data_contracts.errors import UploadError
 from data_contracts.manifests import RegionalMerge, UploadManifest
 from data_contracts.settings import AggregationSettings, BackboneSettings, client_config_hashes
-from pipeline_lib.models.client import ClientUpload
-from pipeline_lib.server.aggregation import MergedBank, Upload, accept_uploads, join_rounds
+from pipeline_lib.server.aggregation import MergedBank
 from pipeline_lib.server.regions import PendingUpload, aggregate_pending
-from pipeline_lib.stations.exchange import check_plain_npz
+from pipeline_lib.upload.acceptance import Upload, accept_uploads, join_rounds
+from pipeline_lib.upload.package import ClientUpload, open_upload
 
 logger = logging.getLogger(__name__)
 
@@ -105,28 +102,3 @@ class FederatedServer:
 
 def _all_rounds(by_round: dict[int, Upload]) -> PendingUpload:
     return PendingUpload.of(join_rounds([by_round[number] for number in sorted(by_round)]))
-
-
-def open_upload(upload: ClientUpload) -> dict[str, np.ndarray]:
-    """The arrays of an upload, after its size and SHA-256 were checked. Nothing in it is unpickled or decompressed.
-
-    Raises UploadError, naming the client and the reason.
-    """
-    manifest = upload.manifest
-
-    def refuse(reason: str) -> UploadError:
-        return UploadError(f"upload of client {manifest.client_id} for {manifest.category} refused: {reason}")
-
-    if hashlib.sha256(upload.content).hexdigest() != manifest.sha256:
-        raise refuse(
-            f"its SHA-256 does not match its manifest ({len(upload.content)} of {manifest.size_bytes} bytes came); "
-            "send it again"
-        )
-    try:
-        check_plain_npz(upload.content)
-        with np.load(io.BytesIO(upload.content), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except ArtifactError as error:
-        raise refuse(str(error)) from error
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise refuse(f"it cannot be read as npz ({error})") from error

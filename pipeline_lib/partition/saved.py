@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from data_contracts.config import canonical_hash
 from data_contracts.errors import ArtifactError, ConfigError
 from data_contracts.tables import PARTITION
-from pipeline_lib.dataset.index import natural_order
+from pipeline_lib.dataset.layout import natural_order
 from pipeline_lib.storage.artifact_store import parquet_content, write_file
 
 FILE = "partition.parquet"

@@ -17,13 +17,14 @@ from PIL import Image, UnidentifiedImageError
 
 from data_contracts.config import Codec, ExperimentConfig
 from data_contracts.errors import DatasetError, QuorumError
+from data_contracts.federation import quorum_out_of_reach
 from data_contracts.manifests import GLOBAL_BANK
-from data_contracts.quorum import quorum_out_of_reach
 from data_contracts.settings import AggregationSettings, BackboneSettings, CoresetSettings
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.coreset.selection import coreset_size
-from pipeline_lib.dataset.index import find_images, select_categories, thin_out
-from pipeline_lib.features.backbone import FeatureExtractor, resolve_backbone
+from pipeline_lib.dataset.layout import find_images, select_categories, thin_out
+from pipeline_lib.features.backbone import resolve_backbone
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.partition.assignment import client_ids, partition_images
 from pipeline_lib.planning.extension_trial import try_extensions
 

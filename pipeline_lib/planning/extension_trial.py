@@ -16,7 +16,8 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError, FedpatchError
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.extensions import checked_indices, load_extension
-from pipeline_lib.features.backbone import resolve_backbone, shared_extractor
+from pipeline_lib.features.backbone import resolve_backbone
+from pipeline_lib.features.extractor import shared_extractor
 from pipeline_lib.partition.assignment import partition_images
 
 EXAMPLE_CLIENTS, EXAMPLE_ROWS, EXAMPLE_DIM = 3, 8, 32

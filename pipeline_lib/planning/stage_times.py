@@ -19,8 +19,8 @@ from data_contracts.errors import DatasetError
 from data_contracts.manifests import GLOBAL_BANK
 from pipeline_lib.configuration.hardware import limit_threads, pick_device
 from pipeline_lib.dataset.images import load_image
-from pipeline_lib.features.backbone import shared_extractor
 from pipeline_lib.features.extraction import ImageRow, extract_features
+from pipeline_lib.features.extractor import shared_extractor
 from pipeline_lib.neighbors.bfloat16_products import has_fast_bfloat16
 from pipeline_lib.planning.experiment import ExperimentPlan, PlannedClient, PlannedImages
 from pipeline_lib.planning.resources import tasks_at_a_time

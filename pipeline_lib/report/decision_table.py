@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from data_contracts.manifests import CENTRALIZED_CLIENT
 from data_contracts.results import Decision, MetricsDocument, ThresholdResult
-from pipeline_lib.partition.assignment import CENTRALIZED_CLIENT
 from pipeline_lib.report.tables import UNDEFINED, Cell, Table, count, measure
 
 DRIFT_P = 0.05

@@ -12,9 +12,9 @@ import pandas as pd
 
 from data_contracts.errors import ArtifactError
 from data_contracts.manifests import BankManifest
+from pipeline_lib.bank.explanation import PatchExplanation, explain_patches, origins_of
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.features.extraction import read_patches
-from pipeline_lib.inspection.pictures import PatchExplanation, explain_patches, origins_of
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from pipeline_lib.report.gallery import CategoryGallery
 from pipeline_lib.report.page import render_report
 from pipeline_lib.report.record import RunRecord
 from pipeline_lib.results import rounds, run_directory
-from pipeline_lib.storage import retention
+from pipeline_lib.storage import files, retention
 from pipeline_lib.storage.artifact_store import ArtifactStore, write_file
 from pipeline_lib.storage.references import manifests_in
 
@@ -55,7 +55,7 @@ def finish_run(run: FinishedRun, store: ArtifactStore) -> ExperimentResult:
         failed_clients=federation.failed,
         scored=run.scored,
     )
-    run_directory.write_json_file(out / run_directory.RESULT_FILE, result.model_dump(mode="json"))
+    files.write_json_file(out / run_directory.RESULT_FILE, result.model_dump(mode="json"))
     parts = [*federation.rounds, *federation.accepted, *federation.alone, *([run.dataset] if run.dataset else [])]
     used = manifests_in([part.model_dump() for part in parts])
     of_clients = [*federation.features.values(), *federation.calibration, *federation.coverage.values()]
@@ -83,5 +83,5 @@ def _write_report(run: FinishedRun, store: ArtifactStore) -> None:
         old.unlink()
     for gallery in run.galleries:
         if gallery.sheet:
-            name = f"{run_directory.safe_name(gallery.category)}.jpg"
+            name = f"{files.safe_name(gallery.category)}.jpg"
             write_file(run.out / HEAT_MAPS / name, gallery.sheet)

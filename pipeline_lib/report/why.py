@@ -9,8 +9,9 @@ from PIL import Image
 from pydantic import ConfigDict, with_config
 
 from data_contracts.errors import ImageError
+from pipeline_lib.bank.explanation import N_NEIGHBORS, N_PATCHES, Neighbor, PatchExplanation
 from pipeline_lib.dataset.images import load_image
-from pipeline_lib.inspection.pictures import N_NEIGHBORS, N_PATCHES, Neighbor, PatchExplanation, patch_tile
+from pipeline_lib.maps.visualize import patch_tile
 
 BYTES_IN_JSON = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 EXPLAINED_KINDS = ("hits", "false alarms")

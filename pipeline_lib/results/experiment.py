@@ -13,10 +13,11 @@ from data_contracts.federation import Federation
 from data_contracts.manifests import Manifest, MeasuredBanks, PreparedDataset
 from data_contracts.settings import BackboneSettings
 from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
-from pipeline_lib import bank_coverage
 from pipeline_lib.maps import saved_maps
 from pipeline_lib.metrics import decisions
+from pipeline_lib.results import documents as results_documents
 from pipeline_lib.results import image_samples, local, provenance, rounds, run_directory, tables
+from pipeline_lib.results import warnings as results_warnings
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
 MAPS = "maps"
@@ -36,13 +37,13 @@ def experiment_figures(
     measured: what the banks of each round score; of clients that train alone `federation.alone` has it.
     """
     last = measured[-1] if measured else MeasuredBanks()
-    pixel_bytes = run_directory.pixel_bytes_by_client(dataset.partition, store)
-    summary = run_directory.federation_summary(
+    pixel_bytes = results_documents.pixel_bytes_by_client(dataset.partition, store)
+    summary = results_documents.federation_summary(
         config.federated.mode, federation, dataset.partition, pixel_bytes=pixel_bytes
     )
     covered = {client: store.read_json(manifest) for client, manifest in federation.coverage.items()}
-    summary = bank_coverage.with_coverage(summary, covered)
-    warnings = tables.run_warnings(
+    summary = results_documents.with_coverage(summary, covered)
+    warnings = results_warnings.run_warnings(
         dataset.indexed,
         backbone,
         federation.failed,
@@ -51,7 +52,7 @@ def experiment_figures(
         search_recall={category.category: category.search_recall for category in last.scored},
     )
     warnings += tables.choice_warnings(config, summary)
-    documents = run_directory.build_documents(config, last.measured, store, summary, timings_s, warnings)
+    documents = results_documents.build_documents(config, last.measured, store, summary, timings_s, warnings)
     rounds.fill_round_means(documents, [one.measured for one in measured[:-1]], store)
     scores = _joined(store, (category.scores for category in last.scored), IMAGE_SCORES)
     calibration = _joined(store, federation.calibration, CALIBRATION_SCORES)
@@ -59,7 +60,7 @@ def experiment_figures(
     decisions.add_decisions(documents, calibration, scores, target_rate)
     if federation.alone:
         local.fill_local_results(documents, federation.alone, store, target_rate)
-    unknown_names = tables.name_warnings(config, dataset.indexed.categories, documents["all"])
+    unknown_names = results_warnings.name_warnings(config, dataset.indexed.categories, documents["all"])
     for document in documents.values():
         document.warnings += unknown_names
     return run_directory.RunFigures(

@@ -12,14 +12,12 @@ import numpy as np
 import pandas as pd
 
 from data_contracts.errors import ArtifactError
-from data_contracts.local import LocalClient
-from data_contracts.manifests import MeasuredCategory
-from pipeline_lib.benchmark.paired import in_order
-from pipeline_lib.metrics.bootstrap import ImageSample
+from data_contracts.manifests import LocalClient, MeasuredCategory
+from pipeline_lib.metrics.bootstrap import ImageSample, in_order
 from pipeline_lib.metrics.category import half_of
 from pipeline_lib.results.local import CLIENTS_DIRECTORY
-from pipeline_lib.results.run_directory import copy_artifact, safe_name
 from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.storage.files import copy_artifact, safe_name
 
 SAMPLES_DIRECTORY = "samples"
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_contracts.local import LocalClient
+from data_contracts.manifests import LocalClient
 from data_contracts.results import CategoryMetrics, FederationSummary, MetricsDocument, MetricValues
 from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
 from pipeline_lib.metrics.category import mean_metrics
 from pipeline_lib.metrics.decisions import decide_categories
-from pipeline_lib.results.run_directory import copy_artifact, read_categories, safe_name, write_table_file
+from pipeline_lib.results.documents import read_categories
 from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.storage.files import copy_artifact, safe_name, write_table_file
 
 CLIENTS_DIRECTORY = "clients"
 ByClient = dict[str, dict[str, CategoryMetrics]]  # client -> category -> metrics

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from data_contracts.federation import FederationRound
 from data_contracts.manifests import MeasuredCategory
 from data_contracts.results import MetricsDocument
-from data_contracts.rounds import FederationRound
 from pipeline_lib.metrics.category import mean_metrics
-from pipeline_lib.results.run_directory import copy_artifact, read_categories, safe_name, write_json_file
+from pipeline_lib.results.documents import read_categories
 from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.storage.files import copy_artifact, safe_name, write_json_file
 
 ROUNDS_DIRECTORY = "rounds"
 

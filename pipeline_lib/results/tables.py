@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.defects import AUTOVI_DEFECT_GROUPS
-from data_contracts.manifests import IndexedDataset
 from data_contracts.results import (
     AUC_SPRO,
     HEADLINES,
@@ -17,7 +15,6 @@ from data_contracts.results import (
     MetricsDocument,
     MetricValues,
 )
-from data_contracts.settings import BackboneSettings
 
 THIN_CLASS = 20
 
@@ -112,35 +109,6 @@ def round_rows(federation: FederationSummary) -> list[dict[str, Any]]:
     ]
 
 
-def run_warnings(
-    indexed: IndexedDataset,
-    backbone: BackboneSettings,
-    failed: dict[str, str],
-    skipped: Sequence[str],
-    incidents: Sequence[str] = (),
-    *,
-    search_recall: Mapping[str, float | None] | None = None,
-) -> list[str]:
-    """What a reader of the figures must know; `incidents` are sentences about uploads that are missing in part."""
-    warnings = [
-        f"{category}: the approximate search found {recall:.1%} of the nearest rows, on a sample of test patches"
-        for category, recall in (search_recall or {}).items()
-        if recall is not None
-    ]
-    if backbone.weights_source == "random":
-        warnings.append(f"{backbone.backbone} has random weights: the figures say nothing about a trained backbone")
-    if indexed.n_set_aside:
-        warnings.append(f"{indexed.n_set_aside} images cannot be read and were set aside; validation.txt lists them")
-    for category in sorted(set(indexed.categories) - set(indexed.test_images)):
-        warnings.append(f"{category} has no readable test images and is not measured")
-    warnings += [f"client {name} failed and is not in the bank: {cause}" for name, cause in failed.items()]
-    warnings += [
-        f"client {name} has no images and was skipped; a disk that is not mounted looks like that" for name in skipped
-    ]
-    warnings += incidents
-    return warnings
-
-
 def choice_warnings(config: ExperimentConfig, federation: FederationSummary) -> list[str]:
     """Banks in which a strategy that was chosen by name made no difference.
 
@@ -153,27 +121,3 @@ def choice_warnings(config: ExperimentConfig, federation: FederationSummary) -> 
         f"aggregation.strategy: {strategy} had nothing to decide for {', '.join(banks)}: every uploaded row is kept; "
         "set aggregation.oversample_factor above 1, or a smaller aggregation.global_bank_size"
     ]
-
-
-def name_warnings(config: ExperimentConfig, categories: Sequence[str], measured: MetricsDocument) -> list[str]:
-    """Names of the configuration that stand for nothing in the data set, such as misspelt ones.
-
-    `categories` are those of the data set. A configuration that narrows them may name others, and the groups that are
-    the default name AutoVI's defects, whatever the data set.
-    """
-    warnings = []
-    federated, groups = config.federated, config.evaluation.defect_groups
-    if federated.partitioning == "category" and federated.mode != "centralized" and config.dataset.categories is None:
-        named = {name for names in federated.client_assignments.values() for name in names} - {"all"}
-        if unknown := sorted(named - set(categories)):
-            warnings.append(
-                f"federated.client_assignments names {', '.join(unknown)}, of which there are no images; the "
-                f"categories are {', '.join(sorted(categories))}"
-            )
-    there = {name for values in measured.categories.values() for name in [*values.by_defect, *values.by_folder]}
-    if groups != AUTOVI_DEFECT_GROUPS and (unknown := sorted(set(groups) - there)):
-        warnings.append(
-            f"evaluation.defect_groups names {', '.join(unknown)}, which no test image has; defects and folders are "
-            f"{', '.join(sorted(there)) or 'none'}"
-        )
-    return warnings

@@ -18,17 +18,9 @@ from data_contracts.manifests import RegionalMerge, UploadManifest
 from data_contracts.settings import AggregationSettings
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.coreset.composition import Kept, ReducedRegions, StationRows, reduce_regions
-from pipeline_lib.server.aggregation import (
-    MergedBank,
-    Upload,
-    aggregate_uploads,
-    bank_size,
-    check_upload,
-    client_quotas,
-    join_rounds,
-    refuse_what_cannot_be_merged,
-    select_rows,
-)
+from pipeline_lib.server.aggregation import MergedBank, aggregate_uploads, refuse_what_cannot_be_merged, select_rows
+from pipeline_lib.server.quotas import bank_size, client_quotas
+from pipeline_lib.upload.acceptance import Upload, check_upload, join_rounds
 
 REGION_OVERSAMPLING = 2
 

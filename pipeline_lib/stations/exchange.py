@@ -12,9 +12,7 @@ Nobody is told apart here: who may write where is the business of the place's ac
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from data_contracts.errors import ArtifactError, ConfigError, UploadError
 from data_contracts.exchange import Publication, Slot
 from data_contracts.manifests import Manifest, UploadManifest
 from pipeline_lib.storage.artifact_store import ArtifactStore, write_file
+from pipeline_lib.upload.package import check_plain_npz
 
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_ARTIFACT_BYTES = 4 * 2**30
@@ -198,14 +197,3 @@ def _slot_problem(publication: Publication, slot: Slot) -> str | None:
         if upload.client_id != slot.sender:
             return f"its upload for {upload.category} says sender {upload.client_id!r}, expected {slot.sender!r}"
     return None
-
-
-def check_plain_npz(content: bytes) -> None:
-    """Raise ArtifactError unless it is an npz without compression: what it takes in memory is then known."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = archive.infolist()
-    except zipfile.BadZipFile as error:
-        raise ArtifactError(f"it cannot be read as npz ({error})") from error
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise ArtifactError("it is compressed, and what it unpacks to is not known; send plain npz")

@@ -1,4 +1,4 @@
-"""Which artifacts a value refers to."""
+"""What refers to what: the manifests that a table, a record or any JSON value names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
 from pydantic import ValidationError
 
 from data_contracts.manifests import Manifest
@@ -31,3 +32,15 @@ def manifests_in(value: Any) -> Iterator[Manifest]:
             yield from manifests_in(json.loads(value))
         except ValueError:
             return
+
+
+def image_manifests(table: pd.DataFrame) -> Iterator[Manifest]:
+    """The manifests of the images' feature files that a PATCH_FEATURES table lists."""
+    for row in table.to_dict("records"):
+        yield Manifest(
+            kind="image_features",
+            path=row["path"],
+            sha256=row["sha256"],
+            size_bytes=row["size_bytes"],
+            rows=row["grid_height"] * row["grid_width"],
+        )

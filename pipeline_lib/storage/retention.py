@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.manifests import Manifest
-from pipeline_lib.features.extraction import image_manifests
 from pipeline_lib.storage.artifact_store import TEMPORARY_SUFFIX, ArtifactStore
 from pipeline_lib.storage.file_lock import remove_if_unlocked
+from pipeline_lib.storage.references import image_manifests
 
 GRACE_SECONDS = 6 * 3600.0
 DAY_SECONDS = 86_400.0

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from data_contracts.quorum import listed, quorum_out_of_reach, quorum_problem, without_images
+from data_contracts.federation import listed, quorum_out_of_reach, quorum_problem, without_images
 
 
 @pytest.mark.parametrize(

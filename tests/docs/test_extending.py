@@ -21,7 +21,7 @@ from flows.cli.experiment.experiments import run_and_describe
 from pipeline_lib.configuration.files import parse_config
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
 from pipeline_lib.extensions import checked_indices, checked_shards, load_extension
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.inspection.run_model import open_run_model
 from pipeline_lib.models.federated_patchcore import FederatedPatchCore
 from pipeline_lib.planning.experiment import list_images, plan_experiment

@@ -8,10 +8,18 @@ import pytest
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
-from data_contracts.federation import ClosedRound, Federation, Refusal, by_bank, close_round, joined
+from data_contracts.federation import (
+    ClosedRound,
+    Federation,
+    FederationRound,
+    Refusal,
+    by_bank,
+    close_round,
+    joined,
+    refuse_clients_without_region,
+    refuse_rounds_without_cover,
+)
 from data_contracts.manifests import BankManifest, ClientUploads, Manifest, UploadManifest
-from data_contracts.rounds import FederationRound
-from flows.steps.rounds import refuse_clients_without_region, refuse_rounds_without_cover
 
 
 def upload(client: str, bank: str, *, number: int = 1, rows: int = 4, radius: float = 1.0) -> UploadManifest:

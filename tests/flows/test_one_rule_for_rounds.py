@@ -22,12 +22,12 @@ from data_contracts.federation import ClosedRound, joined
 from data_contracts.manifests import ClientUploads, UploadManifest
 from data_contracts.settings import BackboneSettings, Place, client_config_hash
 from flows.across_machines.coordinator import Coordination, verdicts_on_stations
-from flows.steps.measuring import Run
 from flows.steps.rounds import verdicts
-from pipeline_lib.models.client import ClientUpload
+from flows.steps.run import Run
 from pipeline_lib.models.federated_patchcore import FederatedPatchCore
 from pipeline_lib.stations.exchange import Exchange
 from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.upload.package import ClientUpload
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 CLIENTS, BANKS = ("a", "b", "c"), ("bolt", "clip")

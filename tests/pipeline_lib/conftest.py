@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extractor import FeatureExtractor
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.states import Failed
 
 from data_contracts.errors import ArtifactError, ConfigError, DatasetError, DownloadError, WeightsError
+from tasks import progress as tasks_progress
 from tasks import stage
 from tasks.data import resolve_backbone
 
@@ -24,7 +25,7 @@ def artifacts_named(key: str) -> list[Any]:
 def work(counts: list[tuple[int, int]], key: str = "extract-client_0") -> None:
     @task
     def working() -> None:
-        progress = stage.progress_bar(key, "client_0: images extracted", steps=4)
+        progress = tasks_progress.progress_bar(key, "client_0: images extracted", steps=4)
         for done, total in counts:
             progress(done, total)
 
@@ -53,7 +54,7 @@ def test_a_count_that_starts_again_moves_the_bar_again(prefect_server: None) -> 
 
 
 def test_a_bar_whose_answer_was_lost_ends_too(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    create = stage.create_progress_artifact
+    create = tasks_progress.create_progress_artifact
     asked = []
 
     def lose_the_first_answer(*args: Any, **options: Any) -> Any:
@@ -63,7 +64,7 @@ def test_a_bar_whose_answer_was_lost_ends_too(prefect_server: None, monkeypatch:
             raise TimeoutError("the server made it, and its answer came too late")
         return made
 
-    monkeypatch.setattr(stage, "create_progress_artifact", lose_the_first_answer)
+    monkeypatch.setattr(tasks_progress, "create_progress_artifact", lose_the_first_answer)
     work([(1, 200), (100, 200), (200, 200)], key="lost-answer")
     assert len(asked) == 2
     assert [bar.data for bar in artifacts_named("lost-answer")] == [100.0, 100.0]
@@ -76,7 +77,7 @@ def test_without_a_server_for_artifacts_the_task_goes_on(prefect_server: None, m
         asked.append(1)
         raise ConnectionError("no server")
 
-    monkeypatch.setattr(stage, "create_progress_artifact", refuse)
+    monkeypatch.setattr(tasks_progress, "create_progress_artifact", refuse)
     work([(1, 2), (2, 2)], key="no-server")
     assert len(asked) == 2
     assert artifacts_named("no-server") == []
@@ -86,7 +87,7 @@ def test_without_a_server_for_artifacts_the_task_goes_on(prefect_server: None, m
     ("name", "key"), [("extract-Client_0", "extract-client-0"), ("Köln/1", "k-ln-1"), ("##", "unnamed")]
 )
 def test_a_name_is_made_a_key_that_the_ui_takes(name: str, key: str) -> None:
-    assert stage.artifact_key(name) == key
+    assert tasks_progress.artifact_key(name) == key
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import WeightsError
-from data_contracts.quorum import without_images
+from data_contracts.federation import without_images
 from flows.cli.printing import print_json, print_table
 from flows.steps.running import place_of
 from pipeline_lib.features.backbone import find_weights

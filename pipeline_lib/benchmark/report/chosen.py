@@ -12,14 +12,12 @@ from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import canonical_json
 from data_contracts.results import AUC_SPRO, HEADLINES
 from pipeline_lib.benchmark.comparison import against_baselines, named_pairs
-from pipeline_lib.benchmark.record import BenchmarkRecord, Rows
+from pipeline_lib.benchmark.record import HEADLINE, BenchmarkRecord, Rows, of
 from pipeline_lib.benchmark.report.figures import coverage_chart, delta_chart, value_bars
 from pipeline_lib.benchmark.report.trends import Series, bytes_chart, curves_chart, scaling_chart
 from pipeline_lib.drawing.drawing import Drawing
 
-HEADLINE = AUC_SPRO.key
 TITLES = {metric.key: metric.title for metric in HEADLINES}
-EXEMPLARY = 5
 
 
 @dataclass(frozen=True)
@@ -63,21 +61,6 @@ def benchmark_figures(record: BenchmarkRecord) -> list[Figure]:
     caption = f"{AUC_SPRO.title} against the baseline over the bytes that clients upload in all rounds"
     found.append(Figure("bytes", "bytes", caption, bytes_chart(of(rows, HEADLINE), description=caption)))
     return [figure for figure in found if figure.drawing]
-
-
-def of(rows: Rows, metric: str, group: str | None = None) -> list[Mapping[str, Any]]:
-    """The rows of one metric, and of one group."""
-    return [row for row in rows if row["metric"] == metric and group in (None, row["group"])]
-
-
-def exemplary(rows: Rows, baseline: str, *, among: set[str], count: int = EXEMPLARY) -> list[str]:
-    """The baseline, the experiments with the largest loss and the largest gain, then others in their order."""
-    mine = [row for row in of(rows, HEADLINE) if row["experiment"] in among]
-    by_delta = sorted((row for row in mine if row["delta_points"] is not None), key=lambda row: row["delta_points"])
-    ends = [by_delta[0]["experiment"], by_delta[-1]["experiment"]] if by_delta else []
-    names = [baseline, *ends, *(row["experiment"] for row in mine)]
-    chosen = [name for name in dict.fromkeys(names) if name in among]
-    return chosen[:count]
 
 
 def scaling_series(rows: Rows, config: BenchmarkConfig) -> list[Series]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline_lib.benchmark.comparison import against_baselines, named_pairs
-from pipeline_lib.benchmark.record import Rows
-from pipeline_lib.benchmark.report.chosen import HEADLINE, TITLES, of
+from pipeline_lib.benchmark.record import HEADLINE, Rows, of
+from pipeline_lib.benchmark.report.chosen import TITLES
 
 METRIC = TITLES[HEADLINE]
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_contracts.history import HistoryEntry
-from pipeline_lib.benchmark.report.chosen import HEADLINE, TITLES
+from pipeline_lib.benchmark.record import HEADLINE
+from pipeline_lib.benchmark.report.chosen import TITLES
 from pipeline_lib.benchmark.report.trends import Series, runs_chart
 from pipeline_lib.drawing.drawing import Drawing, inline_svg, style_sheet
 from pipeline_lib.drawing.html_pages import page_template

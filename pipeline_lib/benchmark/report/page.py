@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from pipeline_lib.benchmark.comparison import against_baselines, named_pairs
-from pipeline_lib.benchmark.record import BenchmarkRecord
-from pipeline_lib.benchmark.report.chosen import HEADLINE, TITLES, Figure, benchmark_figures
+from pipeline_lib.benchmark.record import HEADLINE, BenchmarkRecord
+from pipeline_lib.benchmark.report.chosen import TITLES, Figure, benchmark_figures
 from pipeline_lib.benchmark.report.headline import headline_figures, headline_sentence
 from pipeline_lib.benchmark.side_by_side import KINDS
 from pipeline_lib.benchmark.tables import comparison_table, pair_table

@@ -13,8 +13,8 @@ from pipeline_lib.benchmark.report.chosen import benchmark_figures
 from pipeline_lib.benchmark.report.page import people_tables, render_benchmark
 from pipeline_lib.drawing.drawing import svg_file
 from pipeline_lib.drawing.latex import latex_table
-from pipeline_lib.results.run_directory import safe_name, write_json_file
 from pipeline_lib.storage.artifact_store import write_file
+from pipeline_lib.storage.files import safe_name, write_json_file
 
 FILES = {"all": "comparison", "development": "comparison_development", "report": "comparison_report"}
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline_lib.metrics.image_metrics import thin_curve
 from pipeline_lib.metrics.spro.defective_images import MarkedChannel
 from pipeline_lib.metrics.spro.records import SproCurve
 
@@ -96,3 +96,32 @@ def curve_of(keys: np.ndarray, above: np.ndarray, at: np.ndarray, steps: np.ndar
     fpr[-1], spro[-1], threshold[-1] = 1.0, total[-1], np.nan
     kept = thin_curve(fpr, spro, points=CURVE_POINTS)
     return SproCurve(fpr[kept], spro[kept], threshold[kept])
+
+
+def thin_curve(x: np.ndarray, y: np.ndarray, *, points: int) -> np.ndarray:
+    """Indices (ascending) of at most `points` points that keep the curve, its area also over short ranges of x.
+
+    x, y: float64 (point,), x ascending and y monotone. The stretch that may change the area most, relative to the
+    range of x up to its end, is split at the point farthest from its chord (as Douglas and Peucker 1973 do), until
+    there are enough points or nothing is left to split.
+    """
+    kept = [0, len(x) - 1]
+    heap: list[tuple[float, int, int, int]] = []
+
+    def push(start: int, end: int) -> None:
+        run = x[end] - x[start]
+        if end - start < 2 or run <= 0:
+            return
+        inner = slice(start + 1, end)
+        off = np.abs(y[inner] - y[start] - (y[end] - y[start]) * ((x[inner] - x[start]) / run))
+        farthest = int(off.argmax())
+        if off[farthest] > 1e-12:
+            heapq.heappush(heap, (-float(off[farthest] * run / x[end]), start, end, start + 1 + farthest))
+
+    push(0, len(x) - 1)
+    while heap and len(kept) < points:
+        _, start, end, split = heapq.heappop(heap)
+        kept.append(split)
+        push(start, split)
+        push(split, end)
+    return np.unique(kept)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline_lib.metrics.bootstrap import ImageCounts, score_grid
 from pipeline_lib.metrics.spro.areas import lifts
 from pipeline_lib.metrics.spro.defective_images import Collected
+from pipeline_lib.metrics.spro.image_counts import ImageCounts, score_grid
 from pipeline_lib.metrics.spro.normal_pixels import NormalCounts
 from pipeline_lib.metrics.spro.records import WHOLE, SubsetKey
 

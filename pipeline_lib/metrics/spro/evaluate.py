@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline_lib.dataset.ground_truth import DefectChannel
-from pipeline_lib.metrics.bootstrap import ImageCounts
 from pipeline_lib.metrics.spro.areas import area_under_roc, areas_up_to, curve_of, distinct, lifts
 from pipeline_lib.metrics.spro.bootstrap_counts import bootstrap_grids, image_counts
 from pipeline_lib.metrics.spro.defective_images import Collected, collect
+from pipeline_lib.metrics.spro.image_counts import ImageCounts
 from pipeline_lib.metrics.spro.normal_pixels import NormalCounts, count_normal
 from pipeline_lib.metrics.spro.records import WHOLE, EvaluationImage, PixelEvaluation, PixelMetrics, SubsetKey
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline_lib.dataset.ground_truth import DefectChannel
-from pipeline_lib.metrics.bootstrap import ImageCounts, curve_area
+from pipeline_lib.metrics.spro.image_counts import ImageCounts, curve_area
 
 SubsetKey = tuple[str, str]
 WHOLE: SubsetKey = ("category", "")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import tasks.coverage
+import tasks.clients
 from data_contracts.config import ExperimentConfig
 from data_contracts.results import MetricsDocument
 from flows.experiment import federated_experiment
@@ -40,13 +40,13 @@ def test_every_client_says_how_far_its_patches_lie_from_the_final_bank(
     sections: dict[str, Any], tiny_root: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables: list[Any] = []
-    original = tasks.coverage.bank_coverage.client_coverage
+    original = tasks.clients.coverage.client_coverage
 
     def recorded(table: Any, store: Any, banks: Any, **more: Any) -> Any:
         tables.append((table, store, original(table, store, banks, **more)))
         return tables[-1][2]
 
-    monkeypatch.setattr(tasks.coverage.bank_coverage, "client_coverage", recorded)
+    monkeypatch.setattr(tasks.clients.coverage, "client_coverage", recorded)
     sections = {**sections, "evaluation": {"coverage": True}}
     values = experiment_values(tiny_root, store, tmp_path / "run", **sections)
     clients = run(values).federation.clients
@@ -78,7 +78,7 @@ def test_it_is_measured_only_where_asked_for_and_costs_no_run(
     def broken(*_: Any, **__: Any) -> Any:
         raise ValueError("no")
 
-    monkeypatch.setattr(tasks.coverage.bank_coverage, "client_coverage", broken)
+    monkeypatch.setattr(tasks.clients.coverage, "client_coverage", broken)
     plain = MetricsDocument.model_validate_json((finished / "run" / "metrics.json").read_text())
     asked = run(experiment_values(tiny_root, store, tmp_path / "asked", evaluation={"coverage": True}))
     assert (asked.config_hash, asked.categories) == (plain.config_hash, plain.categories)

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from data_contracts.config import ExperimentConfig
+from data_contracts.federation import FederationRound
 from data_contracts.results import MetricsDocument
-from data_contracts.rounds import FederationRound
 from flows.experiment import federated_experiment
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
 from pipeline_lib.models.federated_patchcore import FederatedPatchCore

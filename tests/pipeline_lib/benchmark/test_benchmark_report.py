@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from data_contracts.benchmark import BenchmarkConfig
-from pipeline_lib.benchmark.record import BenchmarkRecord
-from pipeline_lib.benchmark.report.chosen import exemplary, scaling_series
+from pipeline_lib.benchmark.record import BenchmarkRecord, exemplary
+from pipeline_lib.benchmark.report.chosen import scaling_series
 from pipeline_lib.benchmark.report.figures import coverage_chart, delta_chart
 from pipeline_lib.benchmark.report.headline import headline_figures, headline_sentence
 from pipeline_lib.benchmark.report.page import render_benchmark

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipeline_lib.benchmark.paired import Difference, holm, in_order, paired_difference, resampled_metrics
-from pipeline_lib.metrics.bootstrap import ImageSample, resampled_average_precision
+from pipeline_lib.benchmark.paired import Difference, holm, paired_difference, resampled_metrics
+from pipeline_lib.metrics.bootstrap import ImageSample, in_order, resampled_average_precision
 
 
 def sample(shift: float, *, seed: int = 0, n: int = 40, order: int = 0) -> ImageSample:

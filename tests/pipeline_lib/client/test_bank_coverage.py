@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from data_contracts.results import ClientSummary, Coverage, FederationSummary, MetricsDocument
-from pipeline_lib.bank_coverage import client_coverage, coverage_of, with_coverage
 from pipeline_lib.benchmark.comparison import ExperimentRuns
 from pipeline_lib.benchmark.coverage import coverage_rows
+from pipeline_lib.client.coverage import client_coverage, coverage_of
+from pipeline_lib.results.documents import with_coverage
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from tests.pipeline_lib.bank.test_scoring import DIM, feature_table
 

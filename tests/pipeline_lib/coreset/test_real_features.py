@@ -11,7 +11,7 @@ import torch
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.dataset.images import load_image, to_rgb
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extractor import FeatureExtractor
 from tests.reference_coreset import replay
 
 

@@ -13,13 +13,8 @@ from hypothesis import strategies as st
 
 from data_contracts.errors import DatasetError
 from data_contracts.tables import DATASET_INDEX
-from pipeline_lib.dataset.index import (
-    category_directory,
-    dataset_fingerprint,
-    find_categories,
-    index_dataset,
-    natural_order,
-)
+from pipeline_lib.dataset.index import dataset_fingerprint, index_dataset
+from pipeline_lib.dataset.layout import category_directory, find_categories, natural_order
 from tests.dataset_fixtures import (
     tiny_pixels,
     truncate,

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from data_contracts.defects import AUTOVI_CATEGORIES, AUTOVI_COUNTS, AUTOVI_SMALL_CATEGORIES, DefectEntry
 from data_contracts.errors import ConfigError, DatasetError
-from pipeline_lib.dataset.index import find_categories
+from pipeline_lib.dataset.layout import find_categories
 from pipeline_lib.dataset.synthetic import dataset as synthetic
 from pipeline_lib.dataset.synthetic.canvas import Look
 from pipeline_lib.dataset.synthetic.dataset import draw_picture, picture_counts, synthesize_dataset

@@ -13,7 +13,8 @@ import pytest
 from data_contracts.config import PreprocessingConfig
 from data_contracts.errors import DatasetError
 from data_contracts.validation import Finding, ValidationReport
-from pipeline_lib.dataset.index import Layout, index_dataset
+from pipeline_lib.dataset.index import index_dataset
+from pipeline_lib.dataset.layout import Layout
 from pipeline_lib.dataset.validation import render_validation_text, validate_dataset
 from tests.dataset_fixtures import (
     DEFECTS,

@@ -16,13 +16,8 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from data_contracts.config import ModelConfig, PreprocessingConfig
 from data_contracts.errors import ConfigError, DownloadError, WeightsError
-from pipeline_lib.features.backbone import (
-    FeatureExtractor,
-    apply_local_neighborhood_averaging,
-    backbone_source,
-    find_pretrained_weights,
-    resolve_backbone,
-)
+from pipeline_lib.features.backbone import backbone_source, find_pretrained_weights, resolve_backbone
+from pipeline_lib.features.extractor import FeatureExtractor, apply_local_neighborhood_averaging
 
 
 @pytest.fixture(scope="module")

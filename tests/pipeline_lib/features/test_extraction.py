@@ -18,8 +18,8 @@ from data_contracts.tables import PATCH_FEATURES
 from pipeline_lib.dataset.images import load_image
 from pipeline_lib.dataset.index import index_dataset
 from pipeline_lib.features import extraction
-from pipeline_lib.features.backbone import FeatureExtractor
 from pipeline_lib.features.extraction import ImageRow, extract_features, feature_key, image_rows, read_patches
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.features.preprocessing import preprocess_image
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from tests.dataset_fixtures import truncate, write_tiny_autovi

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from data_contracts.errors import ConfigError
 from pipeline_lib.features import fused_convolutions
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.features.fused_convolutions import FusedConvolution, convolves_in_bfloat16, fuse_convolutions
 
 PIXELS = torch.randint(0, 256, (2, 96, 130, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -50,7 +50,7 @@ def test_bfloat16_is_close_and_comes_as_float32() -> None:
 
 
 def test_bfloat16_is_refused_where_the_processor_has_it_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline_lib.features.backbone.convolves_in_bfloat16", lambda: False)
+    monkeypatch.setattr("pipeline_lib.features.extractor.convolves_in_bfloat16", lambda: False)
     with pytest.raises(ConfigError, match=r"model\.extraction: bfloat16 needs .* set it to fused"):
         FeatureExtractor("efficientnet_lite0", extraction="bfloat16")
 

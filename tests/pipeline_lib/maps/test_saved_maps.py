@@ -12,7 +12,7 @@ from data_contracts.errors import ImageError
 from data_contracts.settings import EvaluationSettings
 from pipeline_lib.configuration.files import parse_config
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.maps.map_files import read_map, resize_map
 from pipeline_lib.maps.saved_maps import ImageMap, MapFormat, read_scores, smooth_map, write_category_maps
 from pipeline_lib.metrics.evaluation import evaluate_map_files

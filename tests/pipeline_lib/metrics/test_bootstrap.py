@@ -12,15 +12,14 @@ from pipeline_lib.dataset.ground_truth import DefectChannel
 from pipeline_lib.metrics.bootstrap import (
     ImageSample,
     confidence_intervals,
-    curve_area,
     percentile_interval,
     resample_weights,
     resampled_auc_spro,
     resampled_image_auroc,
-    score_grid,
 )
 from pipeline_lib.metrics.image_metrics import image_metrics
 from pipeline_lib.metrics.spro.evaluate import evaluate_pixels
+from pipeline_lib.metrics.spro.image_counts import curve_area, score_grid
 from pipeline_lib.metrics.spro.records import WHOLE, EvaluationImage
 
 LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)

@@ -16,8 +16,7 @@ from scipy import ndimage
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import DatasetError, ImageError
 from data_contracts.settings import EvaluationSettings
-from pipeline_lib.client_tables import category_test_table
-from pipeline_lib.dataset.index import index_dataset
+from pipeline_lib.dataset.index import category_test_table, index_dataset
 from pipeline_lib.maps.map_files import MapScale, resize_map, write_npy_map, write_png_map, write_tiff_map
 from pipeline_lib.maps.saved_maps import smooth_map
 from pipeline_lib.metrics.evaluation import (

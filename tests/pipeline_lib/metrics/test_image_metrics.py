@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_lib.metrics.image_metrics import image_metrics, precision_recall, roc, thin_curve, threshold_at_tnr
+from pipeline_lib.metrics.image_metrics import image_metrics, precision_recall, roc, threshold_at_tnr
+from pipeline_lib.metrics.spro.areas import thin_curve
 
 SCORES = st.lists(st.integers(0, 6), min_size=1, max_size=12)
 

@@ -13,17 +13,14 @@ from hypothesis import strategies as st
 
 from data_contracts.results import CategoryMetrics, MetricsDocument
 from data_contracts.settings import ScoringSettings
+from pipeline_lib.client.calibration import calibration_table, out_of_fold_scores, rows_in_bank, time_blocks
 from pipeline_lib.metrics.decisions import add_decisions
 from pipeline_lib.metrics.thresholds import (
-    calibration_table,
     clopper_pearson_interval,
     clopper_pearson_upper,
     conformal_threshold,
     excess_p_value,
     images_for_a_bound,
-    out_of_fold_scores,
-    rows_in_bank,
-    time_blocks,
 )
 from pipeline_lib.storage.artifact_store import ArtifactStore
 

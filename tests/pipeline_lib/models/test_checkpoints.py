@@ -14,7 +14,7 @@ from data_contracts.config import canonical_hash
 from data_contracts.errors import ConfigError
 from data_contracts.settings import client_config_hashes
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.models.federated_patchcore import FederatedPatchCore
 from pipeline_lib.models.patchcore import PatchCore
 from tests.dataset_fixtures import truncate

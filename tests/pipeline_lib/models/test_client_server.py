@@ -20,12 +20,13 @@ from pipeline_lib.configuration.files import parse_config
 from pipeline_lib.coreset.subsampling import covering_radius
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
 from pipeline_lib.dataset.index import index_dataset
-from pipeline_lib.features.backbone import FeatureExtractor
 from pipeline_lib.features.extraction import extract_features, image_rows
-from pipeline_lib.models.client import ClientUpload, PatchCoreClient
-from pipeline_lib.models.server import FederatedServer, open_upload
+from pipeline_lib.features.extractor import FeatureExtractor
+from pipeline_lib.models.client import PatchCoreClient
+from pipeline_lib.models.server import FederatedServer
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.upload.codec import decode_rows
+from pipeline_lib.upload.package import ClientUpload, open_upload
 from tests.dataset_fixtures import truncate, write_tiny_autovi
 
 SIZES = {"pipe_clip": (64, 64), "tank_screw": (96, 64)}

@@ -18,10 +18,10 @@ from flows.experiment import federated_experiment
 from pipeline_lib.configuration.files import parse_config
 from pipeline_lib.coreset.subsampling import covering_radius
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.models.federated_patchcore import FederatedPatchCore
 from pipeline_lib.models.patchcore import PatchCore
-from pipeline_lib.partition.assignment import CategoryPartitioner, IIDPartitioner
+from pipeline_lib.partition.partitioners import CategoryPartitioner, IIDPartitioner
 from tests.conftest import experiment_values
 from tests.dataset_fixtures import truncate
 from tests.federation_fixtures import banks, failing, federation, same_banks, values

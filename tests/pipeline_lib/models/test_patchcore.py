@@ -22,12 +22,11 @@ from data_contracts.settings import CoresetSettings, ScoringSettings
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.bank.scoring import score_images
 from pipeline_lib.client.rounds import select_client_coreset
-from pipeline_lib.client_tables import category_test_table
 from pipeline_lib.configuration.files import parse_config
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
-from pipeline_lib.dataset.index import index_dataset
-from pipeline_lib.features.backbone import FeatureExtractor
+from pipeline_lib.dataset.index import category_test_table, index_dataset
 from pipeline_lib.features.extraction import extract_features, image_rows
+from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.features.image_batches import iter_images
 from pipeline_lib.features.preprocessing import get_transforms
 from pipeline_lib.maps.map_files import resize_map

@@ -19,19 +19,15 @@ from data_contracts.config import FederatedConfig
 from data_contracts.errors import ArtifactError, ConfigError, DatasetError
 from data_contracts.tables import PARTITION
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
-from pipeline_lib.partition.assignment import (
+from pipeline_lib.partition.assignment import client_ids, partition_images
+from pipeline_lib.partition.partitioners import (
     CategoryPartitioner,
     DirichletPartitioner,
     IIDPartitioner,
     TimePartitioner,
-    category_shards,
-    client_ids,
-    dirichlet_shards,
-    iid_shards,
-    partition_images,
-    time_shards,
 )
 from pipeline_lib.partition.saved import load_partition, save_partition
+from pipeline_lib.partition.shards import category_shards, dirichlet_shards, iid_shards, time_shards
 from pipeline_lib.partition.statistics import compute_partition_stats
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from data_contracts.errors import DatasetError
 from data_contracts.tables import CLIENT_IMAGES, DATASET_INDEX
-from pipeline_lib.client_tables import category_test_table, client_table, ground_truth_sha256, refuse_bad_images
-from pipeline_lib.dataset.index import index_dataset
+from pipeline_lib.dataset.index import category_test_table, ground_truth_sha256, index_dataset, refuse_bad_images
+from pipeline_lib.partition.assignment import client_table
 from tests.dataset_fixtures import truncate, write_tiny_autovi, write_tiny_folder, write_tiny_mvtec
 
 

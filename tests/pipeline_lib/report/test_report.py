@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 
 from data_contracts.results import CategoryMetrics, Decision, MetricsDocument, MetricValues, ThresholdResult
-from pipeline_lib.client_tables import category_test_table
-from pipeline_lib.dataset.index import index_dataset
+from pipeline_lib.dataset.index import category_test_table, index_dataset
 from pipeline_lib.metrics.intervals import auroc_interval, share_interval
 from pipeline_lib.report import decision_table
 from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from data_contracts.manifests import BankManifest
-from pipeline_lib.inspection.pictures import Neighbor, PatchExplanation
+from pipeline_lib.bank.explanation import Neighbor, PatchExplanation
 from pipeline_lib.report.explainer import BankExplainer, bank_explainers
 from pipeline_lib.report.gallery import PICTURES_BYTES, encode_webp
 from pipeline_lib.report.page import render_report

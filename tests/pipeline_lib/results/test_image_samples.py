@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from data_contracts.errors import ArtifactError
-from data_contracts.local import LocalClient
-from data_contracts.manifests import MeasuredCategory
+from data_contracts.manifests import LocalClient, MeasuredCategory
 from pipeline_lib.metrics.bootstrap import ImageSample
 from pipeline_lib.results.image_samples import read_samples, write_samples
 from pipeline_lib.storage.artifact_store import ArtifactStore

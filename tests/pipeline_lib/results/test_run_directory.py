@@ -14,7 +14,7 @@ import pytest
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ArtifactError
-from data_contracts.federation import Federation
+from data_contracts.federation import Federation, FederationRound
 from data_contracts.manifests import (
     BankManifest,
     ClientUploads,
@@ -29,28 +29,20 @@ from data_contracts.manifests import (
     UploadManifest,
 )
 from data_contracts.results import MetricsDocument
-from data_contracts.rounds import FederationRound
 from data_contracts.settings import BackboneSettings, EvaluationSettings
 from data_contracts.tables import CURVES, DATASET_INDEX, IMAGE_SCORES, METRICS_TABLE, PARTITION
 from data_contracts.validation import ValidationReport
-from pipeline_lib.client_tables import category_test_table
 from pipeline_lib.configuration.files import load_config
-from pipeline_lib.dataset.index import index_dataset
+from pipeline_lib.dataset.index import category_test_table, index_dataset
 from pipeline_lib.metrics.evaluation import evaluate_category, stored_maps
 from pipeline_lib.report.finished_run import FinishedRun, finish_run
 from pipeline_lib.results import run_directory
+from pipeline_lib.results.documents import federation_summary, read_categories
 from pipeline_lib.results.experiment import experiment_figures, write_experiment_files
-from pipeline_lib.results.run_directory import (
-    RunFigures,
-    copy_artifact,
-    default_run_directory,
-    federation_summary,
-    read_categories,
-    safe_name,
-    write_json_file,
-    write_table_file,
-)
+from pipeline_lib.results.run_directory import RunFigures, default_run_directory
+from pipeline_lib.storage import files
 from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.storage.files import copy_artifact, safe_name, write_json_file, write_table_file
 
 CATEGORIES = ("pipe_clip", "tank_screw")
 
@@ -308,7 +300,7 @@ def test_copies_where_links_cannot_be_made(
     def refused(*_args: Any) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(run_directory.os, "link", refused)
+    monkeypatch.setattr(files.os, "link", refused)
     copy_artifact(store, parts["federation"].banks[0], tmp_path / "banks" / "bank.npz")
     content = (tmp_path / "banks" / "bank.npz").read_bytes()
     assert content == (store.root / parts["federation"].banks[0].path).read_bytes()

@@ -11,7 +11,8 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import IndexedDataset, Manifest
 from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument, MetricValues
 from data_contracts.settings import BackboneSettings
-from pipeline_lib.results.tables import choice_warnings, client_rows, metric_rows, name_warnings, per_cent, run_warnings
+from pipeline_lib.results.tables import choice_warnings, client_rows, metric_rows, per_cent
+from pipeline_lib.results.warnings import name_warnings, run_warnings
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,10 @@ from data_contracts.settings import AggregationSettings
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.coreset.subsampling import covering_radius
-from pipeline_lib.server import aggregation
-from pipeline_lib.server.aggregation import (
-    Upload,
-    accept_uploads,
-    aggregate_uploads,
-    check_upload,
-    client_quotas,
-    join_rounds,
-)
+from pipeline_lib.server.aggregation import aggregate_uploads
+from pipeline_lib.server.quotas import client_quotas
+from pipeline_lib.upload import acceptance
+from pipeline_lib.upload.acceptance import Upload, accept_uploads, check_upload, join_rounds
 
 HASH = "0123456789abcdef"
 
@@ -121,8 +116,8 @@ def test_an_unknown_encoding_is_refused_by_name() -> None:
 
 
 def test_an_oversized_upload_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aggregation, "MAX_UPLOAD_ROWS", 3)
-    monkeypatch.setattr(aggregation, "decode_rows", lambda _arrays: pytest.fail("was decoded"))
+    monkeypatch.setattr(acceptance, "MAX_UPLOAD_ROWS", 3)
+    monkeypatch.setattr(acceptance, "decode_rows", lambda _arrays: pytest.fail("was decoded"))
     with pytest.raises(UploadError, match="4 rows, at most 3 are accepted"):
         check({"rows": np.zeros((4, 3), dtype=np.float32)})
 

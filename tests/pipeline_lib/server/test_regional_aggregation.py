@@ -16,7 +16,8 @@ from data_contracts.errors import ConfigError, UploadError
 from data_contracts.manifests import UploadManifest
 from data_contracts.settings import AggregationSettings
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
-from pipeline_lib.server.aggregation import Upload, aggregate_uploads, client_quotas
+from pipeline_lib.server.aggregation import aggregate_uploads
+from pipeline_lib.server.quotas import client_quotas
 from pipeline_lib.server.regions import (
     REGION_OVERSAMPLING,
     PendingUpload,
@@ -24,6 +25,7 @@ from pipeline_lib.server.regions import (
     pending_uploads,
     region_members,
 )
+from pipeline_lib.upload.acceptance import Upload
 
 HASH = "0123456789abcdef"
 SITES = {"south": ("a", "d"), "north": ("e", "b", "c"), "closed": ("z",)}

@@ -25,16 +25,11 @@ from pipeline_lib.features.extraction import read_patches
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.references import manifests_in
 from tasks import clients, data, evaluation, server, stations
+from tasks.caching import code_version as caching_code_version
 from tasks.caching import policy as caching
+from tasks.caching.code_version import code_version, task_version
 from tasks.caching.locking import FlockLockManager
-from tasks.caching.policy import (
-    LOCKS_DIRECTORY,
-    RECORDS_DIRECTORY,
-    StagePolicy,
-    canonical_value,
-    code_version,
-    task_version,
-)
+from tasks.caching.policy import LOCKS_DIRECTORY, RECORDS_DIRECTORY, StagePolicy, canonical_value
 from tests.dataset_fixtures import write_tiny_autovi
 
 BACKBONE = BackboneSettings(
@@ -59,8 +54,8 @@ def fresh_versions() -> Iterator[None]:
 
 
 def forget_versions() -> None:
-    caching.code_version.cache_clear()
-    caching._module_code.cache_clear()
+    caching_code_version.code_version.cache_clear()
+    caching_code_version._module_code.cache_clear()
 
 
 def key(policy: StagePolicy, **inputs: Any) -> str:
@@ -168,7 +163,7 @@ def test_code_version_ignores_comments_and_sees_changes_in_imported_modules(
     outer = package / "outer.py"
     outer.write_text("from pipeline_lib_probe.inner import A\n\ndef f():\n    return A\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("tasks.caching.policy.CODE_PACKAGES", ("pipeline_lib_probe",))
+    monkeypatch.setattr("tasks.caching.code_version.CODE_PACKAGES", ("pipeline_lib_probe",))
 
     def version() -> str:
         forget_versions()

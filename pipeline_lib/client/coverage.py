@@ -8,14 +8,13 @@ one patch or many lie far away.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from data_contracts.manifests import GLOBAL_BANK
-from data_contracts.results import Coverage, FederationSummary
+from data_contracts.results import Coverage
 from data_contracts.settings import ScoringSettings
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.bank.scoring import score_images
@@ -51,16 +50,3 @@ def coverage_of(distances: np.ndarray) -> Coverage:
     values = {name: float(np.quantile(distances, share)) for name, share in QUANTILES.items()}
     mean, largest = float(distances.mean(dtype=np.float64)), float(distances.max())
     return Coverage(patches=len(distances), mean=mean, covering_radius=largest, **values)
-
-
-def with_coverage(federation: FederationSummary, found: Mapping[str, Mapping[str, Any]]) -> FederationSummary:
-    """The summary with each client's coverage (client -> category -> the fields of `Coverage`)."""
-    by_client = {
-        name: {category: Coverage.model_validate(values) for category, values in own.items()}
-        for name, own in found.items()
-    }
-    clients = {
-        name: client.model_copy(update={"coverage": by_client.get(name, {})})
-        for name, client in federation.clients.items()
-    }
-    return federation.model_copy(update={"clients": clients})

@@ -1,0 +1,58 @@
+"""The first steps: index and validation, partition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import get_run_logger
+
+from data_contracts.manifests import IndexedDataset, Partition, PreparedDataset
+from flows.steps.run import Run
+from flows.steps.running import submit
+from tasks.data import fingerprint_dataset, fingerprint_partition, index_dataset, partition_dataset, validate_dataset
+from tasks.stage import on_store
+
+
+def prepare_dataset(run: Run) -> PreparedDataset:
+    """The data set's index and validation, and who holds which training images."""
+    indexed, validation = index_and_validate(run)
+    return PreparedDataset(indexed=indexed, validation=validation, partition=partition_images(run, indexed))
+
+
+def index_and_validate(run: Run) -> tuple[IndexedDataset, Any]:
+    config, place = run.config, run.place
+    with run.clock.stage("index"):
+        fingerprint = submit(run.runner, fingerprint_dataset, dataset=config.dataset, place=place).result()
+        dataset = config.dataset.model_copy(update={"root": None})
+        indexed = submit(
+            run.runner, on_store(index_dataset, place), fingerprint=fingerprint, dataset=dataset, place=place
+        ).result()
+    with run.clock.stage("validate"):
+        validation = submit(
+            run.runner,
+            on_store(validate_dataset, place),
+            fingerprint=fingerprint,
+            indexed=indexed,
+            dataset=dataset,
+            preprocessing=config.preprocessing,
+            defect_weights=config.evaluation.defect_weights,
+            place=place,
+        ).result()
+    return indexed, validation
+
+
+def partition_images(run: Run, indexed: IndexedDataset) -> Partition:
+    config = run.config
+    with run.clock.stage("partition"):
+        partition = submit(
+            run.runner,
+            on_store(partition_dataset, run.place),
+            index=indexed.index,
+            federated=config.federated,
+            saved=submit(run.runner, fingerprint_partition, federated=config.federated).result(),
+            seed=config.seed,
+            place=run.place,
+        ).result()
+    for client in partition.skipped_clients:
+        get_run_logger().warning("client %s has no images and is skipped; min_clients: all does not count it", client)
+    return partition

@@ -1,0 +1,121 @@
+"""What the server takes: an upload is checked against its manifest, or refused with the reason.
+
+Nothing here reads an image or a client's patch features; uploads are all that the server sees.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from data_contracts.errors import UploadError
+from data_contracts.manifests import UploadManifest
+from pipeline_lib.upload.codec import decode_rows, encoded_rows
+
+MAX_UPLOAD_ROWS = 20_000_000
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One client's rows for one bank, decoded and checked."""
+
+    client_id: str
+    rows: np.ndarray  # float32 (row, dim)
+    n_images: int
+    n_patches: int
+    covering_radius: float = 0.0  # as the client says: the largest distance of a patch of its own to these rows
+    reconstruction_error: float = 0.0  # and the largest of a row to the one that it stands for
+
+    @property
+    def radius(self) -> float:
+        """No patch of the client lies further than this from the rows as they came."""
+        return self.covering_radius + self.reconstruction_error
+
+
+def check_upload(
+    manifest: UploadManifest, arrays: Mapping[str, np.ndarray], *, dim: int | None, config_hash: str, round_number: int
+) -> Upload:
+    """Decode an upload and refuse what cannot be right.
+
+    Raises UploadError, naming the client and the reason: another configuration or round, an unknown encoding, a wrong
+    dimension, an empty or oversized upload, values that are not finite, more rows than patches.
+    """
+
+    def refuse(reason: str) -> UploadError:
+        return UploadError(f"upload of client {manifest.client_id} for {manifest.category} refused: {reason}")
+
+    if manifest.config_hash != config_hash:
+        raise refuse(f"it was made with configuration {manifest.config_hash}, this run has {config_hash}")
+    if manifest.round != round_number:
+        raise refuse(f"it belongs to round {manifest.round}, this is round {round_number}")
+    n_rows = encoded_rows(arrays)  # an oversized upload is refused before it is decoded
+    if n_rows > MAX_UPLOAD_ROWS:
+        raise refuse(f"it has {n_rows} rows, at most {MAX_UPLOAD_ROWS} are accepted")
+    if n_rows > manifest.n_patches:
+        raise refuse(f"it has {n_rows} rows, but the client names only {manifest.n_patches} patches")
+    try:
+        rows = decode_rows(arrays)
+    except UploadError as error:
+        raise refuse(str(error)) from error
+    if rows.size == 0:
+        raise refuse("it is empty")
+    if len(rows) != manifest.rows:
+        raise refuse(f"it has {len(rows)} rows, its manifest says {manifest.rows}")
+    if rows.shape[1] != (dim or manifest.dim):
+        raise refuse(f"its rows have {rows.shape[1]} dimensions, expected {dim or manifest.dim}")
+    if not np.isfinite(rows).all():
+        raise refuse("it contains values that are not finite (NaN or infinity)")
+    return Upload(
+        manifest.client_id,
+        rows,
+        manifest.n_images,
+        manifest.n_patches,
+        manifest.covering_radius,
+        manifest.reconstruction_error,
+    )
+
+
+def accept_uploads(
+    received: Iterable[tuple[UploadManifest, Mapping[str, np.ndarray]]],
+    *,
+    dim: int | None,
+    config_hash: str,
+    round_number: int,
+) -> tuple[list[Upload], dict[str, str]]:
+    """`check_upload` for the uploads of one bank: (those that pass, client id -> why it was refused).
+
+    A refusal is logged as a warning and the others go on. Without `dim` the one that most clients name counts, so that
+    a single wrong upload cannot shut out the rest.
+    """
+    received = list(received)
+    if dim is None:
+        dim = common_dim(manifest for manifest, _ in received)
+    accepted: list[Upload] = []
+    refused: dict[str, str] = {}
+    for manifest, arrays in received:
+        try:
+            accepted.append(check_upload(manifest, arrays, dim=dim, config_hash=config_hash, round_number=round_number))
+        except UploadError as error:
+            refused[manifest.client_id] = str(error)
+            logger.warning("%s; going on with the others", error)
+    return accepted, refused
+
+
+def common_dim(manifests: Iterable[UploadManifest]) -> int | None:
+    """The dimensions that most clients name, the smaller of equals; None without any client."""
+    counts = Counter(manifest.dim for manifest in manifests)
+    return min(counts, key=lambda value: (-counts[value], value), default=None)
+
+
+def join_rounds(uploads: Sequence[Upload]) -> Upload:
+    """What one client sent over several rounds, as one upload with its rows in the order of sending."""
+    return replace(
+        uploads[-1],
+        rows=np.concatenate([upload.rows for upload in uploads]),
+        reconstruction_error=max(upload.reconstruction_error for upload in uploads),
+    )
