@@ -12,7 +12,7 @@ at most twice that of the best `region_rows` rows of its stations, and the serve
 
 Stations come from an iterator and are held a region at a time: at most stations_per_region x rows of a station +
 regions x region_rows rows, however many stations there are. What reduces a region, and the server's own selection, are
-the caller's: `regional_aggregation` for banks.
+the caller's: `server.regions` for banks.
 """
 
 from __future__ import annotations

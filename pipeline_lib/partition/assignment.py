@@ -86,12 +86,6 @@ def shard_positions(
             )
 
 
-# --- files -------------------------------------------------------------------------------------------------------
-
-
-# --- the guide's classes -----------------------------------------------------------------------------------------
-
-
 def client_table(index: pd.DataFrame, partition: pd.DataFrame, client_id: str) -> pd.DataFrame:
     """The training images of one client, in index order, in schema CLIENT_IMAGES."""
     own = set(partition.loc[partition.client_id == client_id, "image_id"])

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from data_contracts.config import Codec, ExperimentConfig
+from data_contracts.config import ExperimentConfig
 from data_contracts.errors import DatasetError, QuorumError
 from data_contracts.federation import quorum_out_of_reach
 from data_contracts.manifests import GLOBAL_BANK
@@ -27,10 +27,10 @@ from pipeline_lib.features.backbone import resolve_backbone
 from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.partition.assignment import client_ids, partition_images
 from pipeline_lib.planning.extension_trial import try_extensions
+from pipeline_lib.upload import codec
 
 SAMPLES = 9
 NPZ_BYTES = 1024  # names and headers of an upload's arrays
-BYTES_PER_VALUE: dict[Codec, int] = {"float32": 4, "float16": 2, "pca_float16": 2, "pq": 2}  # at most, for the last two
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _client(
     for category in categories:
         patches[GLOBAL_BANK if settings.bank_scope == "global" else str(category)] += per_image[category]
     rows = {bank: coreset_size(settings.ratio, n, round_up=settings.round_up) for bank, n in sorted(patches.items())}
-    bytes_per_row = dim * BYTES_PER_VALUE[settings.codec]
+    bytes_per_row = dim * codec.BYTES_PER_VALUE[settings.codec]
     return PlannedClient(
         client_id=client_id,
         images=len(categories),

@@ -3,7 +3,7 @@
 A region keeps REGION_OVERSAMPLING times its clients' share of the bank, at least a row, chosen as the server chooses
 (`aggregation.select_rows`), and the server merges what the regions kept. So the bank is as large as without regions,
 and the same wherever all clients together send no more than REGION_OVERSAMPLING times the bank. Held at a time are one
-region's uploads and REGION_OVERSAMPLING times the bank. `hierarchical_merge` has the bound on the radius.
+region's uploads and REGION_OVERSAMPLING times the bank. `coreset.composition` has the bound on the radius.
 """
 
 from __future__ import annotations

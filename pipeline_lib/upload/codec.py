@@ -14,6 +14,7 @@ from data_contracts.errors import UploadError
 from pipeline_lib.upload import product_quantization
 
 PCA_KEPT_VARIANCE = 0.99
+BYTES_PER_VALUE: dict[Codec, int] = {"float32": 4, "float16": 2, "pca_float16": 2, "pq": 2}  # at most, for the last two
 
 
 def clip_rows(rows: np.ndarray, clip_norm: float) -> np.ndarray:

@@ -20,7 +20,7 @@ from data_contracts.manifests import ClientImages, Manifest
 from data_contracts.settings import BackboneSettings, CoresetSettings, Place
 from data_contracts.tables import CLIENT_IMAGES
 from pipeline_lib.dataset.index import index_dataset
-from pipeline_lib.features import backbone
+from pipeline_lib.features import backbone, extractor
 from pipeline_lib.features.extraction import read_patches
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.references import manifests_in
@@ -217,18 +217,18 @@ def test_features_are_computed_anew_by_another_averaging(tmp_path: Path, monkeyp
         return read_patches(store.read_table(manifest), store)
 
     first = extracted()
-    source = Path(backbone.__file__).read_text(encoding="utf-8")
+    source = Path(extractor.__file__).read_text(encoding="utf-8")
     zero_padded = "functional.avg_pool2d(features, neighborhood_size, stride=1, padding=neighborhood_size // 2)"
     assert source.count(zero_padded) == 1
-    changed = tmp_path / "backbone.py"
+    changed = tmp_path / "extractor.py"
     changed.write_text(source.replace(zero_padded, zero_padded.replace(")", ", count_include_pad=False)")))
-    spec = importlib.util.spec_from_file_location(backbone.__name__, changed)
+    spec = importlib.util.spec_from_file_location(extractor.__name__, changed)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, backbone.__name__, module)
+    monkeypatch.setitem(sys.modules, extractor.__name__, module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(clients, "backbone", module)
+    monkeypatch.setattr(clients, "extractor", module)
     assert not np.array_equal(extracted(), first)
     monkeypatch.undo()
     monkeypatch.setattr(clients, "progress_bar", lambda *_: None)
