@@ -49,8 +49,8 @@ from pipeline_lib.models.client import PatchCoreClient
 from pipeline_lib.models.patchcore import PatchCore, Prediction, ScoredImage, as_prediction
 from pipeline_lib.models.saved_model import Inference, write_model
 from pipeline_lib.models.server import FederatedServer
-from pipeline_lib.partition.assignment import shard_positions
 from pipeline_lib.partition.saved import saved_shards
+from pipeline_lib.partition.shards import shard_positions
 from pipeline_lib.partition.statistics import compute_partition_stats
 from pipeline_lib.planning.extension_trial import try_extensions
 from pipeline_lib.upload.package import ClientUpload

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from data_contracts.config import FederatedConfig
-from data_contracts.errors import ConfigError, DatasetError
+from data_contracts.errors import DatasetError
 from data_contracts.manifests import CENTRALIZED_CLIENT
 from data_contracts.tables import CLIENT_IMAGES
-from pipeline_lib.extensions import checked_shards, load_extension
 from pipeline_lib.partition.saved import saved_assignment, saved_clients
-from pipeline_lib.partition.shards import Shards, category_shards, dirichlet_shards, iid_shards, time_shards
+from pipeline_lib.partition.shards import shard_positions
 
 
 def partition_images(index: pd.DataFrame, federated: FederatedConfig, *, rng: np.random.Generator) -> pd.DataFrame:
@@ -52,38 +50,6 @@ def client_ids(federated: FederatedConfig) -> tuple[str, ...]:
 def _saved_path(federated: FederatedConfig) -> Path:
     assert federated.partition_path is not None  # the configuration was validated
     return federated.partition_path
-
-
-def shard_positions(
-    categories: Sequence[str],
-    federated: FederatedConfig,
-    *,
-    rng: np.random.Generator,
-    image_ids: Sequence[str] | None = None,
-) -> Shards:
-    """Positions of each client, ascending; `categories[i]` is the category of position i. Clients may be empty.
-
-    `image_ids` are for a partitioner of the user's (`pipeline_lib.extensions`), which gets category/position otherwise.
-    """
-    if federated.mode == "centralized":
-        return {CENTRALIZED_CLIENT: list(range(len(categories)))}
-    match federated.partitioning:
-        case "iid":
-            return iid_shards(len(categories), federated.num_clients, rng=rng)
-        case "category":
-            return category_shards(categories, federated.client_assignments, federated.qc_sample_ratio, rng=rng)
-        case "time":
-            return time_shards(categories, federated.num_clients)
-        case "dirichlet":
-            return dirichlet_shards(categories, federated.num_clients, federated.alpha, rng=rng)
-        case "saved":
-            raise ConfigError("federated.partitioning: saved goes by image ids; use partition_images")
-        case name:
-            ids = image_ids or [f"{category}/{position}" for position, category in enumerate(categories)]
-            cut = load_extension(name, "partitioner", key="federated.partitioning")
-            return checked_shards(
-                name, cut(ids, categories, federated, rng=rng), federated.client_names(), len(categories)
-            )
 
 
 def client_table(index: pd.DataFrame, partition: pd.DataFrame, client_id: str) -> pd.DataFrame:

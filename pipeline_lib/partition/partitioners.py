@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from data_contracts.config import FederatedConfig
 from data_contracts.errors import ConfigError
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset, AutoVISubset
-from pipeline_lib.partition.assignment import shard_positions
-from pipeline_lib.partition.shards import Shards
+from pipeline_lib.partition.shards import Shards, shard_positions
 
 
 class _Partitioner:

@@ -1,4 +1,4 @@
-"""Positions (0, 1, ... in the order of the index) cut into shards: by chance, category, time or Dirichlet draw.
+"""Positions (0, 1, ... in the order of the index) cut into shards, as the configuration says: by chance, category, time, Dirichlet draw.
 
 Each position is given to exactly one shard.
 """
@@ -10,10 +10,45 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data_contracts.config import FederatedConfig
 from data_contracts.errors import ConfigError
+from data_contracts.manifests import CENTRALIZED_CLIENT
+from pipeline_lib.extensions import checked_shards, load_extension
 
 ALL_CATEGORIES = "all"
 Shards = dict[str, list[int]]
+
+
+def shard_positions(
+    categories: Sequence[str],
+    federated: FederatedConfig,
+    *,
+    rng: np.random.Generator,
+    image_ids: Sequence[str] | None = None,
+) -> Shards:
+    """Positions of each client, ascending; `categories[i]` is the category of position i. Clients may be empty.
+
+    `image_ids` are for a partitioner of the user's (`pipeline_lib.extensions`), which gets category/position otherwise.
+    """
+    if federated.mode == "centralized":
+        return {CENTRALIZED_CLIENT: list(range(len(categories)))}
+    match federated.partitioning:
+        case "iid":
+            return iid_shards(len(categories), federated.num_clients, rng=rng)
+        case "category":
+            return category_shards(categories, federated.client_assignments, federated.qc_sample_ratio, rng=rng)
+        case "time":
+            return time_shards(categories, federated.num_clients)
+        case "dirichlet":
+            return dirichlet_shards(categories, federated.num_clients, federated.alpha, rng=rng)
+        case "saved":
+            raise ConfigError("federated.partitioning: saved goes by image ids; use partition_images")
+        case name:
+            ids = image_ids or [f"{category}/{position}" for position, category in enumerate(categories)]
+            cut = load_extension(name, "partitioner", key="federated.partitioning")
+            return checked_shards(
+                name, cut(ids, categories, federated, rng=rng), federated.client_names(), len(categories)
+            )
 
 
 def iid_shards(n_images: int, num_clients: int, *, rng: np.random.Generator) -> Shards:
