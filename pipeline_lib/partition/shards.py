@@ -1,4 +1,4 @@
-"""Positions (0, 1, ... in the order of the index) cut into shards, as the configuration says: by chance, category, time, Dirichlet draw.
+"""Positions (0, 1, ... in the order of the index) cut into shards, as the configuration says.
 
 Each position is given to exactly one shard.
 """
