@@ -92,9 +92,9 @@ def calibrate_client(
     for bank in banks:
         rows = store.read_arrays(bank)["features"]
         sent, image = [], []
-        for upload, provenance in zip(uploads.uploads, uploads.provenance, strict=True):
+        for upload, stayed in zip(uploads.uploads, uploads.provenance, strict=True):
             if upload.category == bank.bank:
-                origin = store.read_arrays(provenance)
+                origin = store.read_arrays(stayed)
                 sent.append(codec.decode_rows(store.read_arrays(upload)))
                 image.append(origin["image_ids"][origin["patch_image"]])
         if not sent:
