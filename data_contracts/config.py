@@ -226,6 +226,16 @@ class FederatedConfig(Section):
             return tuple(self.client_assignments)
         return tuple(f"client_{number}" for number in range(self.num_clients))
 
+    @property
+    def quorum(self) -> int | Literal["all"]:
+        """Of the clients that have images, how many must deliver in every round."""
+        return 1 if self.mode == "centralized" else self.min_clients
+
+    @property
+    def rounds(self) -> int:
+        """How many there are in this mode."""
+        return self.num_rounds if self.mode == "federated" else 1
+
     def as_mode(self, mode: Literal["centralized", "federated", "local_only"]) -> FederatedConfig:
         """The same section in another mode, validated."""
         return FederatedConfig.model_validate({**self.model_dump(), "mode": mode})

@@ -35,11 +35,12 @@ def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federat
     config = run.config
     refuse_rounds_without_cover(config)
     refuse_clients_without_region(config, [client.client_id for client in partition.clients])
-    num_rounds = config.federated.num_rounds if config.federated.mode == "federated" else 1
-    min_clients = 1 if config.federated.mode == "centralized" else config.federated.min_clients
+    num_rounds = config.federated.rounds
     federation = Federation()
     federation.problem = quorum_out_of_reach(
-        min_clients=min_clients, n_clients=len(partition.clients), empty_clients=partition.skipped_clients
+        min_clients=config.federated.quorum,
+        n_clients=len(partition.clients),
+        empty_clients=partition.skipped_clients,
     )
     if federation.problem:
         return federation
@@ -138,15 +139,14 @@ def verdicts(
     refused = [
         Refusal(client, bank, reason) for bank, future in checks.items() for client, reason in future.result().items()
     ]
-    federated = run.config.federated
     return close_round(
         number,
         sent,
         failed,
         [*unread, *refused],
-        min_clients=1 if federated.mode == "centralized" else federated.min_clients,
+        min_clients=run.config.federated.quorum,
         n_clients=n_clients,
-        num_rounds=federated.num_rounds if federated.mode == "federated" else 1,
+        num_rounds=run.config.federated.rounds,
     )
 
 

@@ -113,10 +113,8 @@ def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
         if len(rows := owned[owned.client_id == name])
     ]
     skipped = tuple(sorted(set(names) - {client.client_id for client in clients}))
-    if config.federated.mode != "centralized" and (
-        problem := quorum_out_of_reach(
-            min_clients=config.federated.min_clients, n_clients=len(clients), empty_clients=skipped
-        )
+    if problem := quorum_out_of_reach(
+        min_clients=config.federated.quorum, n_clients=len(clients), empty_clients=skipped
     ):
         raise QuorumError(problem)
     patches_of_bank: Counter[str] = Counter()
