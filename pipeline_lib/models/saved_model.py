@@ -89,25 +89,30 @@ def write_model(
     for bank, arrays in banks.items():
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **dict(arrays))
-        file = f"banks/{safe_name(bank)}.npz"
-        write_file(directory / file, buffer.getbuffer())
+        write_file(directory / bank_file(bank), buffer.getbuffer())
         rows, dim = arrays["features"].shape
-        digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
-        entries[bank] = {"file": file, "sha256": digest, "bank": bank, "rows": rows, "dim": dim}
+        entries[bank] = {"sha256": hashlib.sha256(buffer.getbuffer()).hexdigest(), "rows": rows, "dim": dim}
     size = inference.image_size
-    write_json_file(
-        directory / MODEL_FILE,
-        {
-            "schema_version": SCHEMA_VERSION,
-            "backbone": backbone.model_dump(mode="json"),
-            "banks": entries,
-            "inference": {
-                "scoring": inference.scoring.model_dump(mode="json"),
-                "image_size": size.model_dump(mode="json") if isinstance(size, PreprocessingConfig) else size,
-                "smoothing_sigma": inference.smoothing_sigma,
-            },
-        },
-    )
+    scored = {
+        "scoring": inference.scoring.model_dump(mode="json"),
+        "image_size": size.model_dump(mode="json") if isinstance(size, PreprocessingConfig) else size,
+        "smoothing_sigma": inference.smoothing_sigma,
+    }
+    write_model_file(directory, backbone, entries, inference=scored)
+
+
+def bank_file(bank: str) -> str:
+    """Where a bank's rows lie in a model's directory."""
+    return f"banks/{safe_name(bank)}.npz"
+
+
+def write_model_file(
+    directory: Path, backbone: BackboneSettings, banks: Mapping[str, Mapping[str, Any]], **more: Mapping[str, Any]
+) -> None:
+    """Write model.json over files that are there: bank -> its SHA-256, rows and dim; `more`: further sections."""
+    entries = {bank: {"file": bank_file(bank), "bank": bank, **entry} for bank, entry in banks.items()}
+    described = {"backbone": backbone.model_dump(mode="json"), "banks": entries, **more}
+    write_json_file(directory / MODEL_FILE, {"schema_version": SCHEMA_VERSION, **described})
 
 
 def read_model(directory: Path | str) -> SavedModel:

@@ -27,8 +27,9 @@ from pipeline_lib.configuration.files import write_config
 from pipeline_lib.configuration.hardware import describe_environment
 from pipeline_lib.dataset.validation import render_validation_text
 from pipeline_lib.metrics.category import metrics_table
+from pipeline_lib.models.saved_model import bank_file, write_model_file
 from pipeline_lib.storage.artifact_store import ArtifactStore, sha256_of_file, write_file
-from pipeline_lib.storage.files import copy_artifact, safe_name, write_json_file, write_table_file
+from pipeline_lib.storage.files import copy_artifact, write_json_file, write_table_file
 
 CALIBRATION_FILE = "calibration.parquet"
 RESULT_FILE = "result.json"
@@ -99,20 +100,16 @@ def write_model(
 ) -> None:
     """What `fedpatch score` needs: model.json, banks/<bank>.npz and, where there are scores, calibration.parquet."""
     for bank in banks:
-        copy_artifact(store, bank, out / "banks" / f"{safe_name(bank.bank)}.npz")
-    model = {
-        "schema_version": 1,
-        "backbone": backbone.model_dump(mode="json"),
-        "banks": {bank.bank: {"file": f"banks/{safe_name(bank.bank)}.npz", **bank.model_dump()} for bank in banks},
-    }
+        copy_artifact(store, bank, out / bank_file(bank.bank))
+    more = {}
     if len(calibration):
         write_table_file(out / CALIBRATION_FILE, [calibration], CALIBRATION_SCORES)
-        model["calibration"] = {
+        more["calibration"] = {
             "file": CALIBRATION_FILE,
             "sha256": sha256_of_file(out / CALIBRATION_FILE),
             "target_false_alarm_rate": config.decision.target_false_alarm_rate,
         }
-    write_json_file(out / "model.json", model)
+    write_model_file(out, backbone, {bank.bank: bank.model_dump() for bank in banks}, **more)
 
 
 def write_metrics_files(
