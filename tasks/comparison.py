@@ -21,7 +21,7 @@ from pipeline_lib.results import run_directory
 
 @task(name="benchmark-directory")
 def benchmark_directory(config: BenchmarkConfig) -> Path:
-    """The directory of this benchmark's run directories."""
+    """The directory of this benchmark's run directories; a retry goes on in the one that Prefect has on record."""
     return (config.out or run_directory.default_run_directory(config.name)).expanduser().absolute()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from prefect import task
-
 from data_contracts.config import DatasetConfig, FederatedConfig, ModelConfig, PreprocessingConfig
 from data_contracts.manifests import ClientImages, IndexedDataset, Manifest, Partition
 from data_contracts.settings import BackboneSettings, Place
@@ -15,16 +13,16 @@ from pipeline_lib.features import backbone
 from pipeline_lib.partition import assignment, statistics
 from pipeline_lib.partition import saved as saved_partition
 from tasks.progress import progress_log
-from tasks.stage import RETRIED, open_store, stage
+from tasks.stage import RETRIED, open_store, stage, step
 
 
-@task(name="fingerprint-dataset")
+@step("fingerprint-dataset")
 def fingerprint_dataset(dataset: DatasetConfig, place: Place) -> str:
     """A hash that changes when any file of the data set does; cheap, so that it runs every time."""
     return dataset_index.dataset_fingerprint(place.data_root, layout=dataset.layout, categories=dataset.categories)
 
 
-@task(name="resolve-backbone", **RETRIED)
+@step("resolve-backbone", **RETRIED)
 def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, seed: int) -> BackboneSettings:
     """Fill in the backbone's layers, mean and std, and find its weights."""
     return backbone.resolve_backbone(model, preprocessing, seed=seed)
@@ -86,7 +84,7 @@ def validate_dataset(
     return store.write_json("validation_report", report.model_dump(mode="json"), rows=len(report.findings))
 
 
-@task(name="fingerprint-partition")
+@step("fingerprint-partition")
 def fingerprint_partition(federated: FederatedConfig) -> str | None:
     """A hash of the saved partition's content, or None where the partition is made."""
     if federated.mode == "centralized" or federated.partition_path is None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from prefect import task
-
 from data_contracts.config import ExperimentConfig
 from data_contracts.settings import Place
 from pipeline_lib.planning import experiment, extension_trial
+from tasks.stage import step
 
 
-@task(name="try-extensions")
+@step("try-extensions")
 def try_extensions(config: ExperimentConfig, place: Place, keys: tuple[str, ...] | None = None) -> None:
     """Call each `module:function` of the configuration once; a partitioner on the images at `place.data_root`.
 

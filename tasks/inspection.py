@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import task
-
 from pipeline_lib.inspection import decisions, run_model
 from pipeline_lib.inspection import session as score_session
 from tasks.progress import progress_log
+from tasks.stage import step
 
 
-@task(name="score-paths")
+@step("score-paths")
 def score_paths(
     model: Path, paths: list[Path], out: Path, category: str | None, explain: bool, target_rate: float | None
 ) -> list[dict[str, object]]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from pipeline_lib.stations.retention import prune_exchange
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.retention import prune_store
+from tasks.stage import step
 from tasks.stations import open_exchange
 
 
-@task(name="prune-store")
+@step("prune-store")
 def prune_artifacts(store: Path, keep_days: float, unfinished_days: float, max_gb: float | None) -> str:
     """Remove what is not needed any more, and say how much that was."""
     report = prune_store(
@@ -30,7 +30,7 @@ def prune_artifacts(store: Path, keep_days: float, unfinished_days: float, max_g
     return text
 
 
-@task(name="prune-shared-place")
+@step("prune-shared-place")
 def prune_shared_place(keep_days: float) -> str:
     """Remove the runs of stations to which nobody wrote for `keep_days` from $FEDPATCH_EXCHANGE, and say which."""
     report = prune_exchange(open_exchange(), keep_days=keep_days)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from data_contracts.config import ExperimentConfig
@@ -19,14 +18,14 @@ from pipeline_lib.results import summary as run_summary
 from pipeline_lib.storage.references import manifests_in
 from tasks.galleries import draw_galleries
 from tasks.progress import artifact_key
-from tasks.stage import open_store
+from tasks.stage import open_store, step
 
 SUMMARY = "summary"
 MAX_UI_IMAGES = 6
 MAX_UI_IMAGE_BYTES = 700_000  # as a data: URI a third more; the UI takes images below 1 MB
 
 
-@task(name="finish-run")
+@step("finish-run")
 def finish_run(
     config: ExperimentConfig,
     backbone: BackboneSettings,

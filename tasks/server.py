@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from data_contracts.errors import ArtifactError, UploadError
 from data_contracts.manifests import BankManifest, UploadManifest
 from data_contracts.settings import AggregationSettings, Place
 from pipeline_lib.server import regions
 from pipeline_lib.upload import acceptance
-from tasks.stage import open_store, stage
+from tasks.stage import open_store, stage, step
 
 
-@task(name="check-uploads", task_run_name="check-{bank}-round-{round_number}")
+@step("check-uploads", run_name="check-{bank}-round-{round_number}")
 def check_uploads(
     uploads: list[UploadManifest], bank: str, config_hash: str, round_number: int, place: Place
 ) -> dict[str, str]:

@@ -55,6 +55,15 @@ def stage(name: str, *, run_name: str | None = None) -> Callable[[Callable[P, R]
     )
 
 
+def step(name: str, *, run_name: str | None = None, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """A Prefect task that is done at every try of a run.
+
+    Without this Prefect serves it from the first try's record when the run is retried, where the flow persists its
+    result, and what was mended in between is not seen.
+    """
+    return task(name=name, task_run_name=run_name, persist_result=False, **options)
+
+
 def on_store(task_: Task[P, R], place: Place) -> Task[P, R]:
     """The task with its cache, results and locks on the place's store."""
     return task_.with_options(

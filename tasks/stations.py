@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from prefect import task
 from prefect.artifacts import create_table_artifact
 
 from data_contracts.config import ExperimentConfig, canonical_hash
@@ -33,7 +32,7 @@ from pipeline_lib.stations.exchange import Exchange
 from pipeline_lib.storage import retention
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.references import manifests_in
-from tasks.stage import open_store, stage
+from tasks.stage import open_store, stage, step
 
 StationFigures = pooled_figures.StationFigures
 
@@ -97,13 +96,13 @@ def pack_calibration(scores: Manifest, place: Place) -> Manifest:
     return store.write_arrays("station_calibration", station_calibration.to_arrays(table), rows=len(table))
 
 
-@task(name="publish", task_run_name="publish-{publication.slot.kind}")
+@step("publish", run_name="publish-{publication.slot.kind}")
 def publish(publication: Publication, place: Place) -> int:
     """Put it into the shared place; returns the bytes that had to be sent."""
     return open_exchange().publish(publication, open_store(place))
 
 
-@task(name="fetch", task_run_name="fetch-{slot.kind}-{slot.sender}")
+@step("fetch", run_name="fetch-{slot.kind}-{slot.sender}")
 def fetch(slot: Slot, place: Place, banks: tuple[str, ...] | None = None) -> Publication:
     """Verify what the sender published and copy it into this machine's store; of banks only those named and the global.
 
@@ -116,7 +115,7 @@ def fetch(slot: Slot, place: Place, banks: tuple[str, ...] | None = None) -> Pub
     return open_exchange().fetch(slot, open_store(place), wanted=wanted)
 
 
-@task(name="fetch-uploads", task_run_name="fetch-uploads-{slot.sender}")
+@step("fetch-uploads", run_name="fetch-uploads-{slot.sender}")
 def fetch_uploads(slot: Slot, place: Place) -> tuple[ClientUploads, list[Refusal]]:
     """Copy what a station sent into this machine's store: (what it published, what of it is refused)."""
     store, exchange = open_store(place), open_exchange()
@@ -134,13 +133,13 @@ def fetch_uploads(slot: Slot, place: Place) -> tuple[ClientUploads, list[Refusal
     return ClientUploads(client_id=slot.sender, uploads=uploads, provenance=()), refusals
 
 
-@task(name="open-round", task_run_name="open-round-{number}")
+@step("open-round", run_name="open-round-{number}")
 def open_round(run_id: str, number: int) -> None:
     """Uploads are taken (again)."""
     open_exchange().reopen(run_id, number)
 
 
-@task(name="close-round", task_run_name="close-round-{number}")
+@step("close-round", run_name="close-round-{number}")
 def close_round(run_id: str, number: int, reason: str) -> None:
     """Uploads are refused from now on, with this reason."""
     open_exchange().close(run_id, number, reason)
@@ -149,13 +148,13 @@ def close_round(run_id: str, number: int, reason: str) -> None:
 # --- what a machine keeps of a run in its own store ------------------------------------------------------------------
 
 
-@task(name="keep-sent", task_run_name="keep-sent-round-{number}")
+@step("keep-sent", run_name="keep-sent-round-{number}")
 def keep_sent(run_id: str, number: int, sent: ClientUploads, place: Place) -> None:
     """A station notes what it sends in a round, with its provenance, which it needs in later rounds."""
     open_store(place).remember("sent", f"{run_id}-round-{number}", sent.model_dump(mode="json"))
 
 
-@task(name="accepted-uploads")
+@step("accepted-uploads")
 def accepted_uploads(slots: Sequence[Slot], accepted: Sequence[str], place: Place) -> list[ClientUploads]:
     """A station's own uploads of these rounds that are in the banks, with their provenance, as one; none as none.
 
@@ -186,13 +185,13 @@ def accepted_uploads(slots: Sequence[Slot], accepted: Sequence[str], place: Plac
     return [ClientUploads(client_id=slots[0].sender, uploads=tuple(uploads), provenance=tuple(provenance))]
 
 
-@task(name="keep-round")
+@step("keep-round")
 def keep_round(run_id: str, state: FederationRound, place: Place) -> None:
     """The coordinator notes the state after a round."""
     open_store(place).remember("rounds", f"{run_id}-round-{state.round}", state.model_dump(mode="json"))
 
 
-@task(name="kept-round", task_run_name="kept-round-{number}")
+@step("kept-round", run_name="kept-round-{number}")
 def kept_round(run_id: str, number: int, place: Place) -> FederationRound | None:
     """The state after a round that a later one was built on, where its artifacts are still there."""
     store = open_store(place)
@@ -202,13 +201,13 @@ def kept_round(run_id: str, number: int, place: Place) -> FederationRound | None
     return FederationRound.model_validate(note)
 
 
-@task(name="register-part", task_run_name="register-{part}")
+@step("register-part", run_name="register-{part}")
 def register_part(run_id: str, part: str, manifests: Sequence[Manifest], place: Place, directory: str = "") -> None:
     """Note what this machine's part of a run refers to, for `fedpatch store prune`."""
     retention.register_run(open_store(place), f"{run_id}-{part}", manifests, run_directory=directory)
 
 
-@task(name="finish-stations")
+@step("finish-stations")
 def finish_stations(
     config: ExperimentConfig,
     backbone: BackboneSettings,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +13,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.states import Failed
 
+from data_contracts.config import DatasetConfig, FederatedConfig, ModelConfig, PreprocessingConfig
 from data_contracts.errors import ArtifactError, ConfigError, DatasetError, DownloadError, WeightsError
+from data_contracts.settings import Place
+from tasks import data, inspection, stage
 from tasks import progress as tasks_progress
-from tasks import stage
 from tasks.data import resolve_backbone
 
 
@@ -115,3 +119,37 @@ def test_what_may_be_gone_by_itself_is_tried_again_and_nothing_else(error: Excep
 def test_finding_the_weights_is_tried_again_as_a_stage_is() -> None:
     assert resolve_backbone.retry_condition_fn is stage.is_transient
     assert resolve_backbone.retries == len(stage.RETRY_DELAYS_SECONDS)
+
+
+def test_what_looks_at_files_looks_again_when_a_run_is_retried(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retried run asks its tasks once more, with the same inputs, under the same run's id."""
+    looks = dict.fromkeys(("data", "partition", "weights", "images"), 0)
+
+    def look(name: str) -> Any:
+        def count(*_args: Any, **_options: Any) -> Any:
+            looks[name] += 1
+            return [] if name == "images" else str(looks[name])
+
+        return count
+
+    monkeypatch.setattr(data.dataset_index, "dataset_fingerprint", look("data"))
+    monkeypatch.setattr(data.saved_partition, "partition_fingerprint", look("partition"))
+    monkeypatch.setattr(data.backbone, "resolve_backbone", look("weights"))
+    monkeypatch.setattr(inspection.score_session, "ScoreSession", lambda *_, **__: SimpleNamespace(score=lambda _: []))
+    monkeypatch.setattr(inspection.run_model, "open_run_model", lambda *_, **__: None)
+    monkeypatch.setattr(inspection.decisions, "find_images", look("images"))
+    place = Place(store=tmp_path, data_root=tmp_path)
+    federated = FederatedConfig(mode="federated", partitioning="saved", partition_path=tmp_path)
+
+    @flow(persist_result=True, result_serializer="json")
+    def both_tries() -> None:
+        for _ in range(2):
+            data.fingerprint_dataset(dataset=DatasetConfig(), place=place)
+            data.fingerprint_partition(federated=federated)
+            data.resolve_backbone(model=ModelConfig(), preprocessing=PreprocessingConfig(), seed=0)
+            inspection.score_paths(tmp_path, [tmp_path], tmp_path, None, False, None)
+
+    both_tries()
+    assert looks == dict.fromkeys(looks, 2)
