@@ -174,7 +174,7 @@ class Stack:
             assert time.monotonic() < deadline, f"no report of the worker after {seconds} s: {self.logs()}"
             time.sleep(0.5)
 
-    def wait_for(self, flow_run: str, *, beyond: int = 0, seconds: float = 300) -> dict[str, Any]:
+    def wait_for(self, flow_run: str, *, beyond: int = 0, seconds: float = 900) -> dict[str, Any]:
         """The flow run once it ended, after more than `beyond` runs of it."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -20,6 +20,7 @@ from tests.e2e.browser import retry
 from tests.e2e.prefect_stack import Stack
 
 pytestmark = pytest.mark.e2e
+OF_A_CLIENT = ("extract-client_{}", "coreset-client_{}-round-1")
 
 PYTHON = """
 import json, sys
@@ -133,9 +134,9 @@ def test_a_failed_client_is_retried_from_the_ui_and_nothing_else_runs(
     run = stack.wait_for(flow_run, beyond=run["run_count"])
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
     new = dict(Counter(stack.task_states(flow_run)) - Counter(before))
-    for step in ("extract", "coreset"):
-        states = {name: state for name, state in new if name.startswith(f"{step}-client_")}
-        assert states == {f"{step}-client_{n}": "Completed" if n == 2 else "Cached" for n in range(5)}
+    for name in OF_A_CLIENT:
+        states = {task: state for task, state in new if task.startswith(name.split("{")[0])}
+        assert states == {name.format(n): "Completed" if n == 2 else "Cached" for n in range(5)}
     assert (tmp_path / "metrics.json").is_file()
 
 
@@ -170,6 +171,5 @@ def test_two_runs_of_one_experiment_at_once_compute_each_step_once(stack: Stack,
     assert [stack.wait_for(run)["state_type"] for run in runs] == ["COMPLETED", "COMPLETED"]
     states = [dict(stack.task_states(run)) for run in runs]
     for number in range(5):
-        for step in ("extract", "coreset"):
-            name = f"{step}-client_{number}"
+        for name in (name.format(number) for name in OF_A_CLIENT):
             assert sorted(state[name] for state in states) == ["Cached", "Completed"], name
