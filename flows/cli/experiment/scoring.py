@@ -74,8 +74,6 @@ def open_model(
         model, paths = paths[0], paths[1:]
     if not paths:
         raise FedpatchError(f"give images or directories to score with {model}: fedpatch score RUN_DIR IMAGES...")
-    if false_alarm_rate is not None and not 0 < false_alarm_rate < 1:
-        raise FedpatchError(f"--false-alarm-rate is {false_alarm_rate:g}; it must lie between 0 and 1, such as 0.05")
     return open_run_model(model, target_rate=false_alarm_rate, threshold=threshold), paths
 
 

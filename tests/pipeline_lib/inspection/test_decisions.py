@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.errors import ArtifactError, FedpatchError
+from data_contracts.errors import ArtifactError, ConfigError, FedpatchError
 from flows.cli import main
 from flows.experiment import centralized_experiment, federated_experiment
 from flows.scoring import score_images
@@ -64,6 +65,14 @@ def test_the_threshold_follows_the_rate_and_can_be_given(runs: Path) -> None:
     assert loose is not None
     assert loose < strict
     assert open_run_model(runs / "central", threshold=1.5).threshold("pipe_clip") == 1.5
+    for rate in (0.0, 1.0, -0.1, math.nan, math.inf):
+        with pytest.raises(
+            ConfigError, match=r"the false-alarm rate is .*; it accepts a finite number above 0 and below 1"
+        ):
+            open_run_model(runs / "central", target_rate=rate)
+    for threshold in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ConfigError, match=r"the threshold is .*; it accepts a finite number$"):
+            open_run_model(runs / "central", threshold=threshold)
 
 
 def call(arguments: list[str]) -> int:
@@ -215,7 +224,7 @@ def test_the_command_names_refused_images_and_what_is_wrong(
         (["score", str(runs / "data"), str(bad)], "holds no trained model"),
         (["score", str(runs / "federated"), str(tmp_path / "none")], "there is no file or directory"),
         (["score", str(runs / "federated"), str(bad), "--explain"], "say where they go with --out"),
-        (["score", str(runs / "federated"), str(bad), "--false-alarm-rate", "2"], "between 0 and 1"),
+        (["score", str(runs / "federated"), str(bad), "--false-alarm-rate", "2"], "above 0 and below 1"),
     ):
         assert call(arguments) == 1
         assert message in capsys.readouterr().err
