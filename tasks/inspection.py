@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect import task
-from prefect.logging import get_run_logger
 
-from pipeline_lib.dataset import image_files
 from pipeline_lib.inspection import decisions, run_model
 from pipeline_lib.inspection import session as score_session
 from tasks.progress import progress_log
@@ -21,10 +19,7 @@ def score_paths(
     session = score_session.ScoreSession(
         run_model.open_run_model(model, target_rate=target_rate), category=category, out=out, explained=explain
     )
-    left_out = image_files.LeftOut()
-    images = decisions.find_images(paths, out=out, left_out=left_out)
-    if line := left_out.describe():
-        get_run_logger().warning(line)
+    images = decisions.find_images(paths)
     progress = progress_log("images scored")
     summaries = []
     for number, decision in enumerate(session.score(images), start=1):

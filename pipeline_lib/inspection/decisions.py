@@ -74,23 +74,26 @@ def find_images(paths: Iterable[Path | str], *, out: Path | None = None, left_ou
 
     Files that are given by name are kept whatever they are. What lies below `out`, where the results go, is never an
     input; where a given path itself lies there, only the pictures are left out. So are those of earlier results.
-    `left_out` counts what is passed over. Raises FedpatchError for a path that is not there, or cannot be listed.
+    `left_out` counts what is passed over, which is logged where it is not given. Raises FedpatchError for a path that
+    is not there, or cannot be listed.
     """
-    left_out = LeftOut() if left_out is None else left_out
+    passed_over = LeftOut() if left_out is None else left_out
     found: list[Path] = []
     for path in map(Path, paths):
         results = _results_of(path, out)
         if results(path):
-            left_out.by_reason[RESULTS] += 1
+            passed_over.by_reason[RESULTS] += 1
         elif path.is_dir():
             try:
-                found += images_below(path, left_out, leave=partial(_left, results))
+                found += images_below(path, passed_over, leave=partial(_left, results))
             except OSError as error:
                 raise FedpatchError(f"cannot list {path}: {error.strerror or error}") from error
         elif path.exists():
             found.append(path)
         else:
             raise FedpatchError(f"there is no file or directory {path}")
+    if left_out is None and (line := passed_over.describe()):
+        logger.warning("%s", line)
     return list(dict.fromkeys(found))
 
 

@@ -13,6 +13,7 @@ from cyclopts import App
 
 from flows.cli import main
 from flows.cli.options import app
+from tests.dataset_fixtures import write_tiny_autovi
 
 
 def commands(of: App, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], App]]:
@@ -137,6 +138,23 @@ def test_errors_are_one_line_with_the_status(
     assert len(lines) == 1
     assert lines[0].startswith("fedpatch: ")
     assert message.lower() in lines[0].lower()
+
+
+@pytest.mark.parametrize("command", ["stats", "validate", "preview"])
+def test_what_is_left_out_is_said_on_stderr_in_one_line(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_tiny_autovi(tmp_path / "data")
+    (tmp_path / "data/pipe_clip/train/good/x.jfif").write_bytes(b"x")
+    (tmp_path / "data/pipe_clip/train/good/.snapshot").mkdir()
+    out = ["--out", str(tmp_path / "sheet.png")] if command == "preview" else []
+    with pytest.raises(SystemExit) as stop:
+        main(["dataset", command, str(tmp_path / "data"), *out])
+    assert not stop.value.code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"fedpatch: {tmp_path / 'data'}: left out: ")
+    assert "1 hidden or recycled" in line
+    assert "1 unsupported ending (.jfif)" in line
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -85,7 +85,7 @@ def test_pictures_of_earlier_results_are_no_inputs_of_another_batch(tmp_path: Pa
     assert names(find_images([tmp_path])) == ["a.png", "b.png"]
 
 
-def test_what_is_left_out_is_counted_by_reason(tmp_path: Path) -> None:
+def test_what_is_left_out_is_counted_by_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("a.png", "deeper/b.WEBP", ".c.png", ".snapshot/d.png", ".Trash-1000/e.png", "@eaDir/f.png",
                  "deeper/#recycle/g.png"):  # fmt: skip
         write_image(tmp_path / "in" / name, GREY)
@@ -100,7 +100,10 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path: Path) -> None:
     assert dict(left_out.by_reason) == {
         "hidden or recycled": 5, "symlinked directory": 1, "unsupported ending": 4, "neither file nor directory": 1,
     }  # fmt: skip
+    assert not caplog.records
     line = left_out.describe()
+    find_images([tmp_path / "in"])
+    assert caplog.messages == [line]
     assert line.startswith("left out: ")
     assert "4 unsupported ending (.pgm, .jfif, none)" in line
     assert LeftOut().describe() == ""
