@@ -40,9 +40,9 @@ def _few(names: tuple[str, ...]) -> str:
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys refused, defaults validated too."""
+    """Base of all sections: frozen, unknown keys and numbers that are not finite refused, defaults validated too."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class DatasetConfig(Section):
@@ -101,7 +101,7 @@ class PreprocessingConfig(Section):
 class ModelConfig(Section):
     """Backbone, patch features and coreset."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
     backbone: str = Field(
         "wide_resnet50_2",
@@ -173,7 +173,7 @@ class FederatedConfig(Section):
     partition_path: Path | None = Field(
         None, description="what `fedpatch partition` wrote, for partitioning: saved; it says who the clients are"
     )
-    alpha: float = Field(0.5, gt=0, allow_inf_nan=False, description="concentration of the Dirichlet partition")
+    alpha: float = Field(0.5, gt=0, description="concentration of the Dirichlet partition")
     client_assignments: Annotated[
         dict[str, tuple[str, ...]],
         BeforeValidator(
@@ -245,12 +245,8 @@ class UploadConfig(Section):
     """What happens to rows before they leave the station."""
 
     codec: Codec = Field("float32", description="how rows are encoded; the last three are smaller and lossy")
-    clip_norm: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="rows longer than this are shortened to it"
-    )
-    noise_sigma: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="standard deviation of Gaussian noise, in feature units"
-    )
+    clip_norm: float | None = Field(None, gt=0, description="rows longer than this are shortened to it")
+    noise_sigma: float = Field(0.0, ge=0, description="standard deviation of Gaussian noise, in feature units")
 
 
 class AggregationConfig(Section):
@@ -300,7 +296,7 @@ class EvaluationConfig(Section):
     defect_groups: dict[str, str] = Field(
         AUTOVI_DEFECT_GROUPS, description="defect name or test folder -> group, such as structural or logical"
     )
-    defect_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | str = Field(
+    defect_weights: dict[str, Annotated[float, Field(ge=0)]] | str = Field(
         {}, description="weight of each defect's channels, or the key of defects_config.json that holds it"
     )
 

@@ -21,6 +21,8 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from pydantic import SecretStr
 
+from data_contracts.errors import ConfigError
+from data_contracts.numbers import require_number
 from flows.benchmark import REGRESSED, REGRESSION_EVENT
 from flows.steps.running import PARTIAL
 
@@ -153,6 +155,10 @@ def main() -> None:
         help="also tell this address of failed, crashed, partial and late runs, and regressions",
     )
     arguments = parser.parse_args()
+    try:
+        require_number("silence_seconds", arguments.silence_seconds, above=0)
+    except ConfigError as error:
+        parser.error(str(error))
     rules = [silent_runs(arguments.silence_seconds)]
     rules += webhook_rules(arguments.webhook) if arguments.webhook else []
     for rule in rules:

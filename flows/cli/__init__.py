@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -23,8 +24,16 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 DEBUG_FLAG = "--debug"
+SPEAKING = ("pipeline_lib.dataset", "pipeline_lib.inspection")
 if DEBUG_FLAG not in sys.argv:  # the error line sums up what Prefect would print with tracebacks; its UI has all of it
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+class _Warnings(logging.Handler):
+    """Prints what the library says of images and directories; Prefect's configuration of logging would keep it back."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"fedpatch: {record.getMessage()}", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> Any:
@@ -35,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     owns_process = arguments is None
     if owns_process:
         gc.set_threshold(100_000, 20, 20)  # the imports make a million objects that stay; no need to go through them
+    warnings = _Warnings(logging.WARNING)
+    for name in SPEAKING:
+        logging.getLogger(name).addHandler(warnings)
     try:
         app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -55,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> Any:
             raise
         fail(f"{type(error).__name__}: {error}")
     finally:
+        for name in SPEAKING:
+            logging.getLogger(name).removeHandler(warnings)
         if owns_process:
             gc.freeze()  # nor at Python's end
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, Parameter
+
+
+def _finite(_: Any, value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("It accepts a finite number.")
+
 
 app = App(
     name="fedpatch",
     help="Federated PatchCore for visual inspection: train and measure anomaly detection without pooling images.",
     help_format="plaintext",
+    default_parameter=Parameter(validator=_finite),  # of every option of every command
 )
 dataset_app = App(name="dataset", help="Get, check, describe or make a data set.")
 app.command(dataset_app)

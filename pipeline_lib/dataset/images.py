@@ -6,7 +6,7 @@ How pixels become 8-bit RGB (nothing is ever stretched by an image's own minimum
 * 16-bit grey: divided by 257, so that 0..65535 becomes 0..255.
 * 1-bit: 0 and 255. 32-bit integer and float images are refused: their range is not known.
 * The EXIF orientation is not applied, because masks are drawn on the pixels as they are stored.
-* Of a file with several pages, the first is read.
+* Of a file with several pages or frames, the first is read.
 """
 
 from __future__ import annotations
@@ -20,20 +20,31 @@ from PIL import Image, UnidentifiedImageError
 
 from data_contracts.errors import ImageError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 """File name endings that count as images, in lower case."""
 
 MAX_PIXELS = 89_000_000
 """A larger image is refused as a probable decompression bomb (just below the size at which Pillow warns)."""
 
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+_NOT_OF_THE_USER = frozenset(
+    {"@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler", "lost+found",
+     "system volume information", "__macosx", "thumbs.db", "desktop.ini"}
+)  # fmt: skip
+"""Names, in lower case, that file servers and file browsers give."""
+
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-_ACCEPTED = "accepted are PNG, JPEG, BMP and TIFF, 8-bit or 16-bit grey"
+_ACCEPTED = "accepted are PNG, JPEG, BMP, TIFF and WebP, 8-bit or 16-bit grey"
 
 
 def is_image_file(path: Path) -> bool:
     """Whether the name is that of an image: a known suffix in any case, and not hidden."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or directory is hidden, a recycle bin, a snapshot, or what a file browser leaves behind."""
+    return name.startswith(".") or name.casefold() in _NOT_OF_THE_USER
 
 
 def load_image(path: Path | str) -> Image.Image:

@@ -15,7 +15,8 @@ from PIL import Image
 
 from data_contracts.errors import DatasetError, ImageError
 from pipeline_lib.dataset.annotations import Annotations
-from pipeline_lib.dataset.images import is_image_file, load_image
+from pipeline_lib.dataset.image_files import LeftOut, images_in
+from pipeline_lib.dataset.images import load_image
 from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, natural_order
 
 TEST_SHARE = 5  # every fifth part of the good images, the last in natural order, is for the test
@@ -69,7 +70,7 @@ def import_category(good: Path, defective: Path | None, annotations: Annotations
 
 
 def _good_images(good: Path, root: Path, result: ImportedCategory) -> None:
-    paths = _images(good)
+    paths = _images(good, result)
     n_test = len(paths) // TEST_SHARE or (1 if len(paths) > 1 else 0)
     for number, path in enumerate(paths):
         split = "test" if number >= len(paths) - n_test else "train"
@@ -82,7 +83,7 @@ def _defective_images(
 ) -> None:
     values = {name: value for value, name in enumerate(folders, start=1)}
     seen: set[str] = set()
-    for path in _images(defective):
+    for path in _images(defective, result):
         if path.stem in seen:
             result.problems.append(f"{path}: another image has the stem {path.stem}; set aside")
             continue
@@ -114,13 +115,17 @@ def _write_mask(path: Path, mask: np.ndarray, value: int) -> None:
     Image.fromarray(mask.astype(np.uint8) * np.uint8(value)).save(path)
 
 
-def _images(directory: Path) -> list[Path]:
+def _images(directory: Path, result: ImportedCategory) -> list[Path]:
     if not directory.is_dir():
         raise DatasetError(f"there is no directory {directory}")
-    paths = sorted((p for p in directory.iterdir() if is_image_file(p)), key=lambda p: natural_order(p.name))
+    left_out = LeftOut()
+    paths = images_in(directory, left_out)
+    line = left_out.describe()
     if not paths:
-        raise DatasetError(f"{directory} holds no images")
-    return paths
+        raise DatasetError(f"{directory} holds no images{f'; {line}' if line else ''}")
+    if line:
+        result.problems.append(f"{directory}: {line}")
+    return sorted(paths, key=lambda path: natural_order(path.name))
 
 
 def _place(source: Path, target: Path) -> None:

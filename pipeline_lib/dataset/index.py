@@ -14,7 +14,8 @@ import pandas as pd
 
 from data_contracts.errors import DatasetError, ImageError
 from data_contracts.tables import DATASET_INDEX
-from pipeline_lib.dataset.images import IMAGE_SUFFIXES, decode_image, is_image_file, read_bytes, to_rgb
+from pipeline_lib.dataset.image_files import LeftOut
+from pipeline_lib.dataset.images import IMAGE_SUFFIXES, decode_image, is_hidden, is_image_file, read_bytes, to_rgb
 from pipeline_lib.dataset.layout import (
     DEFECTS_CONFIG,
     GOOD,
@@ -57,8 +58,9 @@ def index_dataset(
     root = Path(root)
     found: list[FoundImage] = []
     untrained: list[str] = []
+    left_out = LeftOut()
     for category, directory in select_categories(root, layout=layout, categories=categories).items():
-        of_category = list(find_images(category, directory, layout))
+        of_category = list(find_images(category, directory, layout, left_out=left_out))
         if not any(image.split == "train" for image in of_category):
             wanted = "good" if layout == "folder" else "train/good"
             untrained.append(
@@ -75,6 +77,8 @@ def index_dataset(
             rows.append(row)
             if progress is not None:
                 progress(len(rows), len(found))
+    if line := left_out.describe():
+        logger.warning("%s: %s", root, line)
     bad = sum(1 for row in rows if row["problem"])
     if bad:
         logger.warning("%d of %d images in %s cannot be read and are set aside", bad, len(rows), root)
@@ -135,7 +139,7 @@ def _relevant_files(directory: Path, relative: str, *, depth: int) -> Iterator[t
     with os.scandir(directory) as entries:
         for entry in entries:
             name = f"{relative}/{entry.name}"
-            if entry.name.startswith("."):
+            if is_hidden(entry.name):
                 continue
             if entry.is_dir() and depth > 0:
                 yield from _relevant_files(Path(entry.path), name, depth=depth - 1)

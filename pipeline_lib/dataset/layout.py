@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from data_contracts.errors import DatasetError
-from pipeline_lib.dataset.images import is_image_file
+from pipeline_lib.dataset.image_files import LeftOut, count_outside, images_in
+from pipeline_lib.dataset.images import is_hidden
 
 Layout = Literal["autovi", "mvtec", "folder"]
 GOOD = "good"
@@ -115,20 +116,26 @@ def _unzipped(directory: Path, layout: Layout) -> Path:
     return inner if _is_category(inner, layout) and not _is_category(directory, layout) else directory
 
 
-def find_images(category: str, directory: Path, layout: Layout) -> Iterator[FoundImage]:
-    """The category's images in the order of the index."""
+def find_images(
+    category: str, directory: Path, layout: Layout, *, left_out: LeftOut | None = None
+) -> Iterator[FoundImage]:
+    """The category's images in the order of the index; `left_out` counts the other files beside them."""
+    left_out = LeftOut() if left_out is None else left_out
     by_split: dict[str, dict[str, list[Path]]] = {"train": {}, "test": {}}
     if layout == "folder" and not (directory / "train").is_dir():
-        good = _images(directory / GOOD)
+        good = _images(directory / GOOD, left_out)
         n_test = max(1, len(good) // 5) if len(good) > 1 else 0
         by_split["train"][GOOD] = good[: len(good) - n_test]
         by_split["test"] = {GOOD: good[len(good) - n_test :]}
         labels = [folder for folder in _directories(directory) if folder.name not in _NOT_LABELS]
+        _count_outside(directory, {*_NOT_LABELS, GOOD, *(folder.name for folder in labels)}, left_out)
     else:
-        by_split["train"][GOOD] = _images(directory / "train" / GOOD)
+        by_split["train"][GOOD] = _images(directory / "train" / GOOD, left_out)
         labels = _directories(directory / "test")
-        by_split["test"] = {GOOD: _images(directory / "test" / GOOD)}
-    by_split["test"] |= {folder.name: _images(folder) for folder in sorted(labels) if folder.name != GOOD}
+        by_split["test"] = {GOOD: _images(directory / "test" / GOOD, left_out)}
+        _count_outside(directory / "train", {GOOD}, left_out)
+        _count_outside(directory / "test", {GOOD, *(folder.name for folder in labels)}, left_out)
+    by_split["test"] |= {folder.name: _images(folder, left_out) for folder in sorted(labels) if folder.name != GOOD}
     for split, by_label in by_split.items():
         for label, paths in by_label.items():
             stems = Counter(path.stem for path in paths)
@@ -157,9 +164,12 @@ def _entries(directory: Path) -> list[Path]:
     if not directory.is_dir():
         return []
     try:
-        entries = [path for path in directory.iterdir() if not path.name.startswith(".")]
+        return _sorted(directory, [path for path in directory.iterdir() if not is_hidden(path.name)])
     except OSError as error:
         raise DatasetError(f"cannot list {directory}: {error.strerror or error}") from error
+
+
+def _sorted(directory: Path, entries: list[Path]) -> list[Path]:
     for path in entries:
         try:
             path.name.encode()
@@ -176,8 +186,22 @@ def _files(directory: Path) -> list[Path]:
     return [path for path in _entries(directory) if path.is_file()]
 
 
-def _images(directory: Path) -> list[Path]:
-    return [path for path in _entries(directory) if is_image_file(path)]
+def _images(directory: Path, left_out: LeftOut) -> list[Path]:
+    """The images right in a directory."""
+    if not directory.is_dir():
+        return []
+    try:
+        return _sorted(directory, images_in(directory, left_out))
+    except OSError as error:
+        raise DatasetError(f"cannot list {directory}: {error.strerror or error}") from error
+
+
+def _count_outside(directory: Path, folders: Collection[str], left_out: LeftOut) -> None:
+    if directory.is_dir():
+        try:
+            count_outside(directory, folders, left_out)
+        except OSError as error:
+            raise DatasetError(f"cannot list {directory}: {error.strerror or error}") from error
 
 
 def listing(directory: Path, limit: int = 8) -> str:

@@ -22,7 +22,7 @@ from pipeline_lib.dataset.ground_truth import (
     mask_components,
     read_mask_values,
 )
-from pipeline_lib.dataset.images import is_image_file
+from pipeline_lib.dataset.images import is_hidden, is_image_file
 from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, Layout, find_categories, mask_files
 
 FEW_TRAIN_IMAGES = 10
@@ -314,13 +314,13 @@ class _MaskCheck:
     def _orphans(self) -> Iterator[Finding]:
         ground_truth = self.directory / "ground_truth"
         for folder in sorted(ground_truth.iterdir()) if ground_truth.is_dir() else []:
-            if not folder.is_dir() or folder.name.startswith("."):
+            if not folder.is_dir() or is_hidden(folder.name):
                 continue
             images = self.directory / "test" / folder.name
             stems = {path.stem for path in images.iterdir() if is_image_file(path)} if images.is_dir() else set()
             for mask in sorted(folder.iterdir()):
                 stem = mask.stem.removesuffix("_mask") if self.layout == "mvtec" else mask.name
-                if not mask.name.startswith(".") and stem not in stems:
+                if not is_hidden(mask.name) and stem not in stems:
                     yield self._finding(
                         "warning",
                         "orphaned_mask",

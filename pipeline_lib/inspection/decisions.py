@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,18 @@ import numpy as np
 from PIL import Image
 
 from data_contracts.errors import FedpatchError, ImageError
-from pipeline_lib.dataset.images import is_image_file, load_image
+from pipeline_lib.dataset.image_files import LeftOut, images_below
+from pipeline_lib.dataset.images import load_image
 from pipeline_lib.features.image_batches import ImagePatches, iter_images, iter_patches
 from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.maps.regions import Region, regions_above
-from pipeline_lib.models.patchcore import ScoredImage
+from pipeline_lib.models.patchcore import PatchCore, ScoredImage
 
+logger = logging.getLogger(__name__)
+PICTURES = "pictures"
+"""Directory of the pictures, below where the results go."""
+
+RESULTS = "of the results"
 ASPECT_TOLERANCE = 0.1
 SMALLEST_SHARE = 0.5
 """An image smaller than half the smallest training image, on either side, shows less than the bank was made from."""
@@ -41,48 +50,98 @@ class ImageDecision:
     patches: ImagePatches | None = None
 
     def summary(self) -> dict[str, Any]:
-        """path, category, score, threshold, decision; and reason or note where there is one."""
+        """path, category, score, threshold, decision; and reason or note where there is one.
+
+        Bytes of a file name that are not UTF-8 are written as \\xe9 is.
+        """
         values: dict[str, Any] = {
-            "path": str(self.path),
+            "path": _text(str(self.path)),
             "category": self.category,
             "score": self.score,
             "threshold": self.threshold,
             "decision": self.decision,
         }
-        return values | ({"reason": self.reason} if self.reason else {}) | ({"note": self.note} if self.note else {})
+        remarks = {"reason": _text(self.reason), "note": _text(self.note)}
+        return values | {name: text for name, text in remarks.items() if text}
 
 
-def find_images(paths: Iterable[Path | str]) -> list[Path]:
+def _text(text: str) -> str:
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def find_images(paths: Iterable[Path | str], *, out: Path | None = None, left_out: LeftOut | None = None) -> list[Path]:
     """Image files that are given or lie anywhere below given directories, sorted within each.
 
-    Files that are given by name are kept whatever they are. Raises FedpatchError for a path that is not there.
+    Files that are given by name are kept whatever they are. What lies below `out`, where the results go, is never an
+    input; where a given path itself lies there, only the pictures are left out. So are those of earlier results.
+    `left_out` counts what is passed over, which is logged where it is not given. Raises FedpatchError for a path that
+    is not there, or cannot be listed.
     """
+    passed_over = LeftOut() if left_out is None else left_out
     found: list[Path] = []
     for path in map(Path, paths):
-        if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if is_image_file(p) and p.is_file())
+        results = _results_of(path, out)
+        if results(path):
+            passed_over.by_reason[RESULTS] += 1
+        elif path.is_dir():
+            try:
+                found += images_below(path, passed_over, leave=partial(_left, results))
+            except OSError as error:
+                raise FedpatchError(f"cannot list {path}: {error.strerror or error}") from error
         elif path.exists():
             found.append(path)
         else:
             raise FedpatchError(f"there is no file or directory {path}")
+    if left_out is None and (line := passed_over.describe()):
+        logger.warning("%s", line)
     return list(dict.fromkeys(found))
 
 
+def _results_of(given: Path, out: Path | None) -> Callable[[Path], bool]:
+    """Tells what lies below `out`, links followed, from what is an input below the `given` path."""
+    if out is None:
+        return lambda path: False
+    place = _real(out)
+    if _real(given).is_relative_to(place):
+        place /= PICTURES
+    return lambda path: _real(path).is_relative_to(place)
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # takes links that lead in a circle, unlike resolve()
+
+
+def _left(results: Callable[[Path], bool], entry: os.DirEntry[str]) -> str:
+    if not entry.is_symlink() and not entry.is_dir():
+        return ""  # it lies where its directory does
+    path = Path(entry.path)
+    earlier = entry.name == PICTURES and any(path.parent.glob("decisions*.csv"))
+    return RESULTS if earlier or results(path) else ""
+
+
 def decide_image(model: RunModel, path: Path, *, category: str | None = None) -> ImageDecision:
-    """Score one image file. Raises FedpatchError where the model itself is at fault, never for the image."""
+    """Score one image file. Raises FedpatchError where the model itself is at fault, never for the image: whatever else
+    goes wrong is the reason why it is refused."""
     if category is not None:
         model.bank_name(category)
     try:
         own = category or model.category_of(path)
     except FedpatchError as error:
         return ImageDecision(path, None, reason=str(error))
+    patchcore = model.patchcore(own)
     try:
-        image = load_image(path)
+        return _decide_readable(model, patchcore, path, own)
     except ImageError as error:
         return ImageDecision(path, own, reason=str(error))
+    except Exception as error:  # one image is not worth the others
+        logger.debug("%s", path, exc_info=True)
+        return ImageDecision(path, own, reason=f"it cannot be scored: {type(error).__name__}: {error}")
+
+
+def _decide_readable(model: RunModel, patchcore: PatchCore, path: Path, own: str) -> ImageDecision:
+    image = load_image(path)
     if reason := misfit(model, own, image):
         return ImageDecision(path, own, reason=reason)
-    patchcore = model.patchcore(own)
     sample = {"image": image, "category": own, "path": str(path)}
     (patches,) = iter_patches(patchcore.extractor, iter_images([sample], image_size=patchcore.inference.image_size))
     return replace(_decision(model, path, own, image, patchcore.score_extracted(patches)), patches=patches)

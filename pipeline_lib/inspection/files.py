@@ -1,4 +1,4 @@
-"""What `fedpatch score` leaves for people: a table of decisions, and for each image its heat map and its regions."""
+"""What `fedpatch score` leaves of an image for people: its row, its heat map and its regions."""
 
 from __future__ import annotations
 
@@ -11,26 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageDraw
 
-from data_contracts.tables import DECISIONS
 from pipeline_lib.bank.explanation import PatchExplanation
-from pipeline_lib.inspection.decisions import ImageDecision
+from pipeline_lib.inspection.decisions import PICTURES, ImageDecision
 from pipeline_lib.inspection.pictures import explanation_picture
 from pipeline_lib.maps.visualize import OUTLINE, Scale, draw_outline, overlay, png_bytes, visualize_anomaly_map
-from pipeline_lib.storage.artifact_store import parquet_content, write_file
+from pipeline_lib.storage.artifact_store import write_file
 from pipeline_lib.storage.files import safe_name
 
-PICTURES = "pictures"
 PANEL_PX = 800
-
-
-def write_table_of_decisions(out: Path, rows: Sequence[dict[str, object]]) -> None:
-    """decisions.parquet and decisions.csv, each whole."""
-    frame = pd.DataFrame(list(rows), columns=DECISIONS.names)
-    write_file(out / "decisions.parquet", parquet_content([frame], DECISIONS))
-    write_file(out / "decisions.csv", frame.to_csv(index=False).encode())
 
 
 def table_row(

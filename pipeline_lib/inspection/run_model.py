@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from data_contracts.errors import ArtifactError, FedpatchError
 from data_contracts.manifests import GLOBAL_BANK
+from data_contracts.numbers import require_number
 from pipeline_lib.metrics.thresholds import Threshold, conformal_threshold
 from pipeline_lib.models.patchcore import PatchCore
 from pipeline_lib.models.saved_model import (
@@ -127,8 +128,13 @@ def open_run_model(
     """Open a run directory or a saved PatchCore.
 
     target_rate replaces the run's own target false-alarm rate; threshold replaces all thresholds. Raises ArtifactError
-    for a directory without a model or without a bank, and for calibration scores that were damaged.
+    for a directory without a model or without a bank, and for calibration scores that were damaged; ConfigError for a
+    rate that is not between 0 and 1, and a threshold that is not finite.
     """
+    if target_rate is not None:
+        require_number("the false-alarm rate", target_rate, above=0, below=1)
+    if threshold is not None:
+        require_number("the threshold", threshold)
     directory = Path(directory)
     saved = read_model(directory)
     if not saved.banks:

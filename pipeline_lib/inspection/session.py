@@ -4,78 +4,148 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_contracts.errors import FedpatchError
+from pipeline_lib.dataset.image_files import LeftOut
 from pipeline_lib.inspection.decisions import ImageDecision, decide_image, find_images
-from pipeline_lib.inspection.files import table_row, write_pictures, write_table_of_decisions
+from pipeline_lib.inspection.files import table_row, write_pictures
 from pipeline_lib.inspection.pictures import explain
+from pipeline_lib.inspection.record import DecisionRecord
 from pipeline_lib.inspection.run_model import RunModel
 
 logger = logging.getLogger(__name__)
-SETTLED_SECONDS = 1.0
+REMEMBERED = 100_000
+"""So many files that are gone a watcher still knows as decided, in case that they, or their directory, come back."""
+
+State = tuple[int, int]
+"""Size in bytes and modification time in ns."""
 
 
 @dataclass
 class ScoreSession:
-    """One model at work. With `out`, a table and pictures go there; with `explained`, flagged images are explained."""
+    """One model at work. With `out`, tables and pictures go there; with `explained`, flagged images are explained."""
 
     model: RunModel
     category: str | None = None
     out: Path | None = None
     explained: bool = False
-    rows: list[dict[str, object]] = field(default_factory=list)
+    decisions_file: Path | None = None  # where the rows of the last call went
 
     def score(self, paths: Iterable[Path]) -> Iterator[ImageDecision]:
-        """Decide each image, write its pictures; the table is written at the end, also after an interruption."""
+        """Decide each image, write its pictures and its row. Raises ArtifactError where a row cannot be written."""
+        record = self._open_record()
         try:
             for path in paths:
-                decision = decide_image(self.model, path, category=self.category)
-                self.rows.append(self._filed(decision))
-                yield decision
+                yield self._decide(path, record)
         finally:
-            if self.out is not None:
-                write_table_of_decisions(self.out, self.rows)
+            if record is not None:
+                record.close()
 
     def watch(
         self, directory: Path, *, every_seconds: float = 2.0, stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[ImageDecision]:
+    ) -> Generator[ImageDecision, None, None]:
         """Decide images as they appear below a directory, those that are there first; for ever unless `stop` says so.
 
-        A file is taken once it has not changed for a second, so that one that is still being written waits; one that
-        is written again is scored again. Raises FedpatchError where the directory is not there.
+        A file is taken once its size and time are the same on two looks that are `every_seconds` or more apart,
+        whatever the clocks say; one that is written again is scored again. A directory that goes away is waited for.
+        Raises FedpatchError where it is not there at the beginning.
         """
         if not directory.is_dir():
             raise FedpatchError(f"there is no directory {directory} to watch")
-        seen: dict[Path, tuple[int, int]] = {}
-        while True:
-            fresh = self._settled(directory, seen)
-            if fresh:
-                yield from self.score(fresh)
-            elif stop():
-                return
-            else:
-                time.sleep(every_seconds)
+        folder = _WatchedFolder(directory, self.out, every_seconds)
+        record = self._open_record()
+        try:
+            while True:
+                settled = folder.look()
+                for path in settled:
+                    yield self._decide(path, record)
+                if not settled:
+                    if stop():
+                        return
+                    time.sleep(every_seconds)
+        finally:
+            if record is not None:
+                record.close()
 
-    @staticmethod
-    def _settled(directory: Path, seen: dict[Path, tuple[int, int]]) -> list[Path]:
-        found = []
-        for path in find_images([directory]):
+    def _open_record(self) -> DecisionRecord | None:
+        if self.out is None:
+            return None
+        record = DecisionRecord(self.out)
+        self.decisions_file = record.path
+        return record
+
+    def _decide(self, path: Path, record: DecisionRecord | None) -> ImageDecision:
+        decision = decide_image(self.model, path, category=self.category)
+        if record is None or self.out is None:
+            return decision
+        picture, patches = "", []
+        if decision.pixels is not None:
+            try:
+                patches = explain(self.model, decision) if self.explained and decision.decision == "defective" else []
+                picture = write_pictures(self.out, decision, patches)
+            except Exception as error:  # the decision stands without its picture
+                logger.warning("no picture of %s: %s", decision.summary()["path"], error)
+                note = f"no picture: {error}"
+                decision = replace(decision, note=f"{decision.note}; {note}" if decision.note else note)
+        record.add(table_row(decision, picture, patches))
+        return decision
+
+
+@dataclass
+class _WatchedFolder:
+    """Which files of a directory are new and have settled. Two looks make a file settled."""
+
+    directory: Path
+    out: Path | None
+    apart_seconds: float
+    decided: dict[Path, State] = field(default_factory=dict)  # the one seen last at the end
+    waiting: dict[Path, tuple[State, float]] = field(default_factory=dict)  # state, since when
+    is_away: bool = False
+    is_first: bool = True
+
+    def look(self) -> list[Path]:
+        """Files to decide now; each is given once in a state."""
+        images = self._images()
+        now = time.monotonic()
+        before, self.waiting = self.waiting, {}
+        settled = []
+        for path in images:
             try:
                 status = path.stat()
             except OSError:
                 continue  # gone again
             state = (status.st_size, status.st_mtime_ns)
-            if seen.get(path) != state and time.time() - status.st_mtime >= SETTLED_SECONDS:
-                seen[path] = state
-                found.append(path)
-        return found
+            if self.decided.get(path) == state:
+                self.decided[path] = self.decided.pop(path)
+                continue
+            known, since = before.get(path, (None, now))
+            if known == state and now - since >= self.apart_seconds:
+                self.decided.pop(path, None)
+                self.decided[path] = state
+                settled.append(path)
+            else:
+                self.waiting[path] = (state, since if known == state else now)
+        for path in list(self.decided)[: max(0, len(self.decided) - len(images) - REMEMBERED)]:
+            del self.decided[path]
+        return settled
 
-    def _filed(self, decision: ImageDecision) -> dict[str, object]:
-        patches = explain(self.model, decision) if self.explained and decision.decision == "defective" else []
-        picture = ""
-        if self.out is not None and decision.pixels is not None:
-            picture = write_pictures(self.out, decision, patches)
-        return table_row(decision, picture, patches)
+    def _images(self) -> list[Path]:
+        left_out = LeftOut()
+        try:
+            if not self.directory.is_dir():
+                raise FedpatchError(f"there is no directory {self.directory}")
+            images = find_images([self.directory], out=self.out, left_out=left_out)
+        except (FedpatchError, OSError) as error:
+            if not self.is_away:
+                logger.warning("%s is away and is waited for: %s", self.directory, error)
+            self.is_away = True
+            return []
+        if self.is_away:
+            logger.warning("%s is back", self.directory)
+        if self.is_first and (line := left_out.describe()):
+            logger.warning("%s: %s", self.directory, line)
+        self.is_away = self.is_first = False
+        return images

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from data_contracts.numbers import require_number
 from pipeline_lib.stations.exchange import ROUND_PREFIX, Exchange
 
 DAY_SECONDS = 86_400.0
@@ -46,10 +47,9 @@ def prune_exchange(exchange: Exchange, *, keep_days: float, dry_run: bool = Fals
     """Remove the runs to which nobody wrote for `keep_days`; what cannot be removed is named and the rest goes on.
 
     Coordinator and stations keep in their own stores what they fetched, so that only a run that still waits for its
-    stations needs its folder here. Raises ValueError for negative days.
+    stations needs its folder here. Raises ConfigError for days below 0.
     """
-    if keep_days < 0:
-        raise ValueError(f"keep_days must not be negative, got {keep_days:g}")
+    require_number("keep_days", keep_days, at_least=0)
     runs, foreign = _shared_runs(exchange)
     failed: dict[str, str] = {}
     removed, kept = [], []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.manifests import Manifest
+from data_contracts.numbers import require_number
 from pipeline_lib.storage.artifact_store import TEMPORARY_SUFFIX, ArtifactStore
 from pipeline_lib.storage.file_lock import remove_if_unlocked
 from pipeline_lib.storage.references import image_manifests
@@ -95,8 +96,12 @@ def prune_store(
     of a run that failed and may be retried, stays for `unfinished_days`. With `max_bytes` the artifacts together take
     at most that much: those of no run go first, the longest unused before the others, then the oldest runs. Records go
     with their artifacts. Nothing used within `grace_seconds` goes, so that a run in progress loses nothing, and no lock
-    that is held.
+    that is held. Raises ConfigError for days or bytes below 0.
     """
+    require_number("keep_days", keep_days, at_least=0)
+    require_number("unfinished_days", unfinished_days, at_least=0)
+    if max_bytes is not None:
+        require_number("max_bytes", max_bytes, at_least=0)
     now = time.time() if now is None else now
     files = _sizes_and_ages(store.root, now)
     registered = _runs(store)

@@ -55,6 +55,31 @@ def test_the_guides_federated_file_loads_as_federated() -> None:
     assert config.aggregation.global_bank_size == 10000
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("preprocessing", {"mean": ["X", 0.5, 0.5], "std": [1.0, 1.0, 1.0]}),
+        ("preprocessing", {"mean": [0.5, 0.5, 0.5], "std": [1.0, "X", 1.0]}),
+        ("model", {"coreset_percentage": "X"}),
+        ("inference", {"smoothing_sigma": "X"}),
+        ("federated", {"alpha": "X"}),
+        ("federated", {"qc_sample_ratio": "X"}),
+        ("federated", {"coreset_percentage_by_client": {"client_0": "X"}}),
+        ("upload", {"clip_norm": "X"}),
+        ("upload", {"noise_sigma": "X"}),
+        ("aggregation", {"oversample_factor": "X"}),
+        ("evaluation", {"fpr_limits": ["X"]}),
+        ("evaluation", {"defect_weights": {"dent": "X"}}),
+        ("decision", {"target_false_alarm_rate": "X"}),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused(section: str, values: dict[str, object], number: str) -> None:
+    given = yaml.safe_load(yaml.safe_dump({section: values}).replace("X", f".{number}".replace(".-", "-.")))
+    with pytest.raises(ValidationError, match=section):
+        ExperimentConfig.model_validate(given)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_configuration_is_valid_yaml_for_its_model(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

@@ -159,7 +159,8 @@ def score(
     """Score new images with a trained run: RUN_DIR, then images or directories.
 
     Good or defective, by a threshold from the run's normal training images. With --out: decisions.csv,
-    decisions.parquet and pictures. Images that do not fit are refused, with the reason.
+    regions.csv, decisions.parquet, which grow from call to call, and pictures. Images that do not fit are refused, with
+    the reason.
 
     Examples: fedpatch score runs/first new_images --out scored;
     fedpatch score runs/first camera --category pipe_clip --watch --json

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 from data_contracts.errors import FedpatchError
 from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
-from pipeline_lib.inspection.decisions import ImageDecision, find_images
+from pipeline_lib.dataset.image_files import LeftOut
+from pipeline_lib.inspection.decisions import find_images
 from pipeline_lib.inspection.run_model import RunModel, open_run_model
 from pipeline_lib.inspection.session import ScoreSession
 
@@ -19,15 +20,19 @@ def score_images(
     model: RunModel, paths: list[Path], category: str | None, out: Path | None, *, explain: bool, as_json: bool
 ) -> None:
     """Score a batch and print a table or JSON. Exit status 1 when every image is refused, 0 otherwise."""
-    images = find_images(paths)
+    left_out = LeftOut()
+    images = find_images(paths, out=out, left_out=left_out)
     if not images:
-        raise FedpatchError(f"no image files below {', '.join(map(str, paths))}")
+        line = left_out.describe()
+        raise FedpatchError(f"no image files below {', '.join(map(str, paths))}{f'; {line}' if line else ''}")
+    if line := left_out.describe():
+        print(f"fedpatch: {line}", file=sys.stderr)
     session = ScoreSession(model, category=category, out=out, explained=explain)
     found = []
     with show_progress("images scored", quiet=as_json) as progress:
         for decision in session.score(images):
             found.append(decision.summary())
-            _say_refused(decision)
+            _say_refused(found[-1])
             progress(len(found), len(images))
     if as_json:
         print_json(found)
@@ -39,7 +44,7 @@ def score_images(
         for line in _promises(model, sorted({str(one["category"]) for one in found if "reason" not in one})):
             print(line)
         if out is not None:
-            print(f"decisions: {out / 'decisions.csv'}")
+            print(f"decisions: {session.decisions_file}")
     if all("reason" in one for one in found):
         raise SystemExit(1)
 
@@ -49,19 +54,16 @@ def watch_folder(
 ) -> None:
     """Score images as they come; one line (with --json one JSON object) each, until Ctrl-C."""
     session = ScoreSession(model, category=category, out=out, explained=explain)
-    decisions: Iterator[ImageDecision] = session.watch(directory)
     if not as_json:
         print(f"watching {directory}; Ctrl-C ends it", file=sys.stderr)
-    try:
-        for decision in decisions:
+    with suppress(KeyboardInterrupt), closing(session.watch(directory)) as decisions:
+        for summary in (decision.summary() for decision in decisions):
             if as_json:
-                print(json.dumps(decision.summary(), ensure_ascii=False), flush=True)
-            elif decision.reason:
-                _say_refused(decision)
+                print(json.dumps(summary, ensure_ascii=False), flush=True)
+            elif "reason" in summary:
+                _say_refused(summary)
             else:
-                print("  ".join(str(value) for value in _row(decision.summary()).values()), flush=True)
-    except KeyboardInterrupt:
-        return
+                print("  ".join(str(value) for value in _row(summary).values()), flush=True)
 
 
 def open_model(
@@ -74,8 +76,6 @@ def open_model(
         model, paths = paths[0], paths[1:]
     if not paths:
         raise FedpatchError(f"give images or directories to score with {model}: fedpatch score RUN_DIR IMAGES...")
-    if false_alarm_rate is not None and not 0 < false_alarm_rate < 1:
-        raise FedpatchError(f"--false-alarm-rate is {false_alarm_rate:g}; it must lie between 0 and 1, such as 0.05")
     return open_run_model(model, target_rate=false_alarm_rate, threshold=threshold), paths
 
 
@@ -91,9 +91,9 @@ def _row(summary: dict[str, object]) -> dict[str, object]:
     }
 
 
-def _say_refused(decision: ImageDecision) -> None:
-    if decision.reason:
-        print(f"fedpatch: refused {decision.path}: {decision.reason}", file=sys.stderr)
+def _say_refused(summary: dict[str, object]) -> None:
+    if "reason" in summary:
+        print(f"fedpatch: refused {summary['path']}: {summary['reason']}", file=sys.stderr)
 
 
 def _promises(model: RunModel, categories: list[str]) -> list[str]:

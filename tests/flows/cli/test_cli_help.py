@@ -6,12 +6,14 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from cyclopts import App
 
 from flows.cli import main
 from flows.cli.options import app
+from tests.dataset_fixtures import write_tiny_autovi
 
 
 def commands(of: App, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], App]]:
@@ -55,6 +57,54 @@ def test_the_help_of_every_command_has_an_example_that_parses(
         app.parse_args(words[1:], exit_on_error=False, print_error=False)
 
 
+FLOATS = [(path, argument.name) for path, command in ALL.items() for argument in command.assemble_argument_collection()
+          if argument.hint is float or float in get_args(argument.hint)]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(("path", "option"), FLOATS)
+def test_no_option_of_any_command_takes_a_number_that_is_not_finite(
+    path: tuple[str, ...], option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for needed in ([], ["--out", "x"], ["x"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*path, *needed, f"{option}={value}"])
+        assert stop.value.code == 2
+        if "finite" in (shown := capsys.readouterr().err):
+            break
+    assert f"{option}" in shown
+    assert "It accepts a finite number" in shown
+
+
+def test_the_options_that_are_floats_are_known() -> None:
+    assert {option for _, option in FLOATS} == {
+        "--false-alarm-rate", "--threshold", "--scale", "--keep-days", "--unfinished-days", "--max-gb",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["store", "prune", "--keep-days", "-1"], "keep_days is -1; it accepts a finite number at least 0"),
+        (["store", "prune", "--unfinished-days", "-0.5"], "unfinished_days is -0.5"),
+        (["store", "prune", "--max-gb", "-1"], "max_bytes is -1e+09"),
+        (["exchange", "prune", "EXCHANGE", "--keep-days", "-1"], "keep_days is -1"),
+        (["dataset", "synthesize", "--out", "made", "--scale", "0"], "scale is 0"),
+        (["dataset", "synthesize", "--out", "made", "--images", "-3"], "images is -3"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_what_is_accepted(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEDPATCH_STORE", str(tmp_path / "store"))
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 1
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -88,6 +138,23 @@ def test_errors_are_one_line_with_the_status(
     assert len(lines) == 1
     assert lines[0].startswith("fedpatch: ")
     assert message.lower() in lines[0].lower()
+
+
+@pytest.mark.parametrize("command", ["stats", "validate", "preview"])
+def test_what_is_left_out_is_said_on_stderr_in_one_line(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_tiny_autovi(tmp_path / "data")
+    (tmp_path / "data/pipe_clip/train/good/x.jfif").write_bytes(b"x")
+    (tmp_path / "data/pipe_clip/train/good/.snapshot").mkdir()
+    out = ["--out", str(tmp_path / "sheet.png")] if command == "preview" else []
+    with pytest.raises(SystemExit) as stop:
+        main(["dataset", command, str(tmp_path / "data"), *out])
+    assert not stop.value.code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"fedpatch: {tmp_path / 'data'}: left out: ")
+    assert "1 hidden or recycled" in line
+    assert "1 unsupported ending (.jfif)" in line
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

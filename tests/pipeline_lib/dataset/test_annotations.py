@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,12 @@ def folders(root: Path) -> tuple[Path, Path, Path]:
 
 def test_folders_and_annotations_become_a_category_that_validates(tmp_path: Path) -> None:
     good, defective, drawn = folders(tmp_path)
+    (good / "later").mkdir()
+    for name in ("g10.jfif", ".g11.png", "later/g12.png"):
+        shutil.copyfile(good / "g0.png", good / name)
     result = import_category(good, defective, read_annotations(drawn), tmp_path / "data" / "bracket")
+    (line,) = (problem for problem in result.problems if "left out" in problem)
+    assert all(part in line for part in ("1 unsupported ending (.jfif)", "1 hidden", "1 in a deeper directory", "ok: "))
     assert dict(result.images) == {
         "train/good": 8, "test/good": 2, "test/dent": 2, "test/multiple": 1, "test/unannotated": 1,
     }  # fmt: skip

@@ -43,6 +43,20 @@ def test_jpeg_is_close(tmp_path: Path, name: str) -> None:
     assert np.abs(loaded - pixels).max() <= 3
 
 
+def test_webp_is_read(tmp_path: Path) -> None:
+    pixels = tiny_pixels(np.random.default_rng(0), (20, 10))
+    rgba = np.dstack([pixels, np.linspace(1, 255, 200).astype(np.uint8).reshape(10, 20)])
+    for name, written in (("a.webp", pixels), ("alpha.WEBP", rgba)):
+        Image.fromarray(written).save(tmp_path / name, "WEBP", lossless=True)
+        assert np.array_equal(np.array(load_image(tmp_path / name)), pixels)
+        assert image_size(tmp_path / name) == (20, 10)
+        assert is_image_file(tmp_path / name)
+    content = (tmp_path / "a.webp").read_bytes()
+    (tmp_path / "cut.webp").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageError, match=r"cut\.webp"):
+        load_image(tmp_path / "cut.webp")
+
+
 def test_grey_palette_and_alpha_become_rgb(tmp_path: Path) -> None:
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
     assert np.array_equal(np.array(load_image(write_image(tmp_path / "grey.png", grey)))[..., 1], grey)
@@ -120,7 +134,7 @@ def test_decompression_bombs_are_refused_without_decoding(tmp_path: Path, width:
 
 
 def test_hidden_and_other_files_are_no_images() -> None:
-    for name in (".a.png", "._a.png", "a.json", "a.png.txt", "Thumbs.db", "png"):
+    for name in (".a.png", "._a.png", "a.jfif", "a.pgm", "a.jp2", "a.json", "a.png.txt", "Thumbs.db", "png"):
         assert not is_image_file(Path(name)), name
 
 

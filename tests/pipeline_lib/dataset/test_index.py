@@ -111,6 +111,31 @@ def test_hidden_and_other_files_are_ignored(tmp_path: Path) -> None:
     assert dataset_fingerprint(tmp_path) == fingerprint
 
 
+def test_what_is_left_out_is_said_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_tiny_autovi(tmp_path)
+    index_dataset(tmp_path)
+    assert not caplog.records
+    pixels = tiny_pixels(np.random.default_rng(0), (64, 48))
+    for name in ("train/good/deeper/a.png", "train/good/deeper/b/c.png", "train/good/.snapshot/d.png",
+                 "train/good/@eaDir/e.png", "train/f.png", "train/bad/g.png", "test/h.png"):  # fmt: skip
+        write_image(tmp_path / "pipe_clip" / name, pixels)
+    (tmp_path / "pipe_clip/train/good/i.jfif").write_bytes(b"x")
+    (tmp_path / "pipe_clip/test/scratch/linked").symlink_to(tmp_path / "pipe_clip/test/good")
+    assert len(index_dataset(tmp_path)) == 16
+    assert len(caplog.messages) == 1
+    assert {*caplog.messages[0].removeprefix(f"{tmp_path}: left out: ").split(", ")} == {
+        "2 hidden or recycled", "1 unsupported ending (.jfif)", "2 in a deeper directory",
+        "3 outside the folders of the layout", "1 symlinked directory",
+    }  # fmt: skip
+
+
+def test_webp_images_are_indexed(tmp_path: Path) -> None:
+    write_tiny_autovi(tmp_path)
+    write_image(tmp_path / "pipe_clip/train/good/a.WEBP", tiny_pixels(np.random.default_rng(0), (64, 48)))
+    row = index_dataset(tmp_path).set_index("image_id").loc["pipe_clip/train/good/a"]
+    assert (row.width, row.height, row.problem) == (64, 48, "")
+
+
 def test_image_ids_are_unique_where_two_files_share_a_stem(tmp_path: Path) -> None:
     for name in ("a.png", "a.bmp", "b.png"):
         write_image(tmp_path / "c/train/good" / name, np.zeros((4, 4), np.uint8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -18,10 +19,12 @@ import pytest
 from PIL import Image
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.errors import ArtifactError, FedpatchError
+from data_contracts.errors import ArtifactError, ConfigError, FedpatchError
 from flows.cli import main
 from flows.experiment import centralized_experiment, federated_experiment
 from flows.scoring import score_images
+from pipeline_lib.dataset.images import load_image
+from pipeline_lib.inspection import decisions as decisions_module
 from pipeline_lib.inspection.decisions import decide_image, find_images
 from pipeline_lib.inspection.pictures import explain
 from pipeline_lib.inspection.run_model import open_run_model
@@ -64,6 +67,14 @@ def test_the_threshold_follows_the_rate_and_can_be_given(runs: Path) -> None:
     assert loose is not None
     assert loose < strict
     assert open_run_model(runs / "central", threshold=1.5).threshold("pipe_clip") == 1.5
+    for rate in (0.0, 1.0, -0.1, math.nan, math.inf):
+        with pytest.raises(
+            ConfigError, match=r"the false-alarm rate is .*; it accepts a finite number above 0 and below 1"
+        ):
+            open_run_model(runs / "central", target_rate=rate)
+    for threshold in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ConfigError, match=r"the threshold is .*; it accepts a finite number$"):
+            open_run_model(runs / "central", threshold=threshold)
 
 
 def call(arguments: list[str]) -> int:
@@ -164,7 +175,6 @@ def test_the_report_of_a_run_says_why_and_shows_normal_images_only_where_they_ar
 
 
 def test_provenance_leads_to_the_very_patch(runs: Path) -> None:
-    from pipeline_lib.dataset.images import load_image
     from pipeline_lib.features.image_batches import iter_images, iter_patches
 
     model = open_run_model(runs / "central")
@@ -215,10 +225,44 @@ def test_the_command_names_refused_images_and_what_is_wrong(
         (["score", str(runs / "data"), str(bad)], "holds no trained model"),
         (["score", str(runs / "federated"), str(tmp_path / "none")], "there is no file or directory"),
         (["score", str(runs / "federated"), str(bad), "--explain"], "say where they go with --out"),
-        (["score", str(runs / "federated"), str(bad), "--false-alarm-rate", "2"], "between 0 and 1"),
+        (["score", str(runs / "federated"), str(bad), "--false-alarm-rate", "2"], "above 0 and below 1"),
     ):
         assert call(arguments) == 1
         assert message in capsys.readouterr().err
+
+
+def test_bad_names_and_bad_images_cost_no_other_decision_and_a_second_batch_adds_to_the_first(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = tmp_path / "camera"
+    (camera / ".snapshot").mkdir(parents=True)
+    for name in (b"a.png", b"caf\xe9.png", b"odd.png", b"z.png", b".snapshot/a.png"):
+        shutil.copyfile(a_defective_one(runs), os.path.join(os.fsencode(camera), name))
+    for name in (b"cut-\xe9.png", b"i.jfif"):
+        Path(os.fsdecode(os.path.join(os.fsencode(camera), name))).write_bytes(b"")
+
+    def load(path: Path) -> Image.Image:
+        if path.name == "odd.png":
+            raise MemoryError("no more")
+        return load_image(path)
+
+    monkeypatch.setattr(decisions_module, "load_image", load)
+    arguments = ["score", str(runs / "federated"), str(camera), "--out", str(camera / "scored"), "--json"]
+    for number in (1, 2):
+        assert call(arguments) == 0
+        shown = capsys.readouterr()
+        assert "left out: " in shown.err
+        assert "1 unsupported ending (.jfif)" in shown.err
+        found = {Path(one["path"]).name: one for one in json.loads(shown.out)}
+        assert [*found] == ["a.png", "caf\\xe9.png", "cut-\\xe9.png", "odd.png", "z.png"]
+        assert found["a.png"]["score"] == found["caf\\xe9.png"]["score"] == found["z.png"]["score"]
+        assert "the file is empty" in found["cut-\\xe9.png"]["reason"]
+        assert found["odd.png"]["reason"] == "it cannot be scored: MemoryError: no more"
+        table = pd.read_csv(camera / "scored" / "decisions.csv")
+        assert table.path.map(lambda path: Path(path).name).tolist() == [*found] * number
+        assert "regions" not in table
+        assert len(pd.read_csv(camera / "scored" / "regions.csv")) == table.n_regions.sum() > 0
+    assert call([*arguments[:2], str(camera / ".snapshot" / "none"), *arguments[3:]]) == 1
 
 
 def test_a_watched_folder_is_scored_as_it_fills(runs: Path, tmp_path: Path) -> None:
@@ -228,8 +272,8 @@ def test_a_watched_folder_is_scored_as_it_fills(runs: Path, tmp_path: Path) -> N
 
     def put(name: str) -> None:
         shutil.copyfile(source, folder / name)
-        old = time.time() - 60
-        os.utime(folder / name, (old, old))
+        ahead = time.time() + 3600
+        os.utime(folder / name, (ahead, ahead))
 
     put("a.png")
     session = ScoreSession(open_run_model(runs / "federated"), out=tmp_path / "out")

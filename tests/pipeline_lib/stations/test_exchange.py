@@ -234,7 +234,7 @@ def test_a_run_that_cannot_be_removed_is_named_and_the_others_go(
     assert [run.run_id for run in report.kept] == [RUN]
     assert "not yours" in report.failed[RUN]
     assert "run-1 stays: not yours" in report.describe()
-    with pytest.raises(ValueError, match="keep_days"):
+    with pytest.raises(ConfigError, match="keep_days is"):
         prune_exchange(exchange, keep_days=-1)
 
 
