@@ -21,7 +21,9 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from pydantic import SecretStr
 
+from data_contracts.errors import ServerError
 from flows.benchmark import REGRESSED, REGRESSION_EVENT
+from flows.connection import refuse_silent_server
 from flows.steps.running import PARTIAL
 
 TAG = "fedpatch"
@@ -153,6 +155,10 @@ def main() -> None:
         help="also tell this address of failed, crashed, partial and late runs, and regressions",
     )
     arguments = parser.parse_args()
+    try:
+        refuse_silent_server()
+    except ServerError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
     rules = [silent_runs(arguments.silence_seconds)]
     rules += webhook_rules(arguments.webhook) if arguments.webhook else []
     for rule in rules:
