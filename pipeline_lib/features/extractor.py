@@ -148,8 +148,8 @@ class FeatureExtractor(nn.Module):
                     return found
         shape = tuple(output.shape) if isinstance(output, Tensor) else f"of a {type(output).__name__}"
         raise ConfigError(
-            f"model.layers: {layer!r} gives no feature map, but shape {shape} from images of {tuple(images)}; name "
-            "layers that give (batch, channels, height, width), each side the image's over one stride, rounded down or up"
+            f"model.layers: {layer!r} gives no feature map, but shape {shape}, of images {tuple(images)}; name layers "
+            "that give (batch, channel, height, width), each side the image's over one stride, rounded down or up"
         )
 
     def forward(self, images: Tensor) -> Tensor:
