@@ -41,3 +41,11 @@ class QuorumError(FedpatchError):
 
 class ResourceError(FedpatchError):
     """A run that this machine's memory or disk cannot hold."""
+
+
+class ServerError(FedpatchError):
+    """A Prefect server that does not answer."""
+
+
+class PlaceError(FedpatchError):
+    """A directory that has to be written and cannot be."""

@@ -21,9 +21,10 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from pydantic import SecretStr
 
-from data_contracts.errors import ConfigError
+from data_contracts.errors import ConfigError, ServerError
 from data_contracts.numbers import require_number
 from flows.benchmark import REGRESSED, REGRESSION_EVENT
+from flows.connection import refuse_silent_server
 from flows.steps.running import PARTIAL
 
 TAG = "fedpatch"
@@ -157,8 +158,11 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         require_number("silence_seconds", arguments.silence_seconds, above=0)
+        refuse_silent_server()
     except ConfigError as error:
         parser.error(str(error))
+    except ServerError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
     rules = [silent_runs(arguments.silence_seconds)]
     rules += webhook_rules(arguments.webhook) if arguments.webhook else []
     for rule in rules:

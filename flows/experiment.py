@@ -25,7 +25,7 @@ from flows.steps.running import located, partial_state, place_of, refuse_what_do
 from tasks.data import resolve_backbone
 from tasks.extensions import try_extensions
 from tasks.reporting import finish_run, publish_clients, publish_results
-from tasks.resources import refuse_without_weights
+from tasks.resources import refuse_backbones, refuse_unwritable, refuse_without_weights
 
 
 @flow(
@@ -41,7 +41,9 @@ def centralized_experiment(config: Annotated[ExperimentConfig, CENTRALIZED_FORM]
     What this machine cannot hold is refused before it begins, unless `force`.
     """
     config = config.model_copy(update={"federated": config.federated.as_mode("centralized")})
+    refuse_unwritable([config])
     refuse_without_weights([config])
+    refuse_backbones([(config, place_of(config))])
     refuse_what_does_not_fit({"": config}, force=force)
     return run_experiment(config)
 
@@ -61,7 +63,9 @@ def federated_experiment(config: Annotated[ExperimentConfig, FEDERATED_FORM], fo
     local_only = config.federated.mode == "local_only"
     federated = config.federated.as_mode("local_only" if local_only else "federated")
     config = config.model_copy(update={"federated": federated})
+    refuse_unwritable([config])
     refuse_without_weights([config])
+    refuse_backbones([(config, place_of(config))])
     refuse_what_does_not_fit({"": config}, force=force)
     return run_experiment(config)
 

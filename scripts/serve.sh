@@ -4,6 +4,8 @@
 set -eu
 port=${FEDPATCH_PORT:-4200}
 export PREFECT_SERVER_API_HOST=127.0.0.1 PREFECT_SERVER_API_PORT="$port" PREFECT_API_URL="http://127.0.0.1:$port/api"
+NO_PROXY=127.0.0.1,localhost,${NO_PROXY:-${no_proxy:-}} # a proxy would look for these on its own machine
+export NO_PROXY no_proxy="$NO_PROXY"
 export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT=false
 export PREFECT_LOGGING_EXTRA_LOGGERS=pipeline_lib
 export PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER=P30D # 30 days: a run cut off that long ago is still marked Crashed

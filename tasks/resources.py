@@ -1,16 +1,20 @@
-"""Whether what is about to run fits this machine, and has its weights."""
+"""Whether what is about to run fits this machine, has its weights, and may write where it has to."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from data_contracts.config import ExperimentConfig, ModelConfig
 from data_contracts.errors import DownloadError, FedpatchError, ResourceError, WeightsError
-from data_contracts.settings import Place
+from data_contracts.settings import Place, default_store
 from pipeline_lib.features.backbone import find_weights
+from pipeline_lib.planning import backbone_trial
 from pipeline_lib.planning.experiment import plan_experiment
 from pipeline_lib.planning.resources import shortages
+from pipeline_lib.results import run_directory
+from pipeline_lib.storage import writable
 from tasks.stage import RETRY_DELAYS_SECONDS
 
 
@@ -31,6 +35,21 @@ def refuse_what_does_not_fit(runs: Mapping[str, tuple[ExperimentConfig, Place]])
         raise ResourceError(
             f"the run would not fit: {'; '.join(problems)}; --force runs it all the same (by name: the parameter force)"
         )
+
+
+def refuse_unwritable(configs: Iterable[ExperimentConfig], *, out: Path | None = None) -> None:
+    """Raise PlaceError, naming each place where a run could not write: its store, and `out` or its own directory."""
+    places = [
+        (config.runtime.store or default_store(), out or config.runtime.out or run_directory.RUNS) for config in configs
+    ]
+    for store, directory in dict.fromkeys(places):
+        writable.refuse_unwritable({"runtime.store (FEDPATCH_STORE)": store, "runtime.out (--out)": directory})
+
+
+def refuse_backbones(runs: Iterable[tuple[ExperimentConfig, Place]]) -> None:
+    """Raise ConfigError or WeightsError where a backbone cannot be used on the images of its run."""
+    for config, place in runs:
+        backbone_trial.try_backbone(config, place.data_root)
 
 
 def refuse_without_weights(configs: Iterable[ExperimentConfig]) -> None:

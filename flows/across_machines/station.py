@@ -25,6 +25,7 @@ from tasks.clients import calibrate_client, extract_client_features, select_clie
 from tasks.data import fingerprint_dataset, index_dataset, resolve_backbone
 from tasks.evaluation import extract_test_features, score_category
 from tasks.extensions import try_extensions
+from tasks.resources import refuse_backbones
 from tasks.stage import on_store
 
 
@@ -60,6 +61,7 @@ def open_station(config: ExperimentConfig, run_id: str, ratios: Mapping[str, flo
     federated = config.federated.model_copy(update={"coreset_percentage_by_client": dict(ratios)})
     config = config.model_copy(update={"federated": federated})
     place = place_of(config)
+    refuse_backbones([(config, place)])
     if config.extensions():
         try_extensions(config, place, keys=("model.backbone",))
     backbone = resolve_backbone(model=config.model, preprocessing=config.preprocessing, seed=config.seed)

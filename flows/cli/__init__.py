@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any
@@ -27,6 +28,7 @@ DEBUG_FLAG = "--debug"
 SPEAKING = ("pipeline_lib.dataset", "pipeline_lib.inspection")
 if DEBUG_FLAG not in sys.argv:  # the error line sums up what Prefect would print with tracebacks; its UI has all of it
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")  # what needs it says so
 
 
 class _Warnings(logging.Handler):
@@ -66,11 +68,31 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         if debug:
             raise
         fail(f"{type(error).__name__}: {error}")
+    except Exception as error:
+        if debug or not (cause := _lost_server(error)):
+            raise
+        fail(f"{cause}; run the same command again to go on from what is finished")
     finally:
         for name in SPEAKING:
             logging.getLogger(name).removeHandler(warnings)
         if owns_process:
             gc.freeze()  # nor at Python's end
+
+
+def _lost_server(error: BaseException) -> str | None:
+    """What is wrong with Prefect's server where that is what ended the command: Prefect raises anything then."""
+    if "prefect.client" not in sys.modules:
+        return None
+    import httpx
+
+    from flows.connection import no_answer
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, httpx.TransportError | httpx.HTTPStatusError):
+            return f"PREFECT_API_URL: {no_answer(cause)}"
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, Parameter
 
+from pipeline_lib.storage.writable import refuse_unwritable
+
 
 def _finite(_: Any, value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
@@ -32,11 +34,22 @@ app.command(exchange_app)
 
 app.register_install_completion_command(name="--install-completion", add_to_startup=False)
 
+
+def _tried(_type: Any, directory: Path | None) -> None:
+    if directory is not None:
+        refuse_unwritable({"--out": directory})
+
+
+def out_directory(text: str) -> Parameter:
+    """The option --out, a directory that is tried before anything else happens."""
+    return Parameter(name="--out", help=text, validator=_tried)
+
+
 Set = Annotated[
     list[str] | None,
     Parameter(name="--set", help="Override a key of the configuration, such as --set dataset.root=/data", negative=""),
 ]
-Out = Annotated[Path | None, Parameter(name="--out", help="Where the results go.")]
+Out = Annotated[Path | None, out_directory("Where the results go.")]
 Force = Annotated[bool, Parameter(help="Also where memory or disk may be short.", negative="")]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as one JSON value.", negative="")]
 

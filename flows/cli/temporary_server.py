@@ -3,7 +3,7 @@
 Prefect starts one by itself where no API is configured, but only when a flow begins, waits for it, and imports the
 server's modules into this process too. Here the same server starts at once, and this process talks to it as to any
 other. It has a database of its own: two servers on one SQLite file lock each other out, and the rules of a server that
-stays (flows/automations.py) are not for a command's runs.
+stays (flows/automations.py) are not for a command's runs. It ends with this process, however that ends.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 import prefect
@@ -23,11 +24,14 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_URL,
-    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     get_current_settings,
     temporary_settings,
 )
+
+from data_contracts.errors import ServerError
+from flows.connection import leave_loopback_out_of_proxies, refuse_silent_server
+from pipeline_lib.storage.writable import refuse_unwritable
 
 DATABASE = "fedpatch.db"  # in PREFECT_HOME, beside a server's prefect.db
 POLL_SECONDS = 0.05
@@ -35,20 +39,24 @@ STOP_SECONDS = 5.0
 
 
 class TemporaryServer:
-    """A Prefect server as a child process; nothing where an API is configured or no server may be started."""
+    """A Prefect server as a child process; nothing where an API is configured.
+
+    Raises ServerError where the configured one does not answer, or no server may be started; PlaceError where
+    PREFECT_HOME cannot be written.
+    """
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self._settings = ExitStack()
-        if not PREFECT_API_URL.value() and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+        refuse_unwritable({"PREFECT_HOME": get_current_settings().home})  # results lie there, with any server
+        leave_loopback_out_of_proxies()
+        refuse_silent_server()
+        if not PREFECT_API_URL.value():
             self._start()
 
     def wait(self) -> None:
-        """Until the server answers; from then on Prefect uses it.
-
-        One that does not come up is given up: Prefect then starts its own, and says what is wrong.
-        """
+        """Until the server answers; from then on Prefect uses it. Raises ServerError when it does not come up."""
         if self.process is None:
             return
         deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
@@ -62,7 +70,13 @@ class TemporaryServer:
                 except httpx.TransportError:
                     pass
                 time.sleep(POLL_SECONDS)
+        status = self.process.poll()
         self.stop()
+        raise ServerError(
+            f"the temporary Prefect server {'did not answer in time' if status is None else f'ended with {status}'}, "
+            f"see above what it said; its files are in PREFECT_HOME ({get_current_settings().home}); make serve starts "
+            "one that stays, for PREFECT_API_URL"
+        )
 
     def stop(self) -> None:
         """End the server, after it got the logs and events that are under way; the settings are as before."""
@@ -78,6 +92,8 @@ class TemporaryServer:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         self.process = None
 
     def _start(self) -> None:
@@ -86,7 +102,8 @@ class TemporaryServer:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}/api"
         command = [
-            sys.executable, "-m", "uvicorn", "--app-dir", str(prefect.__module_path__.parent),
+            sys.executable, "-P", str(Path(__file__).with_name("ends_with_parent.py")),
+            "uvicorn", "--app-dir", str(prefect.__module_path__.parent),
             "--factory", "prefect.server.api.server:create_app",
             "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on",
         ]  # fmt: skip
@@ -96,7 +113,7 @@ class TemporaryServer:
             own = f"sqlite+aiosqlite:///{settings.home / DATABASE}"
             ephemeral["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = own
         given = settings.to_environment_variables(exclude_unset=True)
-        self.process = subprocess.Popen(command, env={**os.environ, **ephemeral, **given})
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **ephemeral, **given})
 
 
 @contextmanager

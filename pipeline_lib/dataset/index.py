@@ -86,16 +86,19 @@ def index_dataset(
 
 
 def dataset_fingerprint(root: Path | str, *, layout: Layout = "autovi", categories: Sequence[str] | None = None) -> str:
-    """SHA-256 (hex) over path, size and modification time of all images, masks and defects_config.json files.
+    """SHA-256 (hex) over path and status of all images, masks and defects_config.json files.
 
-    It changes whenever one of them is added, removed, renamed or written, and opens none of them: a cache key.
+    It changes whenever one of them is added, removed, renamed, written or replaced, and opens none of them: a cache
+    key. The status is size, inode and the times of modification and of change: a copy that keeps the old time of
+    modification, or a restored backup, still has a new time of change, which no program can set.
     Raises DatasetError as `index_dataset` does.
     """
     digest = hashlib.sha256(f"{layout}\n".encode())
     for category, directory in select_categories(Path(root), layout=layout, categories=categories).items():
         digest.update(f"{category}\0".encode())
-        for relative, size, modified_ns in sorted(_relevant_files(directory, directory.name, depth=4)):
-            digest.update(f"{relative}\0{size}\0{modified_ns}\n".encode(errors="surrogateescape"))
+        for relative, *status in sorted(_relevant_files(directory, directory.name, depth=4)):
+            fields = "\0".join([relative, *map(str, status)])
+            digest.update(f"{fields}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -135,7 +138,7 @@ def _column_types() -> dict[str, str]:
 # --- directories -----------------------------------------------------------------------------------------------------
 
 
-def _relevant_files(directory: Path, relative: str, *, depth: int) -> Iterator[tuple[str, int, int]]:
+def _relevant_files(directory: Path, relative: str, *, depth: int) -> Iterator[tuple[str, int, int, int, int]]:
     with os.scandir(directory) as entries:
         for entry in entries:
             name = f"{relative}/{entry.name}"
@@ -145,7 +148,7 @@ def _relevant_files(directory: Path, relative: str, *, depth: int) -> Iterator[t
                 yield from _relevant_files(Path(entry.path), name, depth=depth - 1)
             elif is_image_file(Path(entry.name)) or entry.name == DEFECTS_CONFIG:
                 status = entry.stat(follow_symlinks=os.path.exists(entry.path))
-                yield name, status.st_size, status.st_mtime_ns
+                yield name, status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 def category_test_table(index: pd.DataFrame, category: str) -> pd.DataFrame:

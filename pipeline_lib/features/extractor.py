@@ -10,6 +10,7 @@ import contextlib
 import functools
 import math
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,29 @@ def apply_local_neighborhood_averaging(features: Tensor, neighborhood_size: int 
 def shared_extractor(settings: BackboneSettings, device: torch.device) -> FeatureExtractor:
     """One extractor a process for each backbone; it may be used by several threads at once."""
     return FeatureExtractor(settings=settings, device=device)
+
+
+def is_feature_map(shape: Sequence[int], images: Sequence[int]) -> bool:
+    """Whether `shape` is (batch, channel, height, width) of `images`, each side the images' over a stride.
+
+    One stride for both sides, a whole number or not (networks without padding lose their borders), rounded down or up.
+    height = floor(H / s) or ceil(H / s) says H / (height + 1) < s < H / (height - 1); both sides have an s in common.
+    """
+    if len(shape) != 4 or shape[0] != images[0]:
+        return False
+    (height, width), (full_height, full_width) = shape[-2:], images[-2:]
+    return full_height * (width - 1) < full_width * (height + 1) and full_width * (height - 1) < full_height * (
+        width + 1
+    )
+
+
+def refuse_extraction(extraction: str, device: torch.device) -> None:
+    """Raise ConfigError when this machine's processor cannot do what `model.extraction` asks for."""
+    if extraction == "bfloat16" and device.type == "cpu" and not convolves_in_bfloat16():
+        raise ConfigError(
+            "model.extraction: bfloat16 needs a processor with AVX-512 (or AVX-NE-CONVERT), which this one has "
+            "not; set it to fused, or to plain"
+        )
 
 
 class _LastLayerReached(Exception):
@@ -95,11 +119,7 @@ class FeatureExtractor(nn.Module):
                 )
             modules[layer].register_forward_hook(self._hook(layer))
         if self.device.type == "cpu":
-            if settings.extraction == "bfloat16" and not convolves_in_bfloat16():
-                raise ConfigError(
-                    "model.extraction: bfloat16 needs a processor with AVX-512 (or AVX-NE-CONVERT), which this one has "
-                    "not; set it to fused, or to plain"
-                )
+            refuse_extraction(settings.extraction, self.device)
             keep_freed_memory()
             if settings.extraction != "plain":
                 fuse_convolutions(self.network, self, keep=frozenset(settings.layers))
@@ -108,9 +128,8 @@ class FeatureExtractor(nn.Module):
             self.network.to(self._dtype)
 
     def _hook(self, layer: str) -> Any:
-        def capture(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            if output.ndim != 4:
-                raise ConfigError(f"model.layers: {layer!r} gives no feature map, but shape {tuple(output.shape)}")
+        def capture(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            output = self._feature_map(layer, output)
             maps = self._captured.maps
             averaged = apply_local_neighborhood_averaging(output.float(), self.settings.neighborhood_size)
             maps[layer] = output.clone() if averaged is output else averaged  # a later layer may work in place
@@ -119,9 +138,23 @@ class FeatureExtractor(nn.Module):
 
         return capture
 
+    def _feature_map(self, layer: str, output: Any) -> Tensor:
+        """A layer's output as (batch, channel, height, width); timm says of a network that it puts channels last."""
+        images = self._captured.shape
+        if isinstance(output, Tensor):
+            channels_last = output.ndim == 4 and getattr(self.network, "output_fmt", "") == "NHWC"
+            for found in [output.permute(0, 3, 1, 2), output] if channels_last else [output]:
+                if is_feature_map(found.shape, images):
+                    return found
+        shape = tuple(output.shape) if isinstance(output, Tensor) else f"of a {type(output).__name__}"
+        raise ConfigError(
+            f"model.layers: {layer!r} gives no feature map, but shape {shape}, of images {tuple(images)}; name layers "
+            "that give (batch, channel, height, width), each side the image's over one stride, rounded down or up"
+        )
+
     def forward(self, images: Tensor) -> Tensor:
         """images: (batch, 3, height, width), normalized -> features (batch, dim, grid height, grid width)."""
-        self._captured.maps = {}
+        self._captured.maps, self._captured.shape = {}, images.shape
         with contextlib.suppress(_LastLayerReached):
             self.network(images.to(self.device, self._dtype, memory_format=torch.channels_last))
         maps: dict[str, Tensor] = self._captured.maps

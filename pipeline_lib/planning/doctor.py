@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from packaging.requirements import Requirement
 from data_contracts.errors import WeightsError
 from pipeline_lib.features.backbone import backbone_source, find_pretrained_weights
 from pipeline_lib.neighbors.bfloat16_products import has_fast_bfloat16
+from pipeline_lib.storage.writable import write_problem
 
 Status = Literal["ok", "note", "problem"]
 DISTRIBUTION = "fedpatch"
@@ -122,15 +122,12 @@ def _processor() -> Check:
 
 
 def _store(store: Path) -> Check:
-    place = next(path for path in (store, *store.absolute().parents) if path.is_dir())
-    try:
-        with tempfile.NamedTemporaryFile(dir=place):
-            pass
-    except OSError as error:
+    if problem := write_problem(store):
         return Check(
-            "artifact store", "problem", f"{place} cannot be written: {error.strerror}",
+            "artifact store", "problem", f"{store} cannot be written ({problem})",
             "set FEDPATCH_STORE or runtime.store to a directory of yours",
         )  # fmt: skip
+    place = next(path for path in (store, *store.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(place).free
     found = f"{store}, {free / 1e9:.0f} GB free"
     if free < LEAST_FREE_BYTES:

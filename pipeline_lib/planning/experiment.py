@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
-import torch
 from PIL import Image, UnidentifiedImageError
 
 from data_contracts.config import ExperimentConfig
@@ -23,9 +21,8 @@ from data_contracts.settings import AggregationSettings, BackboneSettings, Cores
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.coreset.selection import coreset_size
 from pipeline_lib.dataset.layout import find_images, select_categories, thin_out
-from pipeline_lib.features.backbone import resolve_backbone
-from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.partition.assignment import client_ids, partition_images
+from pipeline_lib.planning.backbone_trial import patch_grid, try_backbone, unweighted
 from pipeline_lib.planning.extension_trial import try_extensions
 from pipeline_lib.upload import codec
 
@@ -84,10 +81,10 @@ def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
     if not len(index):
         raise DatasetError(f"no images in {root} for layout {config.dataset.layout}")
     try_extensions(config, index=index)
-    model = config.model.model_copy(update={"weights": "random", "weights_path": None})
-    backbone = resolve_backbone(model, config.preprocessing, seed=config.seed)
+    try_backbone(config, root)
+    backbone = unweighted(config)
     sizes = {category: config.preprocessing.size(category) for category in dict.fromkeys(index.category)}
-    grids = patch_grids(backbone, sorted(set(sizes.values())))
+    grids = {size: patch_grid(backbone, *size) for size in sorted(set(sizes.values()))}
     dim = next(iter(grids.values()))[2]
     per_image = {category: grids[size][0] * grids[size][1] for category, size in sizes.items()}
     parts = {
@@ -143,21 +140,6 @@ def list_images(config: ExperimentConfig, root: Path) -> pd.DataFrame:
             )
     columns = ["image_id", "category", "split", "label", "label_index", "path", "problem"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def patch_grids(
-    settings: BackboneSettings, sizes: list[tuple[int, int]]
-) -> dict[tuple[int, int], tuple[int, int, int]]:
-    """(width, height) in pixels -> (grid height, grid width, dim), from a backbone without data."""
-    return {(w, h): _patch_grid(settings, w, h) for w, h in sizes}
-
-
-@lru_cache(maxsize=256)
-def _patch_grid(settings: BackboneSettings, width: int, height: int) -> tuple[int, int, int]:
-    """The runs of a benchmark ask for the same few again and again, at a quarter of a second each."""
-    with torch.device("meta"):
-        shape = FeatureExtractor(settings=settings, device="meta")(torch.empty(1, 3, height, width)).shape
-    return shape[2], shape[3], shape[1]
 
 
 def _native_size(path: Path, *, default: tuple[int, int]) -> tuple[int, int]:

@@ -31,6 +31,7 @@ from pipeline_lib.models.saved_model import bank_file, write_model_file
 from pipeline_lib.storage.artifact_store import ArtifactStore, sha256_of_file, write_file
 from pipeline_lib.storage.files import copy_artifact, write_json_file, write_table_file
 
+RUNS = Path("runs")  # in the current directory: where runs go unless `runtime.out` says it
 CALIBRATION_FILE = "calibration.parquet"
 RESULT_FILE = "result.json"
 METRICS_FILES = {"all": "metrics.json", "development": "metrics_development.json", "report": "metrics_report.json"}
@@ -55,11 +56,11 @@ def run_directory(config: ExperimentConfig) -> Path:
 def default_run_directory(name: str) -> Path:
     """runs/<name>-<timestamp>, counted up where that exists."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    path = Path("runs") / f"{name}-{stamp}"
+    path = RUNS / f"{name}-{stamp}"
     number = 1
     while path.exists():
         number += 1
-        path = Path("runs") / f"{name}-{stamp}-{number}"
+        path = RUNS / f"{name}-{stamp}-{number}"
     return path
 
 

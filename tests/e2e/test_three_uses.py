@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -95,37 +95,30 @@ def test_by_name_results_come_back_and_bad_parameters_are_refused(stack: Stack, 
     assert (scored / str(table.picture.iloc[0])).is_file()
 
 
-def broken_run(stack: Stack, config: dict[str, Any]) -> tuple[str, Path, Path]:
-    """A run in which the client of the fifth image fails: (flow run, the image, where what it was is kept).
+def broken_run(stack: Stack, config: dict[str, Any]) -> tuple[str, Path]:
+    """A run in which the client of the fifth image fails: (flow run, what stands in its way, to be removed).
 
-    The image is broken as by a disk that returns rubbish after the index was made: of the same size and date.
+    Where the store records that image's features lies a directory.
     """
-    shutil.rmtree(stack.store / "index" / "image_features")  # what was extracted is gone, the index of the data stays
-    victim = sorted((Path(config["dataset"]["root"]) / "pipe_clip" / "train" / "good").iterdir())[4]
-    away = victim.with_suffix(".away")
-    content, stat = victim.read_bytes(), victim.stat()
-    victim.write_bytes(content[::-1])
-    os.utime(victim, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    away.write_bytes(content)
-    return stack.run_by_name("federated-experiment/on-demand", config), victim, away
-
-
-def mend(victim: Path, away: Path) -> None:
-    stat = victim.stat()
-    victim.write_bytes(away.read_bytes())
-    os.utime(victim, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    away.unlink()
+    image = sorted((Path(config["dataset"]["root"]) / "pipe_clip" / "train" / "good").iterdir())[4]
+    tables = pd.concat(map(pd.read_parquet, (stack.store / "objects" / "patch_features").rglob("*.parquet")))
+    features = set(tables.path[tables.image_sha256 == hashlib.sha256(image.read_bytes()).hexdigest()])
+    records = stack.store / "index" / "image_features"
+    (record,) = [one for one in records.rglob("*.json") if json.loads(one.read_text())["manifest"]["path"] in features]
+    shutil.rmtree(records)  # what was extracted is gone
+    record.mkdir(parents=True)
+    return stack.run_by_name("federated-experiment/on-demand", config), record
 
 
 def test_a_failed_client_is_retried_from_the_ui_and_nothing_else_runs(
     stack: Stack, known: Known, tmp_path: Path
 ) -> None:
-    flow_run, victim, away = broken_run(stack, known.with_clients(tmp_path, 5, min_clients=5))
+    flow_run, in_the_way = broken_run(stack, known.with_clients(tmp_path, 5, min_clients=5))
     run = stack.wait_for(flow_run)
-    mend(victim, away)
+    in_the_way.rmdir()
     assert run["state_type"] == "FAILED", run["state"]["message"]
     assert "client_2" in run["state"]["message"]
-    assert victim.name in run["state"]["message"]
+    assert in_the_way.name in run["state"]["message"]
     before = stack.task_states(flow_run)
     extracted = {name: state for name, state in before if name.startswith("extract-client_")}
     assert {name for name, state in extracted.items() if state == "Failed"} == {"extract-client_2"}
@@ -143,14 +136,14 @@ def test_a_failed_client_is_retried_from_the_ui_and_nothing_else_runs(
 def test_a_partial_run_is_retried_to_a_whole_one_and_a_damaged_artifact_is_made_again(
     stack: Stack, known: Known, tmp_path: Path
 ) -> None:
-    flow_run, victim, away = broken_run(stack, known.with_clients(tmp_path, 4, min_clients=3))
+    flow_run, in_the_way = broken_run(stack, known.with_clients(tmp_path, 4, min_clients=3))
     run = stack.wait_for(flow_run)
     assert (run["state_type"], run["state_name"]) == ("FAILED", "Partial")
     assert "client_1" in run["state"]["message"]
-    retry(stack, flow_run, ui="v2", picture="ui_partial_run")  # too early: the image is still damaged
+    retry(stack, flow_run, ui="v2", picture="ui_partial_run")  # too early: it is still in the way
     run = stack.wait_for(flow_run, beyond=run["run_count"])
     assert run["state_name"] == "Partial"
-    mend(victim, away)
+    in_the_way.rmdir()
     before = stack.task_states(flow_run)
     uploads = stack.store / "objects" / "client_upload"
     damaged = max(uploads.rglob("*.npz"), key=lambda path: path.stat().st_mtime)

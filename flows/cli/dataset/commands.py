@@ -7,14 +7,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.options import Json, dataset_app
+from flows.cli.options import Json, dataset_app, out_directory
 
 
 @dataset_app.command
 def acquire(
     *,
     category: Annotated[list[str] | None, Parameter(help="Only these.", negative="")] = None,
-    out: Annotated[Path, Parameter(name="--out", help="Where the data set goes.")],
+    out: Annotated[Path, out_directory("Where the data set goes.")],
     keep_archives: Annotated[bool, Parameter(help="Keep the zip files.", negative="")] = False,
     base_url: Annotated[str | None, Parameter(help="A mirror that has <category>.zip.")] = None,
     json_: Json = False,
@@ -37,7 +37,7 @@ def import_(
         Path | None, Parameter(help="A COCO .json, or a directory of labelme .json or Pascal VOC .xml.")
     ] = None,
     category: Annotated[str, Parameter(help="Name of the part.")],
-    out: Annotated[Path, Parameter(name="--out", help="The data set: the category goes below it.")],
+    out: Annotated[Path, out_directory("The data set: the category goes below it.")],
     json_: Json = False,
 ) -> None:
     """Make a category in AutoVI's layout from folders of images and drawn annotations.
@@ -99,7 +99,7 @@ def preview(
 @dataset_app.command
 def synthesize(
     *,
-    out: Annotated[Path, Parameter(name="--out", help="Where the data set goes.")],
+    out: Annotated[Path, out_directory("Where the data set goes.")],
     scale: Annotated[float, Parameter(help="Of the native image sizes.")] = 1.0,
     seed: int = 0,
     images: Annotated[int | None, Parameter(help="Training images of each category.")] = None,

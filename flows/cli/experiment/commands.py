@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.options import Force, Json, Out, Set, app, fail
+from flows.cli.options import Force, Json, Out, Set, app, fail, out_directory
 
 
 @app.command
@@ -30,11 +30,14 @@ def run(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = Fal
     with temporary_server() as server:  # it starts while the rest is imported
         from flows.cli.experiment.experiments import print_experiment, run_and_describe
         from flows.steps.running import place_of
-        from tasks.resources import refuse_what_does_not_fit, refuse_without_weights
+        from tasks import resources
 
-        refuse_without_weights([settings])
+        place = place_of(settings)
+        resources.refuse_unwritable([settings])
+        resources.refuse_without_weights([settings])
+        resources.refuse_backbones([(settings, place)])
         if not force:
-            refuse_what_does_not_fit({"": (settings, place_of(settings))})
+            resources.refuse_what_does_not_fit({"": (settings, place)})
         server.wait()
         outcome = run_and_describe(settings, quiet=json_)
     print_experiment(outcome, as_json=json_)
@@ -127,7 +130,7 @@ def evaluate(
     dataset_root: Annotated[Path, Parameter(help="The data set with its masks.")],
     maps: Annotated[Path, Parameter(help="<maps>/<category>/test/<folder>/<stem>.png, .tiff or .npy")],
     category: Annotated[list[str] | None, Parameter(help="Only these.", negative="")] = None,
-    out: Annotated[Path, Parameter(name="--out", help="Where metrics.json goes.")],
+    out: Annotated[Path, out_directory("Where metrics.json goes.")],
     set_: Set = None,
     json_: Json = False,
 ) -> None:
@@ -147,7 +150,7 @@ def score(
     *,
     model: Annotated[Path | None, Parameter(help="The run directory, if it is not the first of the paths.")] = None,
     category: Annotated[str | None, Parameter(help="Of all the images; else a directory's name says it.")] = None,
-    out: Annotated[Path | None, Parameter(name="--out", help="Where table and pictures go.")] = None,
+    out: Annotated[Path | None, out_directory("Where table and pictures go.")] = None,
     watch: Annotated[bool, Parameter(help="Keep scoring what appears in the directory.", negative="")] = False,
     explain: Annotated[
         bool, Parameter(help="Show the normal patches most like what is flagged; needs --out.", negative="")

@@ -23,7 +23,7 @@ from flows.experiment import centralized_experiment, federated_experiment
 from flows.steps.running import PARTIAL
 from pipeline_lib.configuration.files import load_benchmark, load_config
 from pipeline_lib.dataset.synthetic.dataset import synthesize_dataset
-from tasks.resources import refuse_without_weights
+from tasks.resources import refuse_unwritable, refuse_without_weights
 
 DEMO_CONFIG = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"
 DEMO_IMAGES = 24
@@ -105,7 +105,9 @@ def run_benchmark(path: Path, overrides: list[str], out: Path | None, *, as_json
     Raises ResourceError when an experiment would not fit, unless `force`; QuorumError naming those that failed.
     """
     config = load_benchmark(path, overrides, out)
-    refuse_without_weights(cell.config for cell in config.cells())
+    configs = [cell.config for cell in config.cells()]
+    refuse_unwritable(configs, out=config.out)
+    refuse_without_weights(configs)
     with show_progress(config.name, quiet=as_json):
         state: State[Any] = full_benchmark(config, force=force, return_state=True)  # type: ignore[assignment]
     if state.name == PARTIAL:

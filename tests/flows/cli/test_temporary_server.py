@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, temporary_settings
 
+from data_contracts.errors import ServerError
 from flows.cli.temporary_server import DATABASE, temporary_server
 from tests.conftest import ROOT
 
@@ -32,21 +36,58 @@ with temporary_server() as server:
 assert child.poll() is not None and not PREFECT_API_URL.value() and "PREFECT_API_URL" not in os.environ
 """
 
+WAITING = """
+import time
+from flows.cli.temporary_server import temporary_server
+with temporary_server() as server:
+    server.wait()
+    print(server.process.pid, flush=True)
+    time.sleep(600)
+"""
 
-def test_none_is_started_where_an_api_is_configured() -> None:
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), temporary_server() as server:
+
+def test_none_is_started_where_an_api_is_configured(prefect_server: None) -> None:
+    configured = PREFECT_API_URL.value()
+    with temporary_server() as server:
         server.wait()
         assert server.process is None
-        assert PREFECT_API_URL.value() == "http://127.0.0.1:9/api"
+        assert PREFECT_API_URL.value() == configured
 
 
-def test_one_that_does_not_come_up_is_left_to_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_does_not_come_up_is_an_error_that_says_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     changes = {PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}
-    with temporary_settings(changes, restore_defaults={PREFECT_API_URL}), temporary_server() as server:
+    with (
+        temporary_settings(changes, restore_defaults={PREFECT_API_URL}),
+        temporary_server() as server,
+        pytest.raises(ServerError, match=r"temporary Prefect server ended with 1.*PREFECT_HOME"),
+    ):
         server.wait()
-        assert server.process is None
-        assert not PREFECT_API_URL.value()
+    assert server.process is None
+
+
+def test_none_may_be_started_and_none_is_configured() -> None:
+    changes = {PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False}
+    with (
+        temporary_settings(changes, restore_defaults={PREFECT_API_URL}),
+        pytest.raises(ServerError, match="PREFECT_SERVER_ALLOW_EPHEMERAL_MODE forbids"),
+        temporary_server(),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_it_ends_with_its_parent_however_that_ends(tmp_path: Path, how: signal.Signals) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", WAITING]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        server = psutil.Process(int(parent.stdout.readline()))
+        assert "uvicorn" in server.cmdline()
+        os.kill(parent.pid, how)
+        assert parent.wait() == -how
+        server.wait(timeout=120)  # returns as soon as it is gone
+    assert not server.is_running()
 
 
 @pytest.mark.slow

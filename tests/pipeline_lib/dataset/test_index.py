@@ -262,6 +262,19 @@ def test_the_fingerprint_changes_with_any_file_and_with_nothing_else(tmp_path: P
     assert dataset_fingerprint(tmp_path, layout="mvtec") not in seen
 
 
+@pytest.mark.parametrize("how", ["written over", "replaced"])
+def test_the_fingerprint_sees_a_file_of_the_same_size_and_time(tmp_path: Path, how: str) -> None:
+    image = tmp_path / "c/train/good/a.bmp"
+    write_image(image, np.zeros((4, 4), np.uint8))
+    before, status = dataset_fingerprint(tmp_path), image.stat()
+    target = image if how == "written over" else tmp_path / "restored.bmp"
+    write_image(target, np.full((4, 4), 200, np.uint8))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    target.replace(image)
+    assert (image.stat().st_size, image.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert dataset_fingerprint(tmp_path) != before
+
+
 def test_the_fingerprint_opens_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_autovi(tmp_path)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flows.cli import main
-from flows.cli.upkeep.doctor import server_check
+from flows.cli.upkeep.doctor import home_check, proxy_check, server_check
 from pipeline_lib.planning import doctor
 from pipeline_lib.planning.doctor import installation_checks, requirement_problem
 
@@ -46,6 +46,39 @@ def test_a_server_that_does_not_answer_is_a_problem() -> None:
         check = server_check()
     assert check.status == "problem"
     assert "does not answer: ConnectError" in check.found
+
+
+def test_a_store_or_home_that_cannot_be_made_is_a_problem() -> None:
+    from prefect.settings import PREFECT_HOME, temporary_settings
+
+    nowhere = Path("/dev/null/made")  # nor can root
+    (store,) = [check for check in installation_checks(nowhere) if check.name == "artifact store"]
+    with temporary_settings({PREFECT_HOME: nowhere}):
+        home = home_check()
+    for check, variable in ((store, "FEDPATCH_STORE"), (home, "PREFECT_HOME")):
+        assert check.status == "problem"
+        assert check.found == "/dev/null/made cannot be written (/dev/null is no directory)"
+        assert variable in check.advice
+
+
+def test_a_proxy_on_the_way_to_the_server_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    for name in ("http_proxy", "all_proxy", "no_proxy"):
+        for spelled in (name, name.upper()):
+            monkeypatch.delenv(spelled, raising=False)
+    for url, export in (
+        ("http://127.0.0.1:4200/api", "export NO_PROXY=127.0.0.1,localhost,::1"),
+        ("http://plant.example:4200/api", "export NO_PROXY=plant.example"),
+    ):
+        with temporary_settings({PREFECT_API_URL: url}):
+            monkeypatch.delenv("HTTP_PROXY", raising=False)
+            assert proxy_check().status == "ok"
+            monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
+            check = proxy_check()
+        assert check.status == "note"
+        assert "through the proxy proxy.example:3128" in check.found
+        assert export in check.advice
 
 
 def test_the_command_prints_all_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
