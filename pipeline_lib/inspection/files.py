@@ -49,10 +49,10 @@ def colour_scale(decision: ImageDecision) -> Scale:
 
 def write_pictures(out: Path, decision: ImageDecision, patches: Sequence[PatchExplanation] = ()) -> str:
     """<name>.jpg (image, heat map, overlay), <name>.overlay.jpg (regions outlined with their area), and
-    <name>.explained.png where there are explanations; returns the first one's path relative to `out`."""
+    <name>.explained.png where there are explanations; returns the first one's path relative to `out`. Pictures of an
+    earlier decision on a file of the same name stay."""
     assert decision.pixels is not None
     assert decision.anomaly_map is not None
-    stem = picture_stem(decision)
     scale = colour_scale(decision)
     panels = visualize_anomaly_map(
         decision.pixels,
@@ -61,8 +61,12 @@ def write_pictures(out: Path, decision: ImageDecision, patches: Sequence[PatchEx
         ground_truth=None,
         panel_px=min(PANEL_PX, max(decision.pixels.shape)),
     )
+    content = _jpeg_bytes(panels)
+    stem = picture_stem(decision)
+    if _differs(out / PICTURES / f"{stem}.jpg", content):  # of an earlier decision on a file of this name
+        stem = f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}"
     relative = f"{PICTURES}/{stem}.jpg"
-    write_file(out / relative, _jpeg_bytes(panels))
+    write_file(out / relative, content)
     write_file(out / PICTURES / f"{stem}.overlay.jpg", _jpeg_bytes(outlined_regions(decision, scale)))
     if patches:
         write_file(out / PICTURES / f"{stem}.explained.png", png_bytes(explanation_picture(decision, list(patches))))
@@ -86,6 +90,10 @@ def outlined_regions(decision: ImageDecision, scale: Scale) -> Image.Image:
         draw.rectangle((x, y, x + right + 4, y + bottom + 4), fill=(16, 24, 24))
         draw.text((x + 2, y + 1), text, fill=OUTLINE)
     return picture
+
+
+def _differs(path: Path, content: bytes) -> bool:
+    return path.exists() and path.read_bytes() != content
 
 
 def _jpeg_bytes(picture: Image.Image) -> bytes:

@@ -52,10 +52,10 @@ class DecisionRecord:
     def add(self, row: dict[str, object]) -> None:
         """One image in the schema DECISIONS. Raises ArtifactError where it cannot be written."""
         number = self._decisions.n_rows
+        self._decisions.append([row])  # first: a killed session leaves no regions that the next image would take over
+        self._rows.append(row)
         regions = json.loads(str(row["regions"]))
         self._regions.append([{"row": number, "path": row["path"], **region} for region in regions])
-        self._decisions.append([row])
-        self._rows.append(row)
         if len(self._rows) >= ROWS_IN_MEMORY:
             self._write_parquet()
 

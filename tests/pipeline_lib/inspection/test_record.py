@@ -109,6 +109,21 @@ def test_a_row_is_on_the_disk_when_it_is_added_and_few_are_in_memory(
     assert pd.read_parquet(tmp_path / "decisions.parquet").path.tolist() == [f"{number}.png" for number in range(8)]
 
 
+def test_a_session_killed_between_the_two_tables_leaves_no_regions_to_another_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = DecisionRecord(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(record._regions, "append", lambda rows: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            record.add(a_row("a.png", 1))
+    record.close()
+    write(tmp_path, a_row("b.png", 1))
+    assert pd.read_csv(tmp_path / "decisions.csv").path.tolist() == ["a.png", "b.png"]
+    assert pd.read_csv(tmp_path / "regions.csv")[["row", "path"]].to_numpy().tolist() == [[1, "b.png"]]
+    assert pd.read_parquet(tmp_path / "decisions.parquet").path.tolist() == ["a.png", "b.png"]
+
+
 def test_a_session_without_images_leaves_tables_that_can_be_read(tmp_path: Path) -> None:
     assert pd.read_csv(write(tmp_path / "out")).empty
     assert write(tmp_path / "out", a_row("a.png")) == tmp_path / "out" / "decisions.csv"

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -237,6 +238,23 @@ def test_a_name_that_is_not_utf_8_is_listed_by_an_escaped_one(tmp_path: Path) ->
     ):
         assert table.path.tolist() == shown
         assert all((tmp_path / "out" / picture).is_file() for picture in table.picture)
+
+
+def test_a_file_that_is_written_again_keeps_the_pictures_of_its_earlier_decisions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latest = tmp_path / "latest.png"
+    for grey in (10, 120, 240, 120):
+        pixels = np.full((6, 8, 3), grey, np.uint8)
+        monkeypatch.setattr(
+            session_module, "decide_image", lambda *a, pixels=pixels, **k: replace(made_up(*a, **k), pixels=pixels)
+        )
+        list(ScoreSession(NO_MODEL, out=tmp_path / "out").score([latest]))
+    pictures = pd.read_csv(tmp_path / "out" / "decisions.csv").picture.tolist()
+    assert len(set(pictures)) == 3
+    assert pictures[1] == pictures[3]
+    assert len({(tmp_path / "out" / picture).read_bytes() for picture in pictures}) == 3
+    assert len(list((tmp_path / "out" / "pictures").rglob("*.overlay.jpg"))) == 3
 
 
 @pytest.mark.parametrize("bad", [0, 1, 2])
