@@ -23,9 +23,9 @@ from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
 from flows.experiment import run_experiment
 from flows.steps.run_pages import benchmark_title, show_failure
-from flows.steps.running import PARTIAL, partial_state, place_of, refuse_what_does_not_fit
+from flows.steps.running import PARTIAL, partial_state, refuse_what_does_not_fit
 from tasks.comparison import benchmark_directory, compare_with_last_good, publish_comparison
-from tasks.resources import refuse_backbones, refuse_unwritable, refuse_without_weights
+from tasks.resources import refuse_unwritable, refuse_without_weights
 
 REGRESSED = "CompletedRegressed"
 REGRESSION_TAG = "regression"
@@ -50,7 +50,6 @@ def full_benchmark(config: BenchmarkConfig, force: bool = False) -> Any:
     configs = [cell.config for cell in cells]
     refuse_unwritable(configs, out=config.out)
     refuse_without_weights(configs)
-    refuse_backbones((config, place_of(config)) for config in configs)
     refuse_what_does_not_fit({cell.experiment: cell.config for cell in cells}, force=force)
     out = benchmark_directory(config)
     results: dict[str, dict[int, ExperimentResult]] = {}

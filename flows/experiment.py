@@ -43,7 +43,6 @@ def centralized_experiment(config: Annotated[ExperimentConfig, CENTRALIZED_FORM]
     config = config.model_copy(update={"federated": config.federated.as_mode("centralized")})
     refuse_unwritable([config])
     refuse_without_weights([config])
-    refuse_backbones([(config, place_of(config))])
     refuse_what_does_not_fit({"": config}, force=force)
     return run_experiment(config)
 
@@ -65,7 +64,6 @@ def federated_experiment(config: Annotated[ExperimentConfig, FEDERATED_FORM], fo
     config = config.model_copy(update={"federated": federated})
     refuse_unwritable([config])
     refuse_without_weights([config])
-    refuse_backbones([(config, place_of(config))])
     refuse_what_does_not_fit({"": config}, force=force)
     return run_experiment(config)
 
@@ -74,6 +72,7 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
     """The steps of one experiment, inside a flow run. Returns the result as JSON, or a state that says what failed."""
     place = place_of(config)
     config = located(config, place)
+    refuse_backbones([(config, place)])
     with task_runner(config.runtime) as runner:
         run = Run(config, place, runner)
         is_alone = config.federated.mode == "local_only"

@@ -17,6 +17,7 @@ from tests.conftest import ROOT
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens there
 SERVER = f"{NOWHERE}/api"
+FEDPATCH = ("-c", "from flows.cli import main; main()")
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +92,7 @@ def _run(arguments: list[str], tmp_path: Path, **variables: str) -> subprocess.C
         "HOME": str(tmp_path),
         "PREFECT_HOME": str(tmp_path),
     }
-    command = [sys.executable, "-m", *arguments]
+    command = [sys.executable, *arguments]
     return subprocess.run(
         command, cwd=tmp_path, env=environment | variables, capture_output=True, text=True, timeout=300, check=False
     )
@@ -100,10 +101,10 @@ def _run(arguments: list[str], tmp_path: Path, **variables: str) -> subprocess.C
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["flows.cli", "run", str(ROOT / "configs/demo.yaml")],
-        ["flows.cli", "benchmark", str(ROOT / "configs/benchmark_quick.yaml")],
-        ["flows.cli", "demo"],
-        ["flows.automations"],
+        [*FEDPATCH, "run", str(ROOT / "configs/demo.yaml")],
+        [*FEDPATCH, "benchmark", str(ROOT / "configs/benchmark_quick.yaml")],
+        [*FEDPATCH, "demo"],
+        ["-m", "flows.automations"],
     ],
     ids=lambda arguments: arguments[-1].rpartition("/")[2],
 )
@@ -133,6 +134,6 @@ def test_a_run_behind_a_proxy_ends_well(tiny_root: Path, tmp_path: Path) -> None
     places = [f"dataset.root={tiny_root}", f"runtime.store={tmp_path / 'store'}", "evaluation.bootstrap=0"]
     arguments = [text for place in places for text in ("--set", place)]
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), NOWHERE)
-    done = _run(["flows.cli", "run", str(ROOT / "configs/demo.yaml"), *arguments], tmp_path, **proxies)
+    done = _run([*FEDPATCH, "run", str(ROOT / "configs/demo.yaml"), *arguments], tmp_path, **proxies)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "run directory" in done.stdout

@@ -56,7 +56,7 @@ def test_store_and_run_directory_of_the_configuration(
 
 def test_prefect_home(tmp_path: Path) -> None:
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "PREFECT_HOME": NOWHERE}
-    command = [sys.executable, "-m", "flows.cli", "run", DEMO]
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "run", DEMO]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
