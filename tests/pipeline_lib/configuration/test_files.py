@@ -78,7 +78,7 @@ def test_what_is_written_reads_back_to_the_same_configuration(tmp_path: Path) ->
         (["model.coresett=5"], "model.coresett: unknown key 'coresett'; model accepts backbone, weights, "),
         (["modle.x=5"], "modle: unknown key 'modle'; the top level accepts name, seed, dataset, "),
         (["model.coreset_percentage=5"], "model.coreset_percentage: got 5, accepts a number less than or equal to 1"),
-        (["model.coreset_percentage=.nan"], "model.coreset_percentage: got nan, accepts a number "),
+        (["model.coreset_percentage=.nan"], "model.coreset_percentage: got nan, accepts a finite number"),
         (["seed=1.5"], "seed: got 1.5, accepts a whole number"),
         (["dataset.categories=pipe_clip"], "dataset.categories: got 'pipe_clip', accepts a list"),
         (["preprocessing.small_size=[400, x]"], "preprocessing.small_size.1: got 'x', accepts a whole number"),
