@@ -103,4 +103,7 @@ if [ -z "${FEDPATCH_DATASET:-}" ]; then
 fi
 echo "  prefect deployment run federated-experiment/on-demand --param 'config={$run}' --watch"
 echo
-wait "$worker"
+code=0
+wait "$worker" || code=$?
+say "the worker ended (exit code $code), so the server is ended too; start it again, then Retry what ran"
+exit "$code"
