@@ -18,7 +18,7 @@ def score_paths(
     session = score_session.ScoreSession(
         run_model.open_run_model(model, target_rate=target_rate), category=category, out=out, explained=explain
     )
-    images = decisions.find_images(paths)
+    images = decisions.find_images(paths, out=out)
     progress = progress_log("images scored")
     summaries = []
     for number, decision in enumerate(session.score(images), start=1):
