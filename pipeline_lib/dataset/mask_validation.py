@@ -1,0 +1,158 @@
+"""Checks of a category's masks before they are used; what is wrong becomes a finding."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from data_contracts.defects import DefectEntry
+from data_contracts.errors import ConfigError, DatasetError
+from data_contracts.validation import Finding, FindingCode, Severity
+from pipeline_lib.dataset.ground_truth import (
+    DefectChannel,
+    DefectWeights,
+    MaskError,
+    category_defects,
+    channels_by_value,
+    defect_weight,
+    mask_components,
+    read_mask_values,
+)
+from pipeline_lib.dataset.images import is_hidden, is_image_file
+from pipeline_lib.dataset.layout import DEFECTS_CONFIG, Layout, mask_files
+
+
+class MaskCheck:
+    """The mask checks of one category; `usable` counts its good channels by defect name."""
+
+    def __init__(self, root: Path, category: str, directory: Path, layout: Layout, weights: DefectWeights) -> None:
+        self.root, self.category, self.directory, self.layout = root, category, directory, layout
+        self.weights = weights
+        self.usable: Counter[str] = Counter()
+        self.above_area: dict[str, list[str]] = {}
+        self.defects: list[DefectEntry] | None = None
+
+    def check(self, rows: pd.DataFrame) -> list[Finding]:
+        defective = rows[(rows["split"] == "test") & (rows["label_index"] == 1)]
+        findings = [] if defective.empty else list(self._config())
+        for path, label, stem, width, height in zip(
+            *(defective[name].tolist() for name in ("path", "label", "stem", "width", "height")), strict=True
+        ):
+            findings += self._image(path, label, stem, width, height)
+        findings += self._orphans()
+        for defect_name, paths in self.above_area.items():
+            findings.append(
+                self._finding(
+                    "note",
+                    "saturation_above_area",
+                    paths[0],
+                    f"saturation_threshold of {defect_name} is above the area of {len(paths)} of its "
+                    f"{self.usable[defect_name]} channels, this one first; their whole area is asked for",
+                    "Lower the threshold if a part of such a defect should be enough.",
+                )
+            )
+        return findings
+
+    def _config(self) -> Iterator[Finding]:
+        path = self.directory / DEFECTS_CONFIG
+        try:
+            self.defects = category_defects(self.root, self.category, layout=self.layout)
+        except DatasetError as error:
+            yield self._finding(
+                "error",
+                "no_defects_config",
+                path,
+                str(error),
+                "Write a JSON list of entries with defect_name, pixel_value, saturation_threshold and "
+                "relative_saturation; without it the masks cannot be measured.",
+            )
+            return
+        for entry in self.defects:
+            if entry.relative_saturation and entry.saturation_threshold > 1:
+                yield self._finding(
+                    "warning",
+                    "saturation_above_area",
+                    path,
+                    f"relative saturation_threshold of {entry.defect_name} is {entry.saturation_threshold:g}, above 1",
+                    "Give a share of the area, at most 1, or set relative_saturation to false.",
+                )
+            if isinstance(self.weights, str):
+                try:
+                    defect_weight(entry, self.weights)
+                except ConfigError as error:
+                    yield self._finding("error", "defect_weight_unknown", path, str(error), "")
+
+    def _image(self, path: str, label: str, stem: str, width: int, height: int) -> Iterator[Finding]:
+        masks = mask_files(self.directory, label, stem, layout=self.layout)
+        if not masks:
+            expected = f"ground_truth/{label}/{stem}" + ("_mask.png" if self.layout == "mvtec" else "/*.png")
+            yield self._finding(
+                "error",
+                "missing_mask",
+                path,
+                f"defective, but {expected} is not there",
+                "Draw the mask, or move the image: until then its pixels cannot be measured.",
+            )
+        for mask in masks if width else []:
+            try:
+                values = read_mask_values(mask, width=width, height=height)
+                if self.layout == "mvtec":
+                    channels = mask_components(values > 0, label, name=str(mask))
+                elif self.defects is None:
+                    continue
+                else:
+                    channels = channels_by_value(values, self.defects, name=str(mask))
+            except MaskError as error:
+                yield self._finding("error", error.code, mask, str(error), "Correct the mask file.")
+                continue
+            for channel in channels:
+                yield from self._channel(mask, channel)
+
+    def _channel(self, mask: Path, channel: DefectChannel) -> Iterator[Finding]:
+        self.usable[channel.defect_name] += 1
+        area_px = int(channel.mask.sum())
+        if channel.saturation_was_zero:
+            yield self._finding(
+                "warning",
+                "saturation_zero",
+                mask,
+                f"the saturation area of {channel.defect_name} comes out as 0 of {area_px} pixels; 1 is used",
+                "Raise the threshold, or enlarge or remove the speck.",
+            )
+        absolute = {e.defect_name: e.saturation_threshold for e in self.defects or () if not e.relative_saturation}
+        if absolute.get(channel.defect_name, 0) > area_px:
+            self.above_area.setdefault(channel.defect_name, []).append(self._relative(mask))
+
+    def _orphans(self) -> Iterator[Finding]:
+        ground_truth = self.directory / "ground_truth"
+        for folder in sorted(ground_truth.iterdir()) if ground_truth.is_dir() else []:
+            if not folder.is_dir() or is_hidden(folder.name):
+                continue
+            images = self.directory / "test" / folder.name
+            stems = {path.stem for path in images.iterdir() if is_image_file(path)} if images.is_dir() else set()
+            for mask in sorted(folder.iterdir()):
+                stem = mask.stem.removesuffix("_mask") if self.layout == "mvtec" else mask.name
+                if not is_hidden(mask.name) and stem not in stems:
+                    yield self._finding(
+                        "warning",
+                        "orphaned_mask",
+                        mask,
+                        f"belongs to no image: test/{folder.name} holds no {stem}",
+                        "Rename it as its image is named, or remove it.",
+                    )
+
+    def _relative(self, path: Path | str) -> str:
+        return path.relative_to(self.root).as_posix() if isinstance(path, Path) else path
+
+    def _finding(self, severity: Severity, code: FindingCode, path: Path | str, message: str, advice: str) -> Finding:
+        return Finding(
+            severity=severity,
+            code=code,
+            category=self.category,
+            path=self._relative(path),
+            message=message,
+            advice=advice,
+        )
