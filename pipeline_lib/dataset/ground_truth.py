@@ -2,7 +2,8 @@
 
 AutoVI's rule (that of the MVTec LOCO AD evaluator): one PNG is one channel, and the one value of its non-zero pixels
 is the `pixel_value` of an entry in `defects_config.json`. Grey, RGB and RGBA are read; alpha is ignored, and of three
-colours the largest counts. A file that holds several known values is one channel a value.
+colours the largest counts. A file that holds several known values is one channel a value. A mask of MVTec AD is marked
+where it is not 0, and one with values between black and white where it has half of its largest value or more.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from data_contracts.defects import DefectEntry
 from data_contracts.errors import ConfigError, DatasetError, ImageError
 from pipeline_lib.dataset.images import decode_image, read_bytes
 from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, Layout, category_directory, mask_files
+
+SOFT_WHITE = 128
+"""From this value on the largest of an MVTec mask is its white, and lower ones lie between black and white."""
 
 MAX_COMPONENTS = 1000
 """Parts of one MVTec mask; each is held as a mask of its own."""
@@ -52,7 +56,9 @@ class MaskError(ImageError):
         self,
         message: str,
         *,
-        code: Literal["unreadable_image", "mask_size", "mask_value_unknown", "mask_empty", "mask_fragmented"],
+        code: Literal[
+            "unreadable_image", "mask_size", "mask_value_unknown", "mask_empty", "mask_fragmented", "mask_alpha"
+        ],
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -168,7 +174,7 @@ def read_mask_channels(
     for path in mask_files(directory, folder, stem, layout=layout):
         values = read_mask_values(path, width=width, height=height)
         if layout == "mvtec":
-            channels += mask_components(values > 0, folder, defect_weights=by_name, name=str(path))
+            channels += mask_components(marked(values), folder, defect_weights=by_name, name=str(path))
         else:
             channels += channels_by_value(values, defects, defect_weights=defect_weights, name=str(path))
     return channels
@@ -186,6 +192,12 @@ def read_mask_values(path: Path | str, *, width: int, height: int) -> np.ndarray
             code="mask_size",
         )
     values = _pixel_values(image.convert("RGB") if image.mode in {"P", "PA"} else image)
+    if values.size and values.min() == values.max() and _alpha_varies(image):
+        raise MaskError(
+            f"mask {path} has one colour, and the defect is drawn in its alpha channel, which is not read; save it as "
+            f"grey: 0 for no defect",
+            code="mask_alpha",
+        )
     if values.dtype.kind not in "ui" or values.max(initial=0) > 255:
         raise MaskError(
             f"mask {path} holds the value {values.max()} (mode {image.mode}); pixel values are whole numbers from 0 to "
@@ -195,6 +207,15 @@ def read_mask_values(path: Path | str, *, width: int, height: int) -> np.ndarray
     if not values.any():
         raise MaskError(f"mask {path} is empty: no pixel is above 0; mark the defect or remove it", code="mask_empty")
     return values.astype(np.uint8)
+
+
+def marked(values: np.ndarray) -> np.ndarray:
+    """Boolean: where the values (uint8, (height, width)) of a mask without names mark a defect.
+
+    Wherever they are not 0; with a white of 128 or more, from half of it on, which cuts soft edges in their middle.
+    """
+    white = int(values.max(initial=0))
+    return values >= max(1, (white + 1) // 2 if white >= SOFT_WHITE else 1)
 
 
 def channels_by_value(
@@ -260,6 +281,13 @@ def mask_components(
         DefectChannel(defect_name, labels == number, int(areas_px[number]), weight=weight)
         for number in range(1, count + 1)
     ]
+
+
+def _alpha_varies(image: Any) -> bool:
+    if not image.has_transparency_data:
+        return False
+    low, high = image.convert("RGBA").getchannel("A").getextrema()
+    return bool(low < high)
 
 
 def _pixel_values(image: Any) -> np.ndarray:

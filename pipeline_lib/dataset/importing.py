@@ -17,10 +17,10 @@ from data_contracts.errors import DatasetError, ImageError
 from pipeline_lib.dataset.annotations import Annotations
 from pipeline_lib.dataset.image_files import LeftOut, images_in
 from pipeline_lib.dataset.images import load_image
-from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, natural_order
+from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, UNANNOTATED, natural_order
 
 TEST_SHARE = 5  # every fifth part of the good images, the last in natural order, is for the test
-MULTIPLE, UNANNOTATED = "multiple", "unannotated"
+MULTIPLE = "multiple"
 MAX_NAMES = 255
 
 

@@ -25,6 +25,7 @@ from pipeline_lib.dataset.layout import (
     find_images,
     listing,
     mask_files,
+    refuse_equal_stems,
     select_categories,
     thin_out,
 )
@@ -42,6 +43,7 @@ def index_dataset(
     max_images: int | None = None,
     splits: Sequence[str] = ("train", "test"),
     require_train: Literal["each", "any", "none"] = "each",
+    equal_stems: Literal["refused", "kept"] = "refused",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -53,7 +55,8 @@ def index_dataset(
     kept, evenly spaced from the first to the last.
 
     Raises DatasetError for a root that is missing, without any category, without a category that was asked for, or
-    without good training images: in each category, in any of them, or none needed, as `require_train` says.
+    without good training images: in each category, in any of them, or none needed, as `require_train` says; and, but
+    for a check that lists them, for two images of one folder whose names differ in the ending alone.
     """
     root = Path(root)
     found: list[FoundImage] = []
@@ -62,11 +65,14 @@ def index_dataset(
     for category, directory in select_categories(root, layout=layout, categories=categories).items():
         of_category = list(find_images(category, directory, layout, left_out=left_out))
         if not any(image.split == "train" for image in of_category):
-            wanted = "good" if layout == "folder" else "train/good"
+            wanted = directory / (GOOD if layout == "folder" else f"train/{GOOD}")
+            there = wanted.parent if wanted.parent.is_dir() else directory
             untrained.append(
                 f"category {category} has no good training images: looked for {', '.join(sorted(IMAGE_SUFFIXES))} "
-                f"files in {directory / wanted}; {directory} holds {listing(directory)}"
+                f"files in {wanted}; {there} holds {listing(there)}"
             )
+        if equal_stems == "refused":
+            refuse_equal_stems(of_category)
         found += thin_out([image for image in of_category if image.split in splits], max_images)
     nowhere = not any(image.split == "train" for image in found)
     if untrained and "train" in splits and (require_train == "each" or (require_train == "any" and nowhere)):

@@ -25,6 +25,8 @@ from pipeline_lib.dataset.images import is_hidden
 
 Layout = Literal["autovi", "mvtec", "folder"]
 GOOD = "good"
+UNANNOTATED = "unannotated"
+"""The folder of defective images that nobody has drawn masks for: they are in the image metrics alone."""
 DEFECTS_CONFIG = "defects_config.json"
 _NOT_LABELS = frozenset({"train", "test", "ground_truth"})
 _LOOKED_FOR = {
@@ -157,6 +159,20 @@ def thin_out(images: list[FoundImage], max_images: int | None) -> list[FoundImag
         count = min(max_images, len(group))
         kept += [group[position * (len(group) - 1) // max(1, count - 1)] for position in range(count)]
     return kept
+
+
+def refuse_equal_stems(images: Collection[FoundImage]) -> None:
+    """Raise DatasetError where two images of one folder have the same name but for the ending: mask and map are found
+    by it, so that one of them would get the other's."""
+    by_name: dict[tuple[Path, str], list[Path]] = {}
+    for image in images:
+        by_name.setdefault((image.path.parent, image.path.stem), []).append(image.path)
+    if equal := [paths for paths in by_name.values() if len(paths) > 1]:
+        shown = "; ".join(" and ".join(str(path) for path in paths) for paths in equal[:3])
+        raise DatasetError(
+            f"{len(equal)} names in one folder stand for several images: {shown}; masks and maps are found by the name "
+            f"without its ending; rename or remove all but one"
+        )
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import ConfigError, DatasetError
 from data_contracts.validation import Finding, FindingCode, Severity
 from pipeline_lib.dataset.ground_truth import (
+    SOFT_WHITE,
     DefectChannel,
     DefectWeights,
     MaskError,
     category_defects,
     channels_by_value,
     defect_weight,
+    marked,
     mask_components,
     read_mask_values,
 )
 from pipeline_lib.dataset.images import is_hidden, is_image_file
-from pipeline_lib.dataset.layout import DEFECTS_CONFIG, Layout, mask_files
+from pipeline_lib.dataset.layout import DEFECTS_CONFIG, UNANNOTATED, Layout, mask_files
 
 
 class MaskCheck:
@@ -33,6 +38,7 @@ class MaskCheck:
         self.weights = weights
         self.usable: Counter[str] = Counter()
         self.above_area: dict[str, list[str]] = {}
+        self.unannotated: list[str] = []
         self.defects: list[DefectEntry] | None = None
 
     def check(self, rows: pd.DataFrame) -> list[Finding]:
@@ -42,6 +48,17 @@ class MaskCheck:
             *(defective[name].tolist() for name in ("path", "label", "stem", "width", "height")), strict=True
         ):
             findings += self._image(path, label, stem, width, height)
+        if self.unannotated:
+            findings.append(
+                self._finding(
+                    "note",
+                    "unannotated",
+                    self.unannotated[0],
+                    f"{len(self.unannotated)} defective images of test/{UNANNOTATED}, this one first, have no masks: "
+                    f"they are in the image metrics alone",
+                    "Draw their masks where pixels should be measured too.",
+                )
+            )
         findings += self._orphans()
         for defect_name, paths in self.above_area.items():
             findings.append(
@@ -87,20 +104,16 @@ class MaskCheck:
 
     def _image(self, path: str, label: str, stem: str, width: int, height: int) -> Iterator[Finding]:
         masks = mask_files(self.directory, label, stem, layout=self.layout)
-        if not masks:
-            expected = f"ground_truth/{label}/{stem}" + ("_mask.png" if self.layout == "mvtec" else "/*.png")
-            yield self._finding(
-                "error",
-                "missing_mask",
-                path,
-                f"defective, but {expected} is not there",
-                "Draw the mask, or move the image: until then its pixels cannot be measured.",
-            )
+        if not masks and label == UNANNOTATED:
+            self.unannotated.append(path)
+        elif not masks:
+            yield self._missing(path, label, stem)
+        channels_seen: dict[bytes, Path] = {}
         for mask in masks if width else []:
             try:
                 values = read_mask_values(mask, width=width, height=height)
                 if self.layout == "mvtec":
-                    channels = mask_components(values > 0, label, name=str(mask))
+                    channels = mask_components(marked(values), label, name=str(mask))
                 elif self.defects is None:
                     continue
                 else:
@@ -108,8 +121,56 @@ class MaskCheck:
             except MaskError as error:
                 yield self._finding("error", error.code, mask, str(error), "Correct the mask file.")
                 continue
+            yield from self._content(mask, values)
             for channel in channels:
                 yield from self._channel(mask, channel)
+                content = hashlib.sha256(channel.defect_name.encode() + channel.mask.tobytes()).digest()
+                if (other := channels_seen.setdefault(content, mask)) != mask:
+                    yield self._finding(
+                        "warning",
+                        "mask_twice",
+                        mask,
+                        f"marks {channel.defect_name} where {other.name} marks it already; the defect counts twice",
+                        "Remove one of the two files.",
+                    )
+
+    def _missing(self, path: str, label: str, stem: str) -> Finding:
+        folder = self.directory / "ground_truth" / label
+        expected = f"{stem}_mask.png" if self.layout == "mvtec" else f"{stem}/*.png"
+        similar = sorted(p.name for p in folder.glob(f"{glob.escape(stem)}*") if p.stem in (stem, f"{stem}_mask"))
+        hint = f"; there is {', '.join(similar)}: rename it, or convert it to PNG" if similar else ""
+        return self._finding(
+            "error",
+            "missing_mask",
+            path,
+            f"defective, but ground_truth/{label}/{expected} is not there{hint}",
+            f"Draw the mask, or move the image to test/{UNANNOTATED}: until then its pixels cannot be measured.",
+        )
+
+    def _content(self, mask: Path, values: np.ndarray) -> Iterator[Finding]:
+        """What a mask says that hardly anybody means."""
+        is_marked = marked(values) if self.layout == "mvtec" else values > 0
+        share = float(is_marked.mean())
+        border = np.concatenate([is_marked[0], is_marked[-1], is_marked[:, 0], is_marked[:, -1]])
+        if share > 0.5 or border.all():
+            where = f"{100 * share:.0f} % of the image" + (" and all four borders" if border.all() else "")
+            yield self._finding(
+                "warning",
+                "mask_inverted",
+                mask,
+                f"marks {where}",
+                "If black is the defect, invert the mask: what is not 0 counts as defective.",
+            )
+        between = int(((values > 0) & (values < values.max())).sum())
+        if self.layout == "mvtec" and between and values.max() >= SOFT_WHITE:
+            yield self._finding(
+                "note",
+                "mask_soft",
+                mask,
+                f"{between} pixels lie between black and white; those of half of white or more are marked "
+                f"({int(is_marked.sum())} of the {int((values > 0).sum())} that are not 0)",
+                "Save masks without smoothing, in 0 and 255, to decide it yourself.",
+            )
 
     def _channel(self, mask: Path, channel: DefectChannel) -> Iterator[Finding]:
         self.usable[channel.defect_name] += 1

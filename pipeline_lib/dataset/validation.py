@@ -18,6 +18,8 @@ from pipeline_lib.dataset.mask_validation import MaskCheck
 
 FEW_TRAIN_IMAGES = 10
 THIN_CLASS_IMAGES = 20
+NAMES_OF_GOOD = frozenset({"good", "ok", "normal", "io", "pass", "goods"})
+"""Folder names, in lower case, under which people keep good images."""
 ASPECT_TOLERANCE = 1.25
 _SHOWN_OF_ONE_KIND = 10
 
@@ -47,6 +49,7 @@ def validate_dataset(
         rows = index[index["category"] == category]
         good_rows = readable[readable["category"] == category]
         findings += _unreadable(category, rows)
+        findings += _equal_stems(category, rows)
         findings += _counts(category, good_rows, layout)
         findings += _aspect_ratio(category, good_rows, preprocessing or PreprocessingConfig())
         if layout != "folder" and category in directories:
@@ -105,6 +108,20 @@ def _unreadable(category: str, rows: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
+def _equal_stems(category: str, rows: pd.DataFrame) -> Iterator[Finding]:
+    names = pd.Series([path.rpartition(".")[0] for path in rows["path"]], rows.index, dtype=str)
+    for _, paths in rows["path"][names.duplicated(keep=False)].groupby(names):
+        first, *others = paths
+        yield Finding(
+            severity="error",
+            code="equal_stems",
+            category=category,
+            path=str(first),
+            message=f"differs from {', '.join(others)} in the ending alone",
+            advice="Masks and maps are found by the name without its ending: rename or remove all but one image.",
+        )
+
+
 def _counts(category: str, rows: pd.DataFrame, layout: Layout) -> Iterator[Finding]:
     train = int((rows["split"] == "train").sum())
     test = Counter(rows.loc[rows["split"] == "test", "label"])
@@ -121,6 +138,14 @@ def _counts(category: str, rows: pd.DataFrame, layout: Layout) -> Iterator[Findi
             f"only {train} training images; a memory bank needs {FEW_TRAIN_IMAGES} or more to know what is normal",
             "Take more images of good parts.",
         )
+    for label in sorted(test):
+        if label != GOOD and label.casefold() in NAMES_OF_GOOD:
+            yield finding(
+                "warning",
+                "good_by_another_name",
+                f"test/{label} counts as a kind of defect: good images lie in test/{GOOD}",
+                f"Rename the folder {GOOD} if its images are good.",
+            )
     if not test[GOOD]:
         yield finding(
             "warning", "empty_category", "no good test image: no image metric is defined", "Add images to test/good."

@@ -54,11 +54,14 @@ class MapScale:
 
 
 def find_map(maps_root: Path, category: str, folder: str, stem: str) -> Path:
-    """The file that holds a test image's map. Raises ImageError, listing what was looked for."""
+    """The file that holds a test image's map. Raises ImageError, listing what was looked for, or several that fit."""
     directory = maps_root / category / "test" / folder
-    for suffix in SUFFIXES:
-        if (path := directory / f"{stem}{suffix}").is_file():
-            return path
+    found = [path for suffix in SUFFIXES if (path := directory / f"{stem}{suffix}").is_file()]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ImageError(f"{directory} holds several maps of one image: {names}; keep one")
+    if found:
+        return found[0]
     looked_for = ", ".join(f"{stem}{suffix}" for suffix in SUFFIXES)
     there = "" if directory.is_dir() else " (there is no such directory)"
     raise ImageError(
@@ -92,6 +95,25 @@ def resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
     resized = torch.nn.functional.interpolate(tensor, size=(height, width), mode="bilinear", align_corners=False)
     array: np.ndarray = resized[0, 0].numpy()
     return array
+
+
+def refuse_other_shape(values: np.ndarray, height: int, width: int, *, name: str) -> None:
+    """Raise ImageError for a map (height, width) with other proportions than its image: enlarged, it would not fit.
+
+    A side may differ from the image's proportions by the one pixel that rounding takes.
+    """
+    map_height, map_width = values.shape
+
+    def fits(map_height: int, map_width: int) -> bool:
+        return min(abs(map_height - map_width * height / width), abs(map_width - map_height * width / height)) <= 1
+
+    if fits(map_height, map_width):
+        return
+    turned = " It looks transposed: save it as (height, width)." if fits(map_width, map_height) else ""
+    raise ImageError(
+        f"{name}: the map is {map_width} wide and {map_height} high, its image {width} and {height}; a map has the "
+        f"image's size or its proportions.{turned} Where maps were made of a squeezed image, give --stretch-maps"
+    )
 
 
 def write_npy_map(path: Path, values: np.ndarray) -> None:

@@ -19,7 +19,7 @@ from data_contracts.settings import EvaluationSettings
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.dataset.ground_truth import DefectChannel, MaskError, category_defects, read_mask_channels
 from pipeline_lib.dataset.index import category_test_table, index_dataset
-from pipeline_lib.maps.map_files import find_map, read_map, resize_map
+from pipeline_lib.maps.map_files import find_map, read_map, refuse_other_shape, resize_map
 from pipeline_lib.maps.saved_maps import read_scores, smooth_map
 from pipeline_lib.metrics.bootstrap import ImageSample
 from pipeline_lib.metrics.category import compute_metrics, halves, mean_metrics, metrics_table
@@ -162,13 +162,19 @@ def metrics_document(
 
 
 def evaluate_map_files(
-    root: Path, maps_root: Path, settings: EvaluationSettings, *, categories: tuple[str, ...] | None = None
+    root: Path,
+    maps_root: Path,
+    settings: EvaluationSettings,
+    *,
+    categories: tuple[str, ...] | None = None,
+    stretch_maps: bool = False,
 ) -> list[CategoryEvaluation]:
     """Measure anyone's anomaly maps, <maps_root>/<category>/test/<folder>/<stem>.png|.tiff|.tif|.npy.
 
     All categories that have maps unless named; the image score is that of <maps_root>/<category>/scores.json where
     there is one, else the map's maximum. Raises DatasetError where there is nothing to measure, ImageError naming
-    every missing map of a category (up to three).
+    every missing map of a category (up to three), and for a map with other proportions than its image's, which
+    `stretch_maps` stretches to it.
     """
     if not maps_root.is_dir():
         raise DatasetError(f"there is no directory of maps {maps_root}")
@@ -179,11 +185,13 @@ def evaluate_map_files(
                 f"{maps_root} holds no maps: expected <category>/test/<folder>/<stem>.png, .tiff or .npy"
             )
     index = index_dataset(root, layout=settings.layout, categories=categories, splits=("test",))
-    return [_evaluate_files(category_test_table(index, c), c, root, maps_root, settings) for c in categories]
+    return [
+        _evaluate_files(category_test_table(index, c), c, root, maps_root, settings, stretch_maps) for c in categories
+    ]
 
 
 def _evaluate_files(
-    rows: pd.DataFrame, category: str, root: Path, maps_root: Path, settings: EvaluationSettings
+    rows: pd.DataFrame, category: str, root: Path, maps_root: Path, settings: EvaluationSettings, stretch_maps: bool
 ) -> CategoryEvaluation:
     if rows.empty:
         raise DatasetError(f"{category} has no readable test images")
@@ -199,7 +207,10 @@ def _evaluate_files(
             continue
 
         def load(path: Path = path, height: int = row["height"], width: int = row["width"]) -> np.ndarray:
-            return smooth_map(resize_map(read_map(path), height, width), settings.smoothing_sigma)
+            values = read_map(path)
+            if not stretch_maps:
+                refuse_other_shape(values, height, width, name=str(path))
+            return smooth_map(resize_map(values, height, width), settings.smoothing_sigma)
 
         loaders[row["image_id"]] = load
         key = f"{row['label']}/{Path(row['path']).stem}"

@@ -20,7 +20,7 @@ from data_contracts.manifests import GLOBAL_BANK
 from data_contracts.settings import AggregationSettings, BackboneSettings, CoresetSettings
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.coreset.selection import coreset_size
-from pipeline_lib.dataset.layout import find_images, select_categories, thin_out
+from pipeline_lib.dataset.layout import find_images, refuse_equal_stems, select_categories, thin_out
 from pipeline_lib.partition.assignment import client_ids, partition_images
 from pipeline_lib.planning.backbone_trial import patch_grid, try_backbone, unweighted
 from pipeline_lib.planning.extension_trial import try_extensions
@@ -126,7 +126,9 @@ def list_images(config: ExperimentConfig, root: Path) -> pd.DataFrame:
     dataset = config.dataset
     rows = []
     for category, directory in select_categories(root, layout=dataset.layout, categories=dataset.categories).items():
-        for image in thin_out(list(find_images(category, directory, dataset.layout)), dataset.max_images):
+        images = list(find_images(category, directory, dataset.layout))
+        refuse_equal_stems(images)
+        for image in thin_out(images, dataset.max_images):
             rows.append(
                 {
                     "image_id": image.image_id,

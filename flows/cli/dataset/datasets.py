@@ -111,7 +111,7 @@ def normalization_statistics(root: Path, layout: Any, *, as_json: bool) -> None:
 
 def validate_root(root: Path, layout: Any, *, as_json: bool) -> None:
     """Print what a check of a data set finds; exit status 1 when there are errors."""
-    index = index_dataset(root, layout=layout, require_train="none")
+    index = index_dataset(root, layout=layout, require_train="none", equal_stems="kept")
     report = validation.validate_dataset(index, root, layout=layout)
     if as_json:
         print_json(report.model_dump(mode="json"))
@@ -123,7 +123,7 @@ def validate_root(root: Path, layout: Any, *, as_json: bool) -> None:
 
 def dataset_stats(root: Path, layout: Any, *, as_json: bool) -> None:
     """Print the counts of a data set."""
-    index = index_dataset(root, layout=layout, require_train="none")
+    index = index_dataset(root, layout=layout, require_train="none", equal_stems="kept")
     counts = validation.validate_dataset(index, root, layout=layout).counts
     if as_json:
         print_json(counts)
@@ -158,7 +158,9 @@ def synthesize_root(
 
 def preview_dataset(root: Path, layout: Any, out: Path) -> None:
     """Write a picture of the data set."""
-    sheet = contact_sheet(index_dataset(root, layout=layout, require_train="none"), root, layout=layout)
+    sheet = contact_sheet(
+        index_dataset(root, layout=layout, require_train="none", equal_stems="kept"), root, layout=layout
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out)
     print(f"picture: {out}")

@@ -131,6 +131,9 @@ def evaluate(
     maps: Annotated[Path, Parameter(help="<maps>/<category>/test/<folder>/<stem>.png, .tiff or .npy")],
     category: Annotated[list[str] | None, Parameter(help="Only these.", negative="")] = None,
     out: Annotated[Path, out_directory("Where metrics.json goes.")],
+    stretch_maps: Annotated[
+        bool, Parameter(help="Stretch maps whose proportions are not their image's.", negative="")
+    ] = False,
     set_: Set = None,
     json_: Json = False,
 ) -> None:
@@ -140,7 +143,8 @@ def evaluate(
     """
     from flows.cli.experiment.map_evaluation import evaluate_maps
 
-    evaluate_maps(dataset_root, maps, tuple(category) if category else None, out, set_ or [], as_json=json_)
+    chosen = tuple(category) if category else None
+    evaluate_maps(dataset_root, maps, chosen, out, set_ or [], stretch_maps=stretch_maps, as_json=json_)
 
 
 @app.command

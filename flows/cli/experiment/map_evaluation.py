@@ -14,11 +14,20 @@ from pipeline_lib.results import run_directory
 
 
 def evaluate_maps(
-    root: Path, maps: Path, categories: tuple[str, ...] | None, out: Path, overrides: list[str], *, as_json: bool
+    root: Path,
+    maps: Path,
+    categories: tuple[str, ...] | None,
+    out: Path,
+    overrides: list[str],
+    *,
+    stretch_maps: bool,
+    as_json: bool,
 ) -> None:
     """Measure map files and write the metrics files."""
     config = parse_config({"name": safe_experiment_name(maps)}, overrides)
-    results = evaluation.evaluate_map_files(root, maps, EvaluationSettings.of(config), categories=categories)
+    results = evaluation.evaluate_map_files(
+        root, maps, EvaluationSettings.of(config), categories=categories, stretch_maps=stretch_maps
+    )
     documents = {
         subset: evaluation.metrics_document(
             {result.category: result.metrics[subset] for result in results},

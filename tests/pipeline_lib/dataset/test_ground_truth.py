@@ -20,6 +20,7 @@ from pipeline_lib.dataset.ground_truth import (
     category_defects,
     channels_by_value,
     load_defects_config,
+    marked,
     mask_components,
     read_mask_channels,
     union_mask,
@@ -185,6 +186,27 @@ def test_bad_masks_name_file_found_and_expected(tmp_path: Path, values: np.ndarr
     with pytest.raises(MaskError, match=r"scratch/0001/0000\.png " + message) as caught:
         read(tmp_path)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_a_defect_drawn_in_the_alpha_channel_of_a_white_mask_is_refused(tmp_path: Path, mode: str) -> None:
+    write_tiny_autovi(tmp_path)
+    white = Image.new("LA" if mode == "LA" else "RGBA", (64, 48), "white")
+    white.putalpha(Image.fromarray(square(255)))
+    if mode == "P":
+        white = Image.fromarray((square(1) > 0).astype(np.uint8), "L").convert("P")
+        white.putpalette([255, 255, 255] * 2)
+        white.info["transparency"] = 0
+    white.save(tmp_path / FOLDER / "0000.png")
+    with pytest.raises(MaskError, match=r"0000\.png has one colour, and the defect is drawn in its alpha") as caught:
+        read(tmp_path)
+    assert caught.value.code == "mask_alpha"
+
+
+def test_labels_of_an_mvtec_mask_are_all_marked_and_grey_is_cut_at_half_of_white() -> None:
+    assert marked(np.array([[0, 1, 2, 3]], np.uint8)).tolist() == [[False, True, True, True]]
+    assert marked(np.array([[0, 127, 128, 255]], np.uint8)).tolist() == [[False, False, True, True]]
+    assert not marked(np.zeros((2, 2), np.uint8)).any()
 
 
 def test_an_unreadable_mask_is_named(tmp_path: Path) -> None:

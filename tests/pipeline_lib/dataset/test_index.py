@@ -136,11 +136,13 @@ def test_webp_images_are_indexed(tmp_path: Path) -> None:
     assert (row.width, row.height, row.problem) == (64, 48, "")
 
 
-def test_image_ids_are_unique_where_two_files_share_a_stem(tmp_path: Path) -> None:
-    for name in ("a.png", "a.bmp", "b.png"):
-        write_image(tmp_path / "c/train/good" / name, np.zeros((4, 4), np.uint8))
-    ids = list(index_dataset(tmp_path)["image_id"])
-    assert ids == ["c/train/good/a.bmp", "c/train/good/a.png", "c/train/good/b"]
+def test_two_files_of_one_stem_are_refused_or_listed_under_ids_of_their_own(tmp_path: Path) -> None:
+    for name in ("train/good/a.png", "train/good/a.bmp", "train/good/b.png", "test/good/a.png"):
+        write_image(tmp_path / "c" / name, np.zeros((4, 4), np.uint8))
+    with pytest.raises(DatasetError, match=r"1 names in one folder.*good/a\.bmp and .*good/a\.png; masks and maps"):
+        index_dataset(tmp_path, max_images=1)
+    ids = list(index_dataset(tmp_path, equal_stems="kept")["image_id"])
+    assert ids == ["c/train/good/a.bmp", "c/train/good/a.png", "c/train/good/b", "c/test/good/a"]
 
 
 def test_a_category_unzipped_twice_deep_and_a_root_that_is_one(tmp_path: Path) -> None:
@@ -218,7 +220,10 @@ def test_errors_say_what_was_looked_for_and_what_is_there(tmp_path: Path) -> Non
     with pytest.raises(DatasetError, match=r"no category tank_screw in .*; there are pipe_clip, pipe_staple"):
         index_dataset(tmp_path, categories=("pipe_clip", "tank_screw"))
     shutil.rmtree(tmp_path / "pipe_clip/train/good")
-    with pytest.raises(DatasetError, match=r"pipe_clip has no good training images.*train/good.*test/"):
+    with pytest.raises(DatasetError, match=r"pipe_clip has no good training images.*train/good.*train holds nothing"):
+        index_dataset(tmp_path)
+    (tmp_path / "pipe_clip/train/Good").mkdir()
+    with pytest.raises(DatasetError, match=r"looked for .* in .*train/good; .*train holds Good/"):
         index_dataset(tmp_path)
     assert len(index_dataset(tmp_path, require_train="none")) == 10 + 16
     assert len(index_dataset(tmp_path, require_train="any")) == 10 + 16

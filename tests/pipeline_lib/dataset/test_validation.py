@@ -13,6 +13,7 @@ import pytest
 from data_contracts.config import PreprocessingConfig
 from data_contracts.errors import DatasetError
 from data_contracts.validation import Finding, ValidationReport
+from pipeline_lib.dataset.ground_truth import read_mask_channels
 from pipeline_lib.dataset.index import index_dataset
 from pipeline_lib.dataset.layout import Layout
 from pipeline_lib.dataset.validation import render_validation_text, validate_dataset
@@ -31,7 +32,7 @@ MASKS = "bracket/ground_truth/scratch"
 
 
 def check(root: Path, *, layout: Layout = "autovi", **options: Any) -> ValidationReport:
-    index = index_dataset(root, layout=layout, require_train="none")
+    index = index_dataset(root, layout=layout, require_train="none", equal_stems="kept")
     return validate_dataset(index, root, layout=layout, **{"preprocessing": PREPROCESSING, **options})
 
 
@@ -82,6 +83,48 @@ def empty_mask(root: Path) -> None:
 
 def broken_mask(root: Path) -> None:
     truncate(root / MASKS / "0002/0000.png")
+
+
+def drawn_in_alpha(root: Path) -> None:
+    pixels = np.full((48, 64, 4), 255, np.uint8)
+    pixels[:40, :, 3] = 0
+    write_image(root / MASKS / "0002/0000.png", pixels)
+
+
+def inverted(root: Path) -> None:
+    values = np.full((48, 64), 255, np.uint8)
+    values[4:8, 4:8] = 0
+    write_image(root / MASKS / "0002/0000.png", values)
+
+
+def framed(root: Path) -> None:
+    values = np.full((48, 64), 255, np.uint8)
+    values[2:-2, 2:-2] = 0
+    write_image(root / MASKS / "0002/0000.png", values)
+
+
+def saved_twice(root: Path) -> None:
+    shutil.copy(root / MASKS / "0002/0000.png", root / MASKS / "0002/0001.png")
+
+
+def two_endings(root: Path) -> None:
+    write_image(root / "bracket/test/scratch/0002.bmp", tiny_pixels(np.random.default_rng(9), (64, 48)))
+
+
+def no_annotation(root: Path) -> None:
+    for name in ("0020", "0021"):
+        write_image(
+            root / f"bracket/test/unannotated/{name}.png", tiny_pixels(np.random.default_rng(int(name)), (64, 48))
+        )
+    for name in range(18):
+        write_image(
+            root / f"bracket/test/unannotated/{name}.png", tiny_pixels(np.random.default_rng(99 + name), (64, 48))
+        )
+
+
+def another_name_of_good(root: Path) -> None:
+    (root / "bracket/test/scratch").rename(root / "bracket/test/OK")
+    (root / "bracket/ground_truth/scratch").rename(root / "bracket/ground_truth/OK")
 
 
 def speck(root: Path) -> None:
@@ -155,6 +198,19 @@ def wide(root: Path) -> None:
         (other_value, "error", "mask_value_unknown", f"{MASKS}/0002/0000.png", "holds the value 77"),
         (empty_mask, "error", "mask_empty", f"{MASKS}/0002/0000.png", "is empty"),
         (broken_mask, "error", "unreadable_image", f"{MASKS}/0002/0000.png", "0000.png"),
+        (drawn_in_alpha, "error", "mask_alpha", f"{MASKS}/0002/0000.png", "drawn in its alpha channel"),
+        (
+            inverted,
+            "warning",
+            "mask_inverted",
+            f"{MASKS}/0002/0000.png",
+            "marks 99 % of the image and all four borders",
+        ),
+        (framed, "warning", "mask_inverted", f"{MASKS}/0002/0000.png", "14 % of the image and all four borders"),
+        (saved_twice, "warning", "mask_twice", f"{MASKS}/0002/0001.png", "scratch where 0000.png marks it already"),
+        (two_endings, "error", "equal_stems", "bracket/test/scratch/0002.bmp", "bracket/test/scratch/0002.png in the"),
+        (no_annotation, "note", "unannotated", "bracket/test/unannotated/0.png", "20 defective images of test/unann"),
+        (another_name_of_good, "warning", "good_by_another_name", "", "test/OK counts as a kind of defect"),
         (speck, "warning", "saturation_zero", f"{MASKS}/0002/0000.png", "comes out as 0 of 1 pixels"),
         (high_threshold, "note", "saturation_above_area", None, "missing is above the area of 21 of its 21 channels"),
         (
@@ -255,10 +311,26 @@ def test_mvtec_and_folder_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("error", "mask_fragmented", "bottle/ground_truth/broken/004_mask.png"),
         ("warning", "orphaned_mask", "bottle/ground_truth/broken/333_mask.png"),
     }
+    (masks / "333_mask.png").rename(masks / "003.png")
+    (hinted,) = [f for f in check(tmp_path / "mvtec", layout="mvtec").findings if f.code == "missing_mask"]
+    assert "003_mask.png is not there; there is 003.png: rename it" in hinted.message
     write_tiny_folder(tmp_path / "folder", good=15, defective=20)
     report = check(tmp_path / "folder", layout="folder", defect_weights="severity")
     assert report.findings == ()
     assert report.counts == {"folder": {"train": {"good": 12}, "test": {"good": 3, "defective": 20}}}
+
+
+def test_soft_edges_of_an_mvtec_mask_are_cut_at_half_and_said(tmp_path: Path) -> None:
+    write_tiny_mvtec(tmp_path, train=10, defective=20)
+    values = np.zeros((48, 64), np.uint8)
+    values[10:20, 10:20], values[11:19, 11:19], values[12:18, 12:18] = 100, 128, 255
+    write_image(tmp_path / "bottle/ground_truth/broken/003_mask.png", values)
+    (finding,) = check(tmp_path, layout="mvtec").findings
+    assert (finding.severity, finding.code) == ("note", "mask_soft")
+    assert "64 pixels lie between" in finding.message
+    assert "(64 of the 100 that are not 0)" in finding.message
+    (channel,) = read_mask_channels(tmp_path, "bottle", "broken", "003", layout="mvtec", width=64, height=48)
+    assert np.array_equal(channel.mask, values >= 128)
 
 
 def test_findings_are_most_severe_first_and_long_lists_are_cut_short(root: Path) -> None:

@@ -15,6 +15,7 @@ from pipeline_lib.maps.map_files import (
     MapScale,
     find_map,
     read_map,
+    refuse_other_shape,
     resize_map,
     write_npy_map,
     write_png_map,
@@ -128,10 +129,15 @@ def test_maps_are_found_by_stem(tmp_path: Path, values: np.ndarray) -> None:
     directory = tmp_path / "cat" / "test" / "bad"
     with pytest.raises(ImageError, match=r"no anomaly map for cat/test/bad/0001\.x.*no such directory"):
         find_map(tmp_path, "cat", "bad", "0001.x")
+    directory.mkdir(parents=True)
     for suffix in (".png", ".tif", ".tiff", ".npy"):
-        (directory / f"0001.x{suffix}").parent.mkdir(parents=True, exist_ok=True)
         (directory / f"0001.x{suffix}").write_bytes(b"")
         assert find_map(tmp_path, "cat", "bad", "0001.x").suffix == suffix
+        (directory / f"0001.x{suffix}").rename(directory / f"0003{suffix}")
+    with pytest.raises(
+        ImageError, match=r"several maps of one image: 0003\.npy, 0003\.tiff, 0003\.tif, 0003\.png; keep"
+    ):
+        find_map(tmp_path, "cat", "bad", "0003")
     with pytest.raises(ImageError, match=r"for 0002\.npy, 0002\.tiff, 0002\.tif, 0002\.png"):
         find_map(tmp_path, "cat", "bad", "0002")
 
@@ -140,6 +146,20 @@ def test_nothing_that_cannot_be_read_is_written(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="finite"):
         write_npy_map(tmp_path / "a.npy", np.array([[np.nan]]))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (6, 8), (7, 8), (47, 64), (23, 32), (480, 640), (1, 1)])
+def test_a_map_of_the_images_proportions_but_for_a_pixel_fits(height: int, width: int) -> None:
+    refuse_other_shape(np.zeros((height, width)), 48, 64, name="a.npy")
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "said"), [(64, 48, "It looks transposed"), (64, 64, "64 wide and 64 high")]
+)
+def test_a_map_of_other_proportions_is_refused(height: int, width: int, said: str) -> None:
+    with pytest.raises(ImageError, match=rf"a\.npy: .*{said}.*--stretch-maps") as refused:
+        refuse_other_shape(np.zeros((height, width)), 48, 64, name="a.npy")
+    assert ("transposed" in str(refused.value)) == (height > width)
 
 
 def test_resizing_is_bilinear_without_aligned_corners() -> None:

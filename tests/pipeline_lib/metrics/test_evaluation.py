@@ -214,6 +214,18 @@ def test_small_maps_are_resized_and_smoothed_as_asked(root: Path, tmp_path: Path
     assert result.metrics["all"] == expected.metrics["all"]
 
 
+def test_squeezed_maps_are_stretched_where_that_is_asked_for(root: Path, tmp_path: Path) -> None:
+    def squeezed(row: dict[str, Any]) -> np.ndarray:
+        return noise(row)[:, ::2]
+
+    write_maps(root, tmp_path / "maps", squeezed)
+    with pytest.raises(ImageError, match=r"the map is 32 wide and 48 high, its image 64 and 48.*--stretch-maps"):
+        evaluate_map_files(root, tmp_path / "maps", settings())
+    (result,) = evaluate_map_files(root, tmp_path / "maps", settings(), stretch_maps=True)
+    expected = evaluate(root, lambda row: resize_map(squeezed(row), row["height"], row["width"]))
+    assert result.metrics["all"] == expected.metrics["all"]
+
+
 def test_all_categories_with_maps_or_those_that_are_named(tmp_path: Path) -> None:
     root = write_tiny_autovi(tmp_path / "data", categories=("pipe_clip", "pipe_staple", "tank_screw"), train=1)
     write_maps(root, tmp_path / "maps", noise)
