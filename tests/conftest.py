@@ -15,8 +15,12 @@ os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 os.environ.setdefault("FEDPATCH_RETRY_DELAYS", "0.1")
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.dataset_fixtures import write_tiny_autovi
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")  # no test is timed: on a busy machine any example can take long
 
 ROOT = Path(__file__).resolve().parent.parent
 TOGETHER = {  # files whose tests share a server; every other test goes where there is room

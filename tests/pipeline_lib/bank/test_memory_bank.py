@@ -63,7 +63,7 @@ def test_rows_of_the_bank_find_themselves_at_zero(use_faiss: bool) -> None:
     np.testing.assert_array_equal(indices[:, 0], np.arange(500))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     bank=arrays(np.float32, st.tuples(st.integers(1, 20), st.just(3)), elements=st.floats(-1e6, 1e6, width=32)),
     queries=arrays(np.float32, st.tuples(st.integers(1, 5), st.just(3)), elements=st.floats(-1e6, 1e6, width=32)),

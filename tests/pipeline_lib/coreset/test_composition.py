@@ -27,7 +27,7 @@ def keep(number: int, rows: np.ndarray, row_station: np.ndarray) -> tuple[Kept, 
     return selection.indices, selection.covering_radius
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), n_stations=st.integers(1, 9), per_region=st.integers(1, 4))
 def test_every_patch_of_every_station_lies_within_the_bound(seed: int, n_stations: int, per_region: int) -> None:
     rng = np.random.default_rng(seed)

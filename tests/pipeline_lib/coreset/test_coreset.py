@@ -150,7 +150,7 @@ def test_constant_data() -> None:
     assert selection.covering_radius == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     features=arrays(
         np.float32,

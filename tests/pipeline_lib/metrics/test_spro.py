@@ -85,7 +85,7 @@ def assert_equals_reference(
         assert got.pixel_auroc == pytest.approx(reference_pixel_auroc(maps, channels, select=select), abs=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), levels=st.sampled_from([None, 1, 3, 50]))
 def test_equals_brute_force(seed: int, levels: int | None) -> None:
     maps, channels = random_case(seed, levels=levels)

@@ -53,7 +53,7 @@ def rounded(product: np.ndarray, *, flushed: bool) -> np.ndarray:
 
 
 @pytest.mark.parametrize("side", [-1, 1])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 10_000),
     size=st.integers(1, 40),

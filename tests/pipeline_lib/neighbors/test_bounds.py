@@ -38,7 +38,7 @@ def bounds_of(kind: type[Bounds], rows: np.ndarray, queries: np.ndarray) -> tupl
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     seed=st.integers(0, 10_000),
     rows=st.integers(2, 70),

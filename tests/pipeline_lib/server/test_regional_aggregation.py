@@ -72,7 +72,7 @@ def test_where_regions_need_not_reduce_the_bank_is_that_of_a_flat_merge(
     assert regional.server_radius == pytest.approx(cdist(everything, merged.rows).min(axis=1).max(), rel=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     regions=st.one_of(st.integers(1, 4), st.just(SITES)),

@@ -70,7 +70,7 @@ def test_every_axis_is_worth_at_most_eight_bits_to_its_code_and_the_strongest_co
     assert axes_per_code(np.zeros(5), 2) == [1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(0, 1e6, allow_subnormal=False), min_size=1, max_size=60),
     st.integers(1, 20),
