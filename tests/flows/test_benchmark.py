@@ -185,6 +185,7 @@ def test_a_watched_benchmark_that_is_worse_than_its_last_good_run_is_marked(
     assert {"benchmark-regression", "benchmark-history"} <= {artifact.key for artifact in artifacts}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_a_night_without_all_clients_is_partial_and_nothing_is_compared_with_it(
     tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

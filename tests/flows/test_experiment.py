@@ -311,6 +311,7 @@ def test_thresholds_come_from_out_of_fold_scores_of_each_client(
     assert other.threshold < decision.threshold
 
 
+@pytest.mark.slow
 def test_a_run_on_a_saved_partition_is_the_run_that_it_was_saved_from(
     tiny_root: Path, tmp_path: Path, finished: Path, store: Path
 ) -> None:

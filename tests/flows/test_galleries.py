@@ -59,6 +59,7 @@ def test_an_unchanged_run_draws_nothing_and_a_damaged_gallery_is_drawn_again(
     assert len(drawn) == 1
 
 
+@pytest.mark.slow
 def test_a_changed_image_is_drawn_anew_and_one_that_is_gone_is_not_kept(
     tiny_root: Path, tmp_path: Path, store: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def bank_file(out: Path, client: str, category: str) -> Path:
     return next(path for path in candidates if path.is_file())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sections", SETTINGS)
 def test_every_client_says_how_far_its_patches_lie_from_the_final_bank(
     sections: dict[str, Any], tiny_root: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
