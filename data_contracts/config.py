@@ -19,6 +19,7 @@ from data_contracts.defects import AUTOVI_DEFECT_GROUPS, AUTOVI_LARGE_CATEGORIES
 Size = tuple[int, int]  # width, height in pixels
 EXTENSION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 Extension = Annotated[str, Field(pattern=EXTENSION_PATTERN, description="module:function of your own")]
+Layout = Literal["auto", "autovi", "mvtec", "mvtec_ad2", "visa", "folder"]
 Codec = Literal["float32", "float16", "pca_float16", "pq"]
 Clients = Annotated[tuple[str, ...], Field(min_length=1)]
 HEADLINE_FPR_LIMIT = 0.05
@@ -49,8 +50,9 @@ class DatasetConfig(Section):
     """Which images."""
 
     root: Path | None = Field(None, description="directory that holds the categories")
-    layout: Literal["autovi", "mvtec", "folder"] = Field(
-        "autovi", description="where masks lie and how they are named; folder has none (docs/your_data.md)"
+    layout: Layout = Field(
+        "auto",
+        description="where masks lie and how they are named (docs/your_data.md); auto: as the files show",
     )
     categories: tuple[str, ...] | None = Field(None, description="all that are found, unless named")
     max_images: int | None = Field(
@@ -408,6 +410,10 @@ class ExperimentConfig(Section):
         }
         return {key: name for key, name in named.items() if re.fullmatch(EXTENSION_PATTERN, name)}
 
+    def with_layout(self, layout: Layout) -> ExperimentConfig:
+        """The same with another `dataset.layout`."""
+        return self.model_copy(update={"dataset": self.dataset.model_copy(update={"layout": layout})})
+
     def config_hash(self) -> str:
         """First 16 hex digits of the SHA-256 over the canonical JSON, without what changes no other figure."""
         return self.config_hashes()[0]
@@ -416,6 +422,8 @@ class ExperimentConfig(Section):
         """`config_hash`, and what an earlier version wrote for this configuration: a stored hash may be any of them."""
         unimportant: Any = {"name": True, "runtime": True, "dataset": {"root"}, "evaluation": {"save_maps", "coverage"}}
         values = self.model_dump(mode="json", exclude=unimportant)
+        if self.dataset.layout == "auto":  # what was meant before there was a choice; a run says what it found
+            values["dataset"]["layout"] = "autovi"
         for (section, key), still_done in REMOVED_KEYS.items():
             values[section][key] = still_done
         for (section, key), unchanged in ADDED_KEYS.items():

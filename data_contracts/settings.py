@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from data_contracts.config import Codec, ExperimentConfig, Extension, PreprocessingConfig, canonical_hash
+from data_contracts.config import Codec, ExperimentConfig, Extension, Layout, PreprocessingConfig, canonical_hash
 
 
 class Settings(BaseModel):
@@ -152,7 +152,7 @@ class EvaluationSettings(Settings):
     """What is measured."""
 
     seed: int
-    layout: Literal["autovi", "mvtec", "folder"]
+    layout: Layout
     smoothing_sigma: float
     fpr_limits: tuple[float, ...]
     bootstrap: int

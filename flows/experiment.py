@@ -22,7 +22,7 @@ from flows.steps.rounds import train
 from flows.steps.run import Run
 from flows.steps.run_pages import experiment_title, show_failure
 from flows.steps.running import located, partial_state, place_of, refuse_what_does_not_fit, submit, task_runner
-from tasks.data import resolve_backbone
+from tasks.data import found_layout, resolve_backbone
 from tasks.extensions import try_extensions
 from tasks.reporting import finish_run, publish_clients, publish_results
 from tasks.resources import refuse_backbones, refuse_unwritable, refuse_without_weights
@@ -71,7 +71,7 @@ def federated_experiment(config: Annotated[ExperimentConfig, FEDERATED_FORM], fo
 def run_experiment(config: ExperimentConfig) -> str | State[Any]:
     """The steps of one experiment, inside a flow run. Returns the result as JSON, or a state that says what failed."""
     place = place_of(config)
-    config = located(config, place)
+    config = found_layout(located(config, place), place)
     refuse_backbones([(config, place)])
     with task_runner(config.runtime) as runner:
         run = Run(config, place, runner)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from data_contracts.config import DatasetConfig, FederatedConfig, ModelConfig, PreprocessingConfig
+import logging
+
+from data_contracts.config import DatasetConfig, ExperimentConfig, FederatedConfig, ModelConfig, PreprocessingConfig
 from data_contracts.manifests import ClientImages, IndexedDataset, Manifest, Partition
 from data_contracts.settings import BackboneSettings, Place
 from data_contracts.tables import CLIENT_IMAGES, DATASET_INDEX, PARTITION
@@ -15,11 +17,22 @@ from pipeline_lib.partition import saved as saved_partition
 from tasks.progress import progress_log
 from tasks.stage import RETRIED, open_store, stage, step
 
+logger = logging.getLogger(__name__)
+
 
 @step("fingerprint-dataset")
 def fingerprint_dataset(dataset: DatasetConfig, place: Place) -> str:
     """A hash that changes when any file of the data set does; cheap, so that it runs every time."""
     return dataset_index.dataset_fingerprint(place.data_root, layout=dataset.layout, categories=dataset.categories)
+
+
+def found_layout(config: ExperimentConfig, place: Place) -> ExperimentConfig:
+    """The configuration with the layout that the data set has, where it leaves that open."""
+    if config.dataset.layout != "auto":
+        return config
+    found, shown_by = layout.detect_layout(place.data_root)
+    logger.info("layout %s, shown by %s; another: dataset.layout", found, shown_by)
+    return config.with_layout(found)
 
 
 @step("resolve-backbone", **RETRIED)

@@ -22,7 +22,7 @@ from flows.across_machines.places import own_config, station_name
 from flows.steps.running import place_of
 from tasks import stations as exchanged
 from tasks.clients import calibrate_client, extract_client_features, select_client_coreset
-from tasks.data import fingerprint_dataset, index_dataset, resolve_backbone
+from tasks.data import fingerprint_dataset, found_layout, index_dataset, resolve_backbone
 from tasks.evaluation import extract_test_features, score_category
 from tasks.extensions import try_extensions
 from tasks.resources import refuse_backbones
@@ -61,6 +61,7 @@ def open_station(config: ExperimentConfig, run_id: str, ratios: Mapping[str, flo
     federated = config.federated.model_copy(update={"coreset_percentage_by_client": dict(ratios)})
     config = config.model_copy(update={"federated": federated})
     place = place_of(config)
+    config = found_layout(config, place)
     refuse_backbones([(config, place)])
     if config.extensions():
         try_extensions(config, place, keys=("model.backbone",))

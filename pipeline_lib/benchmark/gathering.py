@@ -91,7 +91,8 @@ def finished_results(
         except (ValueError, ConfigError) as error:
             missing[name] = f"{directory} cannot be read: {str(error).splitlines()[0]}"
             continue
-        if own.config_hash() != cell.config.config_hash():
+        wanted = cell.config if cell.config.dataset.layout != "auto" else cell.config.with_layout(own.dataset.layout)
+        if own.config_hash() != wanted.config_hash():
             missing[name] = f"the run in {directory} has another configuration"
             continue
         here = result.model_copy(update={"run_directory": str(directory)})

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data_contracts.config import Layout
 from data_contracts.errors import DatasetError
-from pipeline_lib.dataset.layout import Layout
 from pipeline_lib.maps.visualize import map_scale
 from pipeline_lib.report.gallery import Painter
 

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data_contracts.config import Layout
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import DatasetError
 from pipeline_lib.dataset.ground_truth import DefectChannel, category_defects, read_mask_channels, union_mask
 from pipeline_lib.dataset.images import load_image
 from pipeline_lib.dataset.index import index_dataset
-from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, Layout, category_directory
+from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, RULES, category_directory
 
 Transform = Callable[[Any], Any]
 
@@ -69,7 +70,7 @@ class AutoVIDataset:
         self.defects_config: dict[str, list[DefectEntry]] = {
             category: category_defects(self.root_dir, category, layout=layout)
             for category in self.categories
-            if layout == "autovi" and (self._directory(category) / DEFECTS_CONFIG).is_file()
+            if RULES[layout].masks == "named" and (self._directory(category) / DEFECTS_CONFIG).is_file()
         }
 
     def __len__(self) -> int:

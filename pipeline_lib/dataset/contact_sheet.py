@@ -9,10 +9,10 @@ import pandas as pd
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from data_contracts.config import Layout
 from data_contracts.errors import DatasetError, ImageError
 from pipeline_lib.dataset.ground_truth import category_defects, read_mask_channels, union_mask
 from pipeline_lib.dataset.images import load_image
-from pipeline_lib.dataset.layout import Layout
 
 OUTLINE = (255, 64, 64)
 TITLE_PX = 22

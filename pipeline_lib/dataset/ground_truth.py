@@ -19,10 +19,11 @@ import numpy as np
 from pydantic import ValidationError
 from scipy import ndimage
 
+from data_contracts.config import Layout
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import ConfigError, DatasetError, ImageError
 from pipeline_lib.dataset.images import decode_image, read_bytes
-from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, Layout, category_directory, mask_files
+from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, RULES, category_directory, mask_files
 
 SOFT_WHITE = 128
 """From this value on the largest of an MVTec mask is its white, and lower ones lie between black and white."""
@@ -100,7 +101,7 @@ def load_defects_config(path: Path | str) -> list[DefectEntry]:
 
 def category_defects(root: Path | str, category: str, *, layout: Layout = "autovi") -> list[DefectEntry]:
     """The entries of one category; empty for layouts that have none. Raises DatasetError as `load_defects_config`."""
-    if layout != "autovi":
+    if RULES[layout].masks != "named":
         return []
     return load_defects_config(category_directory(root, category, layout=layout) / DEFECTS_CONFIG)
 
@@ -161,19 +162,20 @@ def read_mask_channels(
     Raises MaskError (an ImageError) for a mask that is unreadable, empty, of another size than the image, or holds a
     value that `defects` does not name; ConfigError for weights that `defects` does not hold.
     """
-    if layout == "folder" or folder == GOOD:
+    rule = RULES[layout].masks
+    if rule == "none" or folder == GOOD:
         return []
     by_name = None if isinstance(defect_weights, str) else defect_weights
-    if layout == "mvtec" and by_name is None and defect_weights:
+    if rule == "marked" and by_name is None and defect_weights:
         raise ConfigError(
-            f"evaluation.defect_weights names the key {defect_weights!r} of {DEFECTS_CONFIG}, which the layout mvtec "
-            f"does not have; give a mapping of defect name to weight"
+            f"evaluation.defect_weights names the key {defect_weights!r} of {DEFECTS_CONFIG}, which the layout "
+            f"{layout} does not have; give a mapping of defect name to weight"
         )
     directory = category_directory(root, category, layout=layout)
     channels: list[DefectChannel] = []
     for path in mask_files(directory, folder, stem, layout=layout):
         values = read_mask_values(path, width=width, height=height)
-        if layout == "mvtec":
+        if rule == "marked":
             channels += mask_components(marked(values), folder, defect_weights=by_name, name=str(path))
         else:
             channels += channels_by_value(values, defects, defect_weights=defect_weights, name=str(path))

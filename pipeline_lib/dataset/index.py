@@ -12,6 +12,7 @@ from typing import Literal
 
 import pandas as pd
 
+from data_contracts.config import Layout
 from data_contracts.errors import DatasetError, ImageError
 from data_contracts.tables import DATASET_INDEX
 from pipeline_lib.dataset.image_files import LeftOut
@@ -19,8 +20,8 @@ from pipeline_lib.dataset.images import IMAGE_SUFFIXES, decode_image, is_hidden,
 from pipeline_lib.dataset.layout import (
     DEFECTS_CONFIG,
     GOOD,
+    RULES,
     FoundImage,
-    Layout,
     category_directory,
     find_images,
     listing,
@@ -28,6 +29,7 @@ from pipeline_lib.dataset.layout import (
     refuse_equal_stems,
     select_categories,
     thin_out,
+    visa_table,
 )
 
 logger = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ def index_dataset(
     for category, directory in select_categories(root, layout=layout, categories=categories).items():
         of_category = list(find_images(category, directory, layout, left_out=left_out))
         if not any(image.split == "train" for image in of_category):
-            wanted = directory / (GOOD if layout == "folder" else f"train/{GOOD}")
+            wanted = directory / (GOOD if layout == "folder" else RULES[layout].train)
             there = wanted.parent if wanted.parent.is_dir() else directory
             untrained.append(
                 f"category {category} has no good training images: looked for {', '.join(sorted(IMAGE_SUFFIXES))} "
@@ -105,6 +107,8 @@ def dataset_fingerprint(root: Path | str, *, layout: Layout = "autovi", categori
         for relative, *status in sorted(_relevant_files(directory, directory.name, depth=4)):
             fields = "\0".join([relative, *map(str, status)])
             digest.update(f"{fields}\n".encode(errors="surrogateescape"))
+        if layout == "visa" and (table := visa_table(directory)):
+            digest.update(table.read_bytes())
     return digest.hexdigest()
 
 

@@ -1,17 +1,25 @@
 """Where a data set's categories, images and masks lie on disk.
 
 Layouts, below `<root>/<category>/` (a category unzipped twice deep, `<root>/<category>/<category>/`, is accepted, and
-so is a root that is itself one category):
+so is a root that is itself one category, and one that is a symbolic link):
 
-* autovi: train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>/*.png, defects_config.json
+* autovi, and MVTec LOCO: train/good, test/good, test/<defect>, defects_config.json, and as masks
+  ground_truth/<defect>/<stem>/*.png or ground_truth/<defect>/<stem>.png
 * mvtec: the same folders, with one mask an image, ground_truth/<defect>/<stem>_mask.png
+* mvtec_ad2: train/good, test_public/good, test_public/<defect>, test_public/ground_truth/<defect>/<stem>_mask.png
+* visa: Data/Images/Normal, Data/Images/Anomaly, Data/Masks/Anomaly/<stem>.png; which of the normal ones are for
+  training says <root>/split_csv/1cls.csv, and where there is none, they are divided as in the layout folder
 * folder: good/ and any other folder, each of which is a kind of defect; no masks. The last fifth of the good images in
   natural order (rounded down, at least one where there are two) is the good half of the test set, the rest is for
   training. Where train/ and test/ exist instead, they are used as in the other layouts.
+
+Good images that a layout has beside these (validation/good of MVTec LOCO and AD 2) and test images without a truth
+(test_private) are left out and counted.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -19,21 +27,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from data_contracts.config import Layout
 from data_contracts.errors import DatasetError
 from pipeline_lib.dataset.image_files import LeftOut, count_outside, images_in
 from pipeline_lib.dataset.images import is_hidden
 
-Layout = Literal["autovi", "mvtec", "folder"]
 GOOD = "good"
 UNANNOTATED = "unannotated"
 """The folder of defective images that nobody has drawn masks for: they are in the image metrics alone."""
 DEFECTS_CONFIG = "defects_config.json"
+VISA_SPLIT = "split_csv/1cls.csv"
 _NOT_LABELS = frozenset({"train", "test", "ground_truth"})
-_LOOKED_FOR = {
-    "autovi": "directories with train/good and test/<defect>",
-    "mvtec": "directories with train/good and test/<defect>",
-    "folder": "directories with good/ (or train/ and test/)",
-}
+
+
+@dataclass(frozen=True)
+class LayoutRules:
+    """Where a layout has what, below the directory of a category."""
+
+    looked_for: str
+    marks: tuple[str, ...]  # directories of which any makes a directory a category
+    train: str  # good images
+    test: str  # a directory for each kind of defect, and `good`
+    good: str = GOOD
+    truth: str = "ground_truth"  # a directory of masks for each kind of defect
+    masks: Literal["named", "marked", "none"] = "none"  # by their values' names, by what is not 0, or not there
+    suffix: str = ""  # of a mask's stem after its image's
+
+
+_AD = ("directories with train/good and test/<defect>", ("train", "test"), "train/good", "test")
+RULES: dict[Layout, LayoutRules] = {
+    "autovi": LayoutRules(*_AD, masks="named"),
+    "mvtec": LayoutRules(*_AD, masks="marked", suffix="_mask"),
+    "mvtec_ad2": LayoutRules(
+        "directories with train/good and test_public/<defect>", ("test_public",), "train/good", "test_public",
+        truth="test_public/ground_truth", masks="marked", suffix="_mask",
+    ),
+    "visa": LayoutRules(
+        "directories with Data/Images/Normal", ("Data/Images",), "Data/Images/Normal", "Data/Images",
+        good="Normal", truth="Data/Masks", masks="marked",
+    ),
+    "folder": LayoutRules("directories with good/ (or train/ and test/)", ("good", "train"), "train/good", "test"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,8 +88,8 @@ def find_categories(root: Path | str, *, layout: Layout = "autovi") -> dict[str,
     Raises DatasetError where `root` is not a directory, and for another layout.
     """
     root = Path(root)
-    if layout not in _LOOKED_FOR:
-        raise DatasetError(f"layout is {layout!r}; it accepts {', '.join(_LOOKED_FOR)}")
+    if layout not in RULES:
+        raise DatasetError(f"layout is {layout!r}; it accepts auto, {', '.join(RULES)}")
     if not root.is_dir():
         kind = "is not a directory" if root.exists() else "does not exist"
         raise DatasetError(f"data set root {root} {kind}; set dataset.root to the directory that holds the categories")
@@ -72,7 +106,7 @@ def select_categories(
     there = find_categories(root, layout=layout)
     if not there:
         raise DatasetError(
-            f"no category found in {root} for layout {layout}: looked for {_LOOKED_FOR[layout]}; "
+            f"no category found in {root} for layout {layout}: looked for {RULES[layout].looked_for}; "
             f"it holds {listing(Path(root))}"
         )
     if categories is None:
@@ -80,6 +114,55 @@ def select_categories(
     if missing := [name for name in categories if name not in there]:
         raise DatasetError(f"no category {', '.join(missing)} in {root}; there are {', '.join(there)}")
     return {name: directory for name, directory in there.items() if name in set(categories)}
+
+
+def detect_layout(root: Path | str) -> tuple[Layout, str]:
+    """The layout that all categories below `root` have, and what shows it, relative to `root`.
+
+    Raises DatasetError where `root` is not a directory, holds no category of any layout, or categories of two.
+    """
+    root = Path(root)
+    find_categories(root)
+    candidates = [root, *(inner if (inner := path / path.name).is_dir() else path for path in _directories(root))]
+    shown: dict[Layout, str] = {}
+    for directory in candidates[:1] if _shown_layout(root) else candidates[1:]:
+        if found := _shown_layout(directory):
+            shown.setdefault(found[0], found[1].relative_to(root).as_posix())
+    if not shown:
+        looked_for = "; ".join(dict.fromkeys(f"{rules.looked_for} ({name})" for name, rules in RULES.items()))
+        raise DatasetError(
+            f"no category of any layout found in {root}: looked for {looked_for}; it holds {listing(root)}"
+        )
+    if len(shown) > 1 and shown.get("folder", "").endswith("test"):  # without masks it fits the other, too
+        del shown["folder"]
+    if len(shown) > 1:
+        raise DatasetError(
+            f"the categories in {root} have different layouts: {', '.join(f'{k} ({v})' for k, v in shown.items())}; "
+            f"say dataset.layout or --layout, or use one data set for each"
+        )
+    return next(iter(shown.items()))
+
+
+def resolved_layout(layout: Layout, root: Path | str) -> Layout:
+    """`layout`, or where it is auto the one that the data set has. Raises DatasetError as `detect_layout`."""
+    return detect_layout(root)[0] if layout == "auto" else layout
+
+
+def _shown_layout(directory: Path) -> tuple[Layout, Path] | None:
+    """The layout of a category and the file or directory that shows it; None where it is no category."""
+    early: tuple[Layout, ...] = ("visa", "mvtec_ad2")
+    for layout in early:
+        if (own := directory / RULES[layout].marks[0]).is_dir():
+            return layout, own
+    if not all((directory / name).is_dir() for name in ("train", "test")):
+        mark = next((path for name in ("good", "train") if (path := directory / name).is_dir()), None)
+        return None if mark is None else ("folder", mark)
+    if (config := directory / DEFECTS_CONFIG).is_file():
+        return "autovi", config
+    for folder in _directories(directory / "ground_truth"):
+        for mask in _entries(folder):
+            return ("autovi" if mask.is_dir() else "mvtec"), mask
+    return "folder", directory / "test"
 
 
 def category_directory(root: Path | str, category: str, *, layout: Layout = "autovi") -> Path:
@@ -92,13 +175,15 @@ def category_directory(root: Path | str, category: str, *, layout: Layout = "aut
 
 def mask_files(directory: Path, folder: str, stem: str, *, layout: Layout = "autovi") -> list[Path]:
     """Mask files of the test image <folder>/<stem> of the category in `directory`, in natural order."""
-    ground_truth = directory / "ground_truth" / folder
-    match layout:
-        case "autovi":
-            return [path for path in _files(ground_truth / stem) if path.suffix.lower() == ".png"]
-        case "mvtec":
-            return [path for path in (ground_truth / f"{stem}_mask.png",) if path.is_file()]
-        case "folder":
+    rules = RULES[layout]
+    truth = directory / rules.truth / folder
+    match rules.masks:
+        case "named":
+            own = [path for path in _files(truth / stem) if path.suffix.lower() == ".png"]
+            return own or [path for path in (truth / f"{stem}.png",) if path.is_file()]
+        case "marked":
+            return [path for path in (truth / f"{stem}{rules.suffix}.png",) if path.is_file()]
+        case "none":
             return []
 
 
@@ -109,8 +194,7 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
 
 
 def _is_category(directory: Path, layout: Layout) -> bool:
-    wanted = ("good", "train") if layout == "folder" else ("train", "test")
-    return any((directory / name).is_dir() for name in wanted)
+    return any((directory / name).is_dir() for name in RULES[layout].marks)
 
 
 def _unzipped(directory: Path, layout: Layout) -> Path:
@@ -123,21 +207,27 @@ def find_images(
 ) -> Iterator[FoundImage]:
     """The category's images in the order of the index; `left_out` counts the other files beside them."""
     left_out = LeftOut() if left_out is None else left_out
-    by_split: dict[str, dict[str, list[Path]]] = {"train": {}, "test": {}}
+    rules = RULES[layout]
     if layout == "folder" and not (directory / "train").is_dir():
-        good = _images(directory / GOOD, left_out)
-        n_test = max(1, len(good) // 5) if len(good) > 1 else 0
-        by_split["train"][GOOD] = good[: len(good) - n_test]
-        by_split["test"] = {GOOD: good[len(good) - n_test :]}
-        labels = [folder for folder in _directories(directory) if folder.name not in _NOT_LABELS]
+        train, test_good = _last_fifth(_images(directory / GOOD, left_out))
+        labels = [folder for folder in _directories(directory) if folder.name not in {*_NOT_LABELS, GOOD}]
         _count_outside(directory, {*_NOT_LABELS, GOOD, *(folder.name for folder in labels)}, left_out)
     else:
-        by_split["train"][GOOD] = _images(directory / "train" / GOOD, left_out)
-        labels = _directories(directory / "test")
-        by_split["test"] = {GOOD: _images(directory / "test" / GOOD, left_out)}
-        _count_outside(directory / "train", {GOOD}, left_out)
-        _count_outside(directory / "test", {GOOD, *(folder.name for folder in labels)}, left_out)
-    by_split["test"] |= {folder.name: _images(folder, left_out) for folder in sorted(labels) if folder.name != GOOD}
+        train = _images(directory / rules.train, left_out)
+        labels = [
+            folder for folder in _directories(directory / rules.test) if folder.name not in {rules.good, "ground_truth"}
+        ]
+        if layout == "visa":
+            train, test_good = _visa_split(directory, train, left_out)
+        else:
+            test_good = _images(directory / rules.test / rules.good, left_out)
+            _count_outside(directory / "train", {GOOD}, left_out)
+            _count_outside(directory / "validation", (), left_out)
+        _count_outside(
+            directory / rules.test, {rules.good, "ground_truth", *(folder.name for folder in labels)}, left_out
+        )
+    by_split: dict[str, dict[str, list[Path]]] = {"train": {GOOD: train}, "test": {GOOD: test_good}}
+    by_split["test"] |= {folder.name: _images(folder, left_out) for folder in sorted(labels)}
     for split, by_label in by_split.items():
         for label, paths in by_label.items():
             stems = Counter(path.stem for path in paths)
@@ -145,6 +235,35 @@ def find_images(
                 name = path.stem if stems[path.stem] == 1 else path.name
                 masks = mask_files(directory, label, path.stem, layout=layout) if split == "test" else []
                 yield FoundImage(category, split, label, path, f"{category}/{split}/{label}/{name}", len(masks))
+
+
+def _last_fifth(good: list[Path]) -> tuple[list[Path], list[Path]]:
+    """(for training, for the test) of good images that nobody has divided."""
+    n_test = max(1, len(good) // 5) if len(good) > 1 else 0
+    return good[: len(good) - n_test], good[len(good) - n_test :]
+
+
+def visa_table(directory: Path) -> Path | None:
+    """The table that divides VisA's normal images, or None where there is none."""
+    return next((path for up in directory.parents[:2] if (path := up / VISA_SPLIT).is_file()), None)
+
+
+def _visa_split(directory: Path, normal: list[Path], left_out: LeftOut) -> tuple[list[Path], list[Path]]:
+    """(for training, for the test) of VisA's normal images. Raises DatasetError for a table that cannot be read."""
+    if (table := visa_table(directory)) is None:
+        return _last_fifth(normal)
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            split = {row["image"]: row["split"] for row in csv.DictReader(file) if row["object"] == directory.name}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise DatasetError(
+            f"{table} cannot be read as VisA's table with the columns object, split and image: {error}"
+        ) from error
+    by_name = {Path(image).name: part for image, part in split.items() if "/Normal/" in image}
+    if unlisted := sum(path.name not in by_name for path in normal):
+        left_out.by_reason[f"not listed in {VISA_SPLIT}"] += unlisted
+    train, test = ([path for path in normal if by_name.get(path.name) == part] for part in ("train", "test"))
+    return train, test
 
 
 def thin_out(images: list[FoundImage], max_images: int | None) -> list[FoundImage]:

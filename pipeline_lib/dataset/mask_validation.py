@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data_contracts.config import Layout
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import ConfigError, DatasetError
 from data_contracts.validation import Finding, FindingCode, Severity
@@ -27,7 +28,7 @@ from pipeline_lib.dataset.ground_truth import (
     read_mask_values,
 )
 from pipeline_lib.dataset.images import is_hidden, is_image_file
-from pipeline_lib.dataset.layout import DEFECTS_CONFIG, UNANNOTATED, Layout, mask_files
+from pipeline_lib.dataset.layout import DEFECTS_CONFIG, RULES, UNANNOTATED, mask_files
 
 
 class MaskCheck:
@@ -35,6 +36,8 @@ class MaskCheck:
 
     def __init__(self, root: Path, category: str, directory: Path, layout: Layout, weights: DefectWeights) -> None:
         self.root, self.category, self.directory, self.layout = root, category, directory, layout
+        self.rules = RULES[layout]
+        self.is_marked = self.rules.masks == "marked"
         self.weights = weights
         self.usable: Counter[str] = Counter()
         self.above_area: dict[str, list[str]] = {}
@@ -112,7 +115,7 @@ class MaskCheck:
         for mask in masks if width else []:
             try:
                 values = read_mask_values(mask, width=width, height=height)
-                if self.layout == "mvtec":
+                if self.is_marked:
                     channels = mask_components(marked(values), label, name=str(mask))
                 elif self.defects is None:
                     continue
@@ -135,21 +138,21 @@ class MaskCheck:
                     )
 
     def _missing(self, path: str, label: str, stem: str) -> Finding:
-        folder = self.directory / "ground_truth" / label
-        expected = f"{stem}_mask.png" if self.layout == "mvtec" else f"{stem}/*.png"
+        folder = self.directory / self.rules.truth / label
+        expected = f"{stem}{self.rules.suffix}.png" if self.is_marked else f"{stem}/*.png"
         similar = sorted(p.name for p in folder.glob(f"{glob.escape(stem)}*") if p.stem in (stem, f"{stem}_mask"))
         hint = f"; there is {', '.join(similar)}: rename it, or convert it to PNG" if similar else ""
         return self._finding(
             "error",
             "missing_mask",
             path,
-            f"defective, but ground_truth/{label}/{expected} is not there{hint}",
+            f"defective, but {self.rules.truth}/{label}/{expected} is not there{hint}",
             f"Draw the mask, or move the image to test/{UNANNOTATED}: until then its pixels cannot be measured.",
         )
 
     def _content(self, mask: Path, values: np.ndarray) -> Iterator[Finding]:
         """What a mask says that hardly anybody means."""
-        is_marked = marked(values) if self.layout == "mvtec" else values > 0
+        is_marked = marked(values) if self.is_marked else values > 0
         share = float(is_marked.mean())
         border = np.concatenate([is_marked[0], is_marked[-1], is_marked[:, 0], is_marked[:, -1]])
         if share > 0.5 or border.all():
@@ -162,7 +165,7 @@ class MaskCheck:
                 "If black is the defect, invert the mask: what is not 0 counts as defective.",
             )
         between = int(((values > 0) & (values < values.max())).sum())
-        if self.layout == "mvtec" and between and values.max() >= SOFT_WHITE:
+        if self.is_marked and between and values.max() >= SOFT_WHITE:
             yield self._finding(
                 "note",
                 "mask_soft",
@@ -188,20 +191,20 @@ class MaskCheck:
             self.above_area.setdefault(channel.defect_name, []).append(self._relative(mask))
 
     def _orphans(self) -> Iterator[Finding]:
-        ground_truth = self.directory / "ground_truth"
+        ground_truth = self.directory / self.rules.truth
         for folder in sorted(ground_truth.iterdir()) if ground_truth.is_dir() else []:
             if not folder.is_dir() or is_hidden(folder.name):
                 continue
-            images = self.directory / "test" / folder.name
+            images = self.directory / self.rules.test / folder.name
             stems = {path.stem for path in images.iterdir() if is_image_file(path)} if images.is_dir() else set()
             for mask in sorted(folder.iterdir()):
-                stem = mask.stem.removesuffix("_mask") if self.layout == "mvtec" else mask.name
+                stem = mask.name if mask.is_dir() else mask.stem.removesuffix(self.rules.suffix)
                 if not is_hidden(mask.name) and stem not in stems:
                     yield self._finding(
                         "warning",
                         "orphaned_mask",
                         mask,
-                        f"belongs to no image: test/{folder.name} holds no {stem}",
+                        f"belongs to no image: {self.rules.test}/{folder.name} holds no {stem}",
                         "Rename it as its image is named, or remove it.",
                     )
 

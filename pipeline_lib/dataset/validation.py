@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_contracts.config import PreprocessingConfig
+from data_contracts.config import Layout, PreprocessingConfig
 from data_contracts.defects import AUTOVI_COUNTS
 from data_contracts.errors import DatasetError
 from data_contracts.validation import SEVERITIES, Finding, FindingCode, Severity, ValidationReport
 from pipeline_lib.dataset.ground_truth import DefectWeights, category_defects
-from pipeline_lib.dataset.layout import GOOD, Layout, find_categories
+from pipeline_lib.dataset.layout import GOOD, RULES, find_categories
 from pipeline_lib.dataset.mask_validation import MaskCheck
 
 FEW_TRAIN_IMAGES = 10
@@ -52,7 +52,7 @@ def validate_dataset(
         findings += _equal_stems(category, rows)
         findings += _counts(category, good_rows, layout)
         findings += _aspect_ratio(category, good_rows, preprocessing or PreprocessingConfig())
-        if layout != "folder" and category in directories:
+        if RULES[layout].masks != "none" and category in directories:
             masks = MaskCheck(root, category, directories[category], layout, defect_weights or {})
             findings += masks.check(rows)
             mask_channels[category] = dict(masks.usable)

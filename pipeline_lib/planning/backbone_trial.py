@@ -15,7 +15,7 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError, DatasetError, FedpatchError
 from data_contracts.settings import BackboneSettings
 from pipeline_lib.configuration.hardware import pick_device
-from pipeline_lib.dataset.layout import select_categories
+from pipeline_lib.dataset.layout import resolved_layout, select_categories
 from pipeline_lib.extensions import is_extension
 from pipeline_lib.features.backbone import build_network, resolve_backbone
 from pipeline_lib.features.extractor import FeatureExtractor, refuse_extraction
@@ -31,7 +31,8 @@ def try_backbone(config: ExperimentConfig, root: Path) -> None:
         return  # pipeline_lib.planning.extension_trial
     dataset = config.dataset
     try:
-        categories = select_categories(root, layout=dataset.layout, categories=dataset.categories)
+        layout = resolved_layout(dataset.layout, root)
+        categories = select_categories(root, layout=layout, categories=dataset.categories)
     except DatasetError:
         return
     refuse_extraction(config.model.extraction, pick_device(config.runtime.device))

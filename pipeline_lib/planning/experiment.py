@@ -20,7 +20,7 @@ from data_contracts.manifests import GLOBAL_BANK
 from data_contracts.settings import AggregationSettings, BackboneSettings, CoresetSettings
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.coreset.selection import coreset_size
-from pipeline_lib.dataset.layout import find_images, refuse_equal_stems, select_categories, thin_out
+from pipeline_lib.dataset.layout import find_images, refuse_equal_stems, resolved_layout, select_categories, thin_out
 from pipeline_lib.partition.assignment import client_ids, partition_images
 from pipeline_lib.planning.backbone_trial import patch_grid, try_backbone, unweighted
 from pipeline_lib.planning.extension_trial import try_extensions
@@ -125,8 +125,9 @@ def list_images(config: ExperimentConfig, root: Path) -> pd.DataFrame:
     """The columns of a dataset index that need no image to be read. Raises DatasetError as `index_dataset`."""
     dataset = config.dataset
     rows = []
-    for category, directory in select_categories(root, layout=dataset.layout, categories=dataset.categories).items():
-        images = list(find_images(category, directory, dataset.layout))
+    layout = resolved_layout(dataset.layout, root)
+    for category, directory in select_categories(root, layout=layout, categories=dataset.categories).items():
+        images = list(find_images(category, directory, layout))
         refuse_equal_stems(images)
         for image in thin_out(images, dataset.max_images):
             rows.append(

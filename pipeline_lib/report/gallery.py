@@ -13,11 +13,11 @@ import pandas as pd
 from PIL import Image
 from pydantic import with_config
 
+from data_contracts.config import Layout
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import DatasetError
 from pipeline_lib.dataset.ground_truth import category_defects, read_mask_channels, union_mask
 from pipeline_lib.dataset.images import load_image
-from pipeline_lib.dataset.layout import Layout
 from pipeline_lib.maps.map_files import resize_map
 from pipeline_lib.maps.saved_maps import smooth_map
 from pipeline_lib.maps.visualize import (

@@ -74,8 +74,8 @@ SESSION = (
     "fedpatch benchmark configs/benchmark_gap.yaml --set dataset.root=DIR --out runs/gap",
     "fedpatch benchmark configs/benchmark_gap.yaml --set dataset.root=DIR --set evaluation.coverage=true "
     "--set decision.blocks=0 --out runs/gap",
-    "fedpatch dataset validate parts --layout folder",
-    "fedpatch run configs/demo.yaml --set dataset.root=parts --set dataset.layout=folder --out runs/bracket",
+    "fedpatch dataset validate parts",
+    "fedpatch run configs/demo.yaml --set dataset.root=parts --out runs/bracket",
     "fedpatch dataset import --good ok --defective nok --annotations coco.json --category ballscrew --out data",
     "fedpatch dataset validate data",
     "fedpatch dataset preview data --out preview.png",

@@ -50,10 +50,10 @@ def import_(
 
 
 @dataset_app.command
-def validate(root: Path, /, *, layout: str = "autovi", json_: Json = False) -> None:
+def validate(root: Path, /, *, layout: str = "auto", json_: Json = False) -> None:
     """Check a data set: unreadable images, masks that do not fit, duplicates, counts. Exit status 1 for errors.
 
-    Example: fedpatch dataset validate /data --layout mvtec
+    Example: fedpatch dataset validate /data
     """
     from flows.cli.dataset.datasets import validate_root
 
@@ -65,7 +65,7 @@ def stats(
     root: Path,
     /,
     *,
-    layout: str = "autovi",
+    layout: str = "auto",
     normalization: Annotated[
         bool, Parameter(help="Mean and std of each colour over the training images instead.", negative="")
     ] = False,
@@ -85,7 +85,7 @@ def stats(
 
 @dataset_app.command
 def preview(
-    root: Path, /, *, out: Annotated[Path, Parameter(name="--out", help="A .png or .jpg.")], layout: str = "autovi"
+    root: Path, /, *, out: Annotated[Path, Parameter(name="--out", help="A .png or .jpg.")], layout: str = "auto"
 ) -> None:
     """Draw a data set in one picture: a good and a defective image of each category, masks outlined.
 

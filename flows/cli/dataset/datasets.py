@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from data_contracts.config import ExperimentConfig, PreprocessingConfig
 from data_contracts.errors import DatasetError
+from flows.cli.dataset.layouts import chosen_layout
 from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
 from flows.steps.running import place_of
@@ -24,9 +24,10 @@ from pipeline_lib.partition import assignment, saved, statistics
 
 def write_partition(config: ExperimentConfig, out: Path, *, as_json: bool) -> None:
     """Compute and save the partition that `fedpatch run` uses with this configuration."""
+    root = place_of(config).data_root
     index = index_dataset(
-        place_of(config).data_root,
-        layout=config.dataset.layout,
+        root,
+        layout=chosen_layout(config.dataset.layout, root),
         categories=config.dataset.categories,
         max_images=config.dataset.max_images,
     )
@@ -93,9 +94,10 @@ def import_images(
     print(f"category: {result.directory}; check it with fedpatch dataset validate {out}")
 
 
-def normalization_statistics(root: Path, layout: Any, *, as_json: bool) -> None:
+def normalization_statistics(root: Path, layout: str, *, as_json: bool) -> None:
     """Mean and standard deviation of each colour over the training images, for preprocessing.mean and std."""
-    index = index_dataset(root, layout=layout)
+    found = chosen_layout(layout, root)
+    index = index_dataset(root, layout=found)
     chosen = index[(index.split == "train") & (index.problem == "")]
     values = {}
     for category, rows in chosen.groupby("category", sort=True):
@@ -109,10 +111,11 @@ def normalization_statistics(root: Path, layout: Any, *, as_json: bool) -> None:
     print("A pretrained backbone does best with its own values; set preprocessing.mean and std only to try others.")
 
 
-def validate_root(root: Path, layout: Any, *, as_json: bool) -> None:
+def validate_root(root: Path, layout: str, *, as_json: bool) -> None:
     """Print what a check of a data set finds; exit status 1 when there are errors."""
-    index = index_dataset(root, layout=layout, require_train="none", equal_stems="kept")
-    report = validation.validate_dataset(index, root, layout=layout)
+    found = chosen_layout(layout, root)
+    index = index_dataset(root, layout=found, require_train="none", equal_stems="kept")
+    report = validation.validate_dataset(index, root, layout=found)
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
@@ -121,10 +124,11 @@ def validate_root(root: Path, layout: Any, *, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def dataset_stats(root: Path, layout: Any, *, as_json: bool) -> None:
+def dataset_stats(root: Path, layout: str, *, as_json: bool) -> None:
     """Print the counts of a data set."""
-    index = index_dataset(root, layout=layout, require_train="none", equal_stems="kept")
-    counts = validation.validate_dataset(index, root, layout=layout).counts
+    found = chosen_layout(layout, root)
+    index = index_dataset(root, layout=found, require_train="none", equal_stems="kept")
+    counts = validation.validate_dataset(index, root, layout=found).counts
     if as_json:
         print_json(counts)
         return
@@ -156,10 +160,11 @@ def synthesize_root(
         print(f"data set: {root}")
 
 
-def preview_dataset(root: Path, layout: Any, out: Path) -> None:
+def preview_dataset(root: Path, layout: str, out: Path) -> None:
     """Write a picture of the data set."""
+    found = chosen_layout(layout, root)
     sheet = contact_sheet(
-        index_dataset(root, layout=layout, require_train="none", equal_stems="kept"), root, layout=layout
+        index_dataset(root, layout=found, require_train="none", equal_stems="kept"), root, layout=found
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out)

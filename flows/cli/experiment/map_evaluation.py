@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data_contracts.results import SUBSETS
 from data_contracts.settings import EvaluationSettings
+from flows.cli.dataset.layouts import chosen_layout
 from flows.cli.printing import print_json, print_metrics
 from pipeline_lib.configuration.files import parse_config
 from pipeline_lib.metrics import evaluation
@@ -25,6 +26,7 @@ def evaluate_maps(
 ) -> None:
     """Measure map files and write the metrics files."""
     config = parse_config({"name": safe_experiment_name(maps)}, overrides)
+    config = config.with_layout(chosen_layout(config.dataset.layout, root))
     results = evaluation.evaluate_map_files(
         root, maps, EvaluationSettings.of(config), categories=categories, stretch_maps=stretch_maps
     )

@@ -193,11 +193,13 @@ def test_dataset_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert call("dataset", "synthesize", "--out", made, *arguments) == 0
     assert str(made) in capsys.readouterr().out
     assert call("dataset", "validate", made) == 0
-    assert "pipe_clip" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "pipe_clip" in said.out
+    assert said.err.startswith("layout autovi, shown by pipe_clip/defects_config.json; another: --layout")
     assert call("dataset", "stats", made, "--json") == 0
     assert json.loads(capsys.readouterr().out)["pipe_clip"]["train"]["good"] == 3
     assert call("dataset", "validate", made, "--layout", "flat") == 1
-    assert "layout is 'flat'; it accepts autovi, mvtec, folder" in capsys.readouterr().err
+    assert "layout is 'flat'; it accepts auto, autovi, mvtec, mvtec_ad2, visa, folder" in capsys.readouterr().err
     next((made / "pipe_clip" / "train" / "good").iterdir()).write_bytes(b"not an image")
     assert call("dataset", "validate", made) == 1
     assert "unreadable" in capsys.readouterr().out

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_contracts.config import PreprocessingConfig
+from data_contracts.config import Layout, PreprocessingConfig
 from data_contracts.errors import DatasetError
 from data_contracts.validation import Finding, ValidationReport
 from pipeline_lib.dataset.ground_truth import read_mask_channels
 from pipeline_lib.dataset.index import index_dataset
-from pipeline_lib.dataset.layout import Layout
 from pipeline_lib.dataset.validation import render_validation_text, validate_dataset
 from tests.dataset_fixtures import (
     DEFECTS,
