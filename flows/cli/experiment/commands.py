@@ -28,11 +28,13 @@ def run(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = Fal
     overrides = [*(set_ or []), *([f"runtime.out={json.dumps(str(out.absolute()))}"] if out else [])]
     settings = load_config(config, overrides)
     with temporary_server() as server:  # it starts while the rest is imported
+        from flows.cli.dataset.layouts import chosen_layout
         from flows.cli.experiment.experiments import print_experiment, run_and_describe
         from flows.steps.running import place_of
         from tasks import resources
 
         place = place_of(settings)
+        settings = settings.with_layout(chosen_layout(settings.dataset.layout, place.data_root))
         resources.refuse_unwritable([settings])
         resources.refuse_without_weights([settings])
         resources.refuse_backbones([(settings, place)])

@@ -9,6 +9,7 @@ from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import WeightsError
 from data_contracts.federation import without_images
+from flows.cli.dataset.layouts import chosen_layout
 from flows.cli.printing import print_json, print_table
 from flows.steps.running import place_of
 from pipeline_lib.features.backbone import find_weights
@@ -20,7 +21,8 @@ def print_plan(config: ExperimentConfig, *, as_json: bool) -> None:
     """Print what a run will make and need."""
     from pipeline_lib.planning.stage_times import stage_seconds
 
-    plan = plan_experiment(config, place_of(config).data_root)
+    root = place_of(config).data_root
+    plan = plan_experiment(config.with_layout(chosen_layout(config.dataset.layout, root)), root)
     value = describe(plan) | {"seconds": {name: round(s, 1) for name, s in stage_seconds(plan).items()}}
     if as_json:
         print_json(value)
