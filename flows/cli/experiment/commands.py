@@ -34,9 +34,9 @@ def run(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = Fal
         from tasks import resources
 
         place = place_of(settings)
-        settings = settings.with_layout(chosen_layout(settings.dataset.layout, place.data_root))
         resources.refuse_unwritable([settings])
         resources.refuse_without_weights([settings])
+        settings = settings.with_layout(chosen_layout(settings.dataset.layout, place.data_root))
         resources.refuse_backbones([(settings, place)])
         if not force:
             resources.refuse_what_does_not_fit({"": (settings, place)})

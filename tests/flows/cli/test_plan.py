@@ -157,7 +157,8 @@ def test_a_run_that_would_not_fit_is_refused_first(
     monkeypatch.setattr(resources, what, lambda *_: 1000)
     config = write_config(tmp_path, experiment_values(tiny_root, tmp_path / "store", tmp_path / "out"))
     assert call("run", config) == 1
-    line = capsys.readouterr().err.strip()
+    found, line = capsys.readouterr().err.strip().splitlines()
+    assert found.startswith("layout autovi")
     assert line.startswith("fedpatch: the run would not fit: ")
     assert words in line
     assert "--force" in line
