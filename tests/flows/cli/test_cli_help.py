@@ -151,7 +151,8 @@ def test_what_is_left_out_is_said_on_stderr_in_one_line(
     with pytest.raises(SystemExit) as stop:
         main(["dataset", command, str(tmp_path / "data"), *out])
     assert not stop.value.code
-    (line,) = capsys.readouterr().err.splitlines()
+    layout, line = capsys.readouterr().err.splitlines()
+    assert layout.startswith("layout autovi, ")
     assert line.startswith(f"fedpatch: {tmp_path / 'data'}: left out: ")
     assert "1 hidden or recycled" in line
     assert "1 unsupported ending (.jfif)" in line
