@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from data_contracts.errors import ImageError
 
@@ -25,6 +25,18 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 
 MAX_PIXELS = 89_000_000
 """A larger image is refused as a probable decompression bomb (just below the size at which Pillow warns)."""
+
+UPRIGHT = 1
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Orientation of EXIF and TIFF -> what makes the stored picture upright."""
 
 _NOT_OF_THE_USER = frozenset(
     {"@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler", "lost+found",
@@ -63,6 +75,29 @@ def image_size(path: Path | str) -> tuple[int, int]:
             return _open(file, name=str(path)).size
     except OSError as error:
         raise ImageError(f"cannot read image {path}: {error.strerror or error}") from error
+
+
+def orientation(path: Path | str) -> int:
+    """How the picture is stored: 1 upright, 2 to 8 as the orientation of EXIF and TIFF says; 1 where nothing is said.
+
+    Raises ImageError as `load_image` does.
+    """
+    content = read_bytes(path)
+    return orientation_of(_open(io.BytesIO(content), name=str(path)))
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The same of an opened image. Of a TIFF ask before it is decoded: Pillow turns it then, and drops the tag."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    except Exception:  # EXIF that cannot be read says nothing; the pixels are read all the same
+        return UPRIGHT
+    return found if found in TURNS else UPRIGHT
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """A stored picture as it is to be seen; 5 to 8 exchange width and height."""
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def read_bytes(path: Path | str) -> bytes:
