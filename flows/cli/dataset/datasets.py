@@ -13,7 +13,8 @@ from flows.cli.progress import show_progress
 from flows.steps.running import place_of
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.dataset import acquisition, validation
-from pipeline_lib.dataset.annotations import Annotations, read_annotations
+from pipeline_lib.dataset.annotations.outlines import Annotations
+from pipeline_lib.dataset.annotations.reading import read_annotations
 from pipeline_lib.dataset.contact_sheet import contact_sheet
 from pipeline_lib.dataset.importing import import_category
 from pipeline_lib.dataset.index import index_dataset
