@@ -22,20 +22,20 @@ def read_labelme(path: Path, content: dict[str, Any]) -> AnnotatedImage:
     """The outlines of one file; shapes of one label and one group are one defect, as in `labelme.utils`."""
     image = AnnotatedImage(posix(content.get("imagePath") or path.stem), str(path))
     image.says((content.get("imageWidth"), content.get("imageHeight")), str(path))
-    groups: dict[Hashable, tuple[Any, list[Shape]]] = {}
+    groups: dict[Hashable, tuple[str, Any, list[Shape]]] = {}
     for number, shape in enumerate(content["shapes"], start=1):
         where = f"{path}, shape {number}"
         try:
-            label, group = shape.get("label"), shape.get("group_id")
+            drawn, label, group = _shape(shape), shape.get("label"), shape.get("group_id")
             key = number if group is None else (str(label), str(group))
-            groups.setdefault(key, (label, []))[1].append(_shape(shape))
+            groups.setdefault(key, (where, label, []))[2].append(drawn)
         except BAD_ENTRY as error:
             image.unreadable.append(f"{where}: {said(error)}")
-    for label, shapes in groups.values():
+    for where, label, shapes in groups.values():
         try:
-            image.add(label, shapes, str(path))
+            image.add(label, shapes, where)
         except DatasetError as error:
-            image.unreadable.append(f"{path}: {error}")
+            image.unreadable.append(f"{where}: {error}")
     return image
 
 

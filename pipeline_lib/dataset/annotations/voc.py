@@ -30,6 +30,10 @@ def read_voc(path: Path, root: ElementTree.Element) -> AnnotatedImage:
             image.add(entry.findtext("name"), [_shape(entry, counts_from_one=not is_label_studio)], where)
         except BAD_ENTRY as error:
             image.unreadable.append(f"{where}: {said(error)}")
+    if (root.findtext("segmented") or "0").strip() != "0" and root.find("object/polygon") is None:
+        image.unreadable.append(
+            f"{path}: its outlines lie in pictures beside it (segmented is not 0), which are not read; export COCO"
+        )
     return image
 
 
