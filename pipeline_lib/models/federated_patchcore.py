@@ -36,14 +36,14 @@ from data_contracts.config import ExperimentConfig, canonical_hash
 from data_contracts.errors import ConfigError, FedpatchError, QuorumError
 from data_contracts.federation import ClosedRound, Refusal, close_round, covering_radii, quorum_out_of_reach
 from data_contracts.manifests import GLOBAL_BANK, ClientUploads
-from data_contracts.settings import ScoringSettings, client_config_hashes
+from data_contracts.settings import AS_EARLIER, ScoringSettings, client_config_hashes
 from pipeline_lib.configuration.files import parse_config
 from pipeline_lib.configuration.hardware import pick_device
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset, AutoVISubset
 from pipeline_lib.features.backbone import resolve_backbone
 from pipeline_lib.features.extractor import FeatureExtractor
-from pipeline_lib.features.image_batches import iter_images, iter_patches
+from pipeline_lib.features.image_batches import iter_images, iter_patches, reading_of
 from pipeline_lib.models.checkpoints import RoundCheckpoint, RoundSummary, read_rounds, write_round
 from pipeline_lib.models.client import PatchCoreClient
 from pipeline_lib.models.patchcore import PatchCore, Prediction, ScoredImage, as_prediction
@@ -93,6 +93,7 @@ class FederatedPatchCore:
         self.clients: dict[str, PatchCoreClient] = {}
         self.skipped_clients: list[str] = []
         self.partition_stats: dict[str, Any] = {}
+        self.reading = AS_EARLIER
         self.history: list[RoundSummary] = []
         self._images: dict[str, AutoVISubset] = {}
         self._partition: dict[str, list[str]] = {}
@@ -114,6 +115,7 @@ class FederatedPatchCore:
             rng = stage_rng(self.config.seed, "partition")
             image_ids = dataset.index["image_id"].tolist() if hasattr(dataset, "index") else None
             shards = shard_positions(categories, self.config.federated, rng=rng, image_ids=image_ids)
+        self.reading = reading_of(dataset)
         self._images = {client: AutoVISubset(dataset, shard) for client, shard in shards.items() if len(shard)}
         if not self._images:
             raise FedpatchError("no client has any image; look at the data set and the partition")
@@ -299,4 +301,4 @@ class FederatedPatchCore:
         if not self.server.banks:
             raise FedpatchError("there is no memory bank yet; call train first")
         banks = {bank: merged.to_arrays() for bank, merged in self.server.banks.items()}
-        write_model(path, self.extractor.settings, self.inference, banks)
+        write_model(path, self.extractor.settings, self.inference, banks, self.reading)
