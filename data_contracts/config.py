@@ -431,6 +431,10 @@ class ExperimentConfig(Section):
 
     def config_hashes(self) -> tuple[str, ...]:
         """`config_hash`, and what an earlier version wrote for this configuration: a stored hash may be any of them."""
+        return tuple(dict.fromkeys(self.hashes_by_version()))
+
+    def hashes_by_version(self) -> tuple[str, ...]:
+        """`config_hash`, that before `preprocessing` had the keys of SAID_SINCE, and that of the versions before."""
         unimportant: Any = {"name": True, "runtime": True, "dataset": {"root"}, "evaluation": {"save_maps", "coverage"}}
         values = self.model_dump(mode="json", exclude=unimportant)
         for (section, key), still_done in REMOVED_KEYS.items():
@@ -438,18 +442,15 @@ class ExperimentConfig(Section):
         for (section, key), unchanged in ADDED_KEYS.items():
             if values[section][key] == unchanged:
                 del values[section][key]
-        now = values
-        before = {
-            **values,
-            "preprocessing": {k: v for k, v in values["preprocessing"].items() if SAID_SINCE.get(k) != v},
-        }
+        said = {key: value for key, value in values["preprocessing"].items() if (key, value) not in SAID_SINCE.items()}
+        now, before = values, {**values, "preprocessing": said}
         if self.federated.min_clients == "all":  # one client was enough where nothing was said
-            one = {**values["federated"], "min_clients": 1}
-            before = {**before, "federated": one}
-            if self.federated.mode == "centralized":  # without clients both say the same
-                now = {**values, "federated": one}
-        written = (now | {"training": HASHED_TRAINING}, before)
-        return tuple(dict.fromkeys(canonical_hash(one)[:16] for one in written))
+            one = {"federated": {**values["federated"], "min_clients": 1}}
+            now = now | one if self.federated.mode == "centralized" else now  # without clients both say the same
+            before = before | one
+        last = now | {"preprocessing": said}
+        written = (now | {"training": HASHED_TRAINING}, last | {"training": HASHED_TRAINING}, before)
+        return tuple(canonical_hash(one)[:16] for one in written)
 
 
 def canonical_json(value: Any) -> str:

@@ -60,12 +60,12 @@ def pixel_findings(category: str, rows: pd.DataFrame, preprocessing: Preprocessi
     yield from _differences(rows)
     several = rows[rows["pages"] > 1]
     if len(several):
+        first = several.iloc[0]
         yield finding(
             severity="note",
             code="several_pages",
-            path=str(several["path"].iloc[0]),
-            message=f"{len(several)} files hold several pages, this one {int(several['pages'].iloc[0])}; the first page of "
-            "each is read",
+            path=str(first["path"]),
+            message=f"{len(several)} files hold several pages, this one {first['pages']}; the first of each is read",
             advice="Save pages that are images of their own as files of their own.",
         )
 
@@ -87,8 +87,8 @@ def _differences(rows: pd.DataFrame) -> Iterator[Finding]:
                 code="train_test_differ",
                 category=str(rows["category"].iloc[0]),
                 path=str(rows.loc[differs, "path"].iloc[0]),
-                message=f"{int(differs.sum())} of {int((~is_train).sum())} test images, this one first, differ from all "
-                f"training images in {name}: {_listed(kind[differs])}, not {of_train[0]}",
+                message=f"{int(differs.sum())} of {int((~is_train).sum())} test images, this one first, differ from "
+                f"all training images in {name}: {_listed(kind[differs])}, not {of_train[0]}",
                 advice="Take training and test images the same way: what differs in every pixel is no defect.",
             )
 

@@ -195,7 +195,7 @@ def _duplicates(rows: pd.DataFrame) -> Iterator[Finding]:
     for _, group in repeated.groupby("pixels_sha256", sort=False):
         places = set(zip(group["category"], group["split"], group["label"], strict=True))
         paths = [str(path) for path in group["path"]]
-        what = "file" if group["sha256"].nunique() == 1 else "picture, stored another way,"
+        what = "file" if len(set(group["sha256"])) == 1 else "picture, stored another way,"
         others = ", ".join(paths[1:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
         if len({split for _, split, _ in places}) > 1:
             severity: Severity = "warning"

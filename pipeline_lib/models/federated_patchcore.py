@@ -29,6 +29,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -173,9 +174,9 @@ class FederatedPatchCore:
 
     def _identities(self, num_rounds: int) -> list[str]:
         """What a checkpoint has to be of, as this version writes it and as an earlier one did."""
-        own = self.config.config_hashes(), client_config_hashes(self.config, self.extractor.settings)
+        own = product(self.config.config_hashes(), client_config_hashes(self.config, self.extractor.settings))
         partition = dict(sorted(self._partition.items()))
-        return [canonical_hash([*(hashes[end] for hashes in own), num_rounds, partition]) for end in (0, -1)]
+        return [canonical_hash([*hashes, num_rounds, partition]) for hashes in own]
 
     def _train_single_round(self, number: int, num_rounds: int) -> list[ClientUpload]:
         """One round; returns what the clients sent."""
