@@ -80,7 +80,7 @@ def write_model(
     backbone: BackboneSettings,
     inference: Inference,
     banks: Mapping[str, Mapping[str, np.ndarray]],
-    reading: Reading,
+    reading: Reading = AS_EARLIER,
 ) -> None:
     """Write a model; `banks` holds the arrays of each bank, `features` (row, dim) among them.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from data_contracts.config import ExperimentConfig
 from data_contracts.federation import Federation
 from data_contracts.manifests import ExperimentResult, Manifest, PreparedDataset, ScoredCategory
-from data_contracts.settings import BackboneSettings, Reading
+from data_contracts.settings import AS_EARLIER, BackboneSettings, Reading
 from data_contracts.validation import ValidationReport
 from pipeline_lib.configuration.hardware import describe_environment
 from pipeline_lib.report.gallery import CategoryGallery
@@ -34,11 +34,11 @@ class FinishedRun:
     backbone: BackboneSettings
     federation: Federation
     figures: run_directory.RunFigures
-    reading: Reading  # how image files became pixels
     used: Sequence[Manifest]  # what the store keeps for it, beside what the federation and the data set refer to
     dataset: PreparedDataset | None = None
     scored: tuple[ScoredCategory, ...] = ()
     galleries: Sequence[CategoryGallery] = ()
+    reading: Reading = AS_EARLIER  # how image files became pixels
 
 
 def finish_run(run: FinishedRun, store: ArtifactStore) -> ExperimentResult:

@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import ConfigDict, with_config
 
 from data_contracts.errors import ImageError
-from data_contracts.settings import ImageReading
+from data_contracts.settings import BY_TYPE, ImageReading
 from pipeline_lib.bank.explanation import N_NEIGHBORS, N_PATCHES, Neighbor, PatchExplanation
 from pipeline_lib.dataset.images import load_image
 from pipeline_lib.maps.visualize import patch_tile
@@ -53,7 +53,7 @@ def draw_why(
     image: Image.Image,
     explanations: Sequence[PatchExplanation],
     encode: Callable[[Image.Image], bytes],
-    reading: ImageReading,
+    reading: ImageReading = BY_TYPE,
 ) -> tuple[Why, ...]:
     """The tiles of an image's explanations. A normal image that cannot be read has no picture, only its name."""
     return tuple(
@@ -67,7 +67,10 @@ def draw_why(
 
 
 def _normal_patch(
-    neighbor: Neighbor, size: tuple[float, float], encode: Callable[[Image.Image], bytes], reading: ImageReading
+    neighbor: Neighbor,
+    size: tuple[float, float],
+    encode: Callable[[Image.Image], bytes],
+    reading: ImageReading = BY_TYPE,
 ) -> NormalPatch:
     origin = neighbor.image_id or neighbor.client or "origin not known"
     if neighbor.image_path is None or neighbor.center is None:

@@ -120,7 +120,11 @@ def refuse_other_readings(manifests: Iterable[UploadManifest]) -> dict[str, str]
     categories = {category for manifest in manifests for category in manifest.reading.value_ranges}
     refused: dict[str, str] = {}
     for category in sorted(categories | {manifest.category for manifest in manifests} - {GLOBAL_BANK}):
-        concerned = [one for one in manifests if one.category == category or category in one.reading.value_ranges]
+        concerned = [
+            one
+            for one in manifests
+            if one.category == category or category in one.reading.value_ranges or not one.reading.value_ranges
+        ]
         rules = {one.client_id: one.reading.of(category) for one in concerned}
         counts = Counter(rules.values())
         common = max(counts, key=lambda rule: (counts[rule], rule.value_range or 0, rule.orientation))
