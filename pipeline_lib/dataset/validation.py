@@ -22,8 +22,10 @@ from pipeline_lib.dataset.ground_truth import (
     mask_components,
     read_mask_values,
 )
-from pipeline_lib.dataset.images import is_hidden, is_image_file
+from pipeline_lib.dataset.images import UPRIGHT, is_hidden, is_image_file, swaps_sides
 from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, Layout, find_categories, mask_files
+from pipeline_lib.dataset.pixel_findings import pixel_findings, reading_of_readable
+from pipeline_lib.dataset.reading import without_brighter
 
 FEW_TRAIN_IMAGES = 10
 THIN_CLASS_IMAGES = 20
@@ -48,16 +50,19 @@ def validate_dataset(
     """
     root = Path(root)
     index = index.assign(stem=[Path(path).stem for path in index["path"]])
-    readable = index[index["problem"] == ""]
+    preprocessing = preprocessing or PreprocessingConfig()
+    index = without_brighter(index, reading_of_readable(index, preprocessing).value_ranges)
+    decoded, readable = index[index["width"] > 0], index[index["problem"] == ""]
     directories = find_categories(root, layout=layout)
     findings: list[Finding] = []
     mask_channels: dict[str, dict[str, int]] = {}
     for category in sorted({*index["category"], *(directories if categories is None else categories)}):
         rows = index[index["category"] == category]
         good_rows = readable[readable["category"] == category]
-        findings += _unreadable(category, rows)
+        findings += _set_aside(category, rows)
         findings += _counts(category, good_rows, layout)
-        findings += _aspect_ratio(category, good_rows, preprocessing or PreprocessingConfig())
+        findings += _aspect_ratio(category, good_rows, preprocessing)
+        findings += pixel_findings(category, decoded[decoded["category"] == category], preprocessing)
         if layout != "folder" and category in directories:
             masks = _MaskCheck(root, category, directories[category], layout, defect_weights or {})
             findings += masks.check(rows)
@@ -102,11 +107,12 @@ def render_validation_text(report: ValidationReport) -> str:
 # --- images ----------------------------------------------------------------------------------------------------------
 
 
-def _unreadable(category: str, rows: pd.DataFrame) -> Iterator[Finding]:
-    for path, problem in rows.loc[rows["problem"] != "", ["path", "problem"]].itertuples(index=False):
+def _set_aside(category: str, rows: pd.DataFrame) -> Iterator[Finding]:
+    columns = ["path", "problem", "width"]
+    for path, problem, width in rows.loc[rows["problem"] != "", columns].itertuples(index=False):
         yield Finding(
             severity="error",
-            code="unreadable_image",
+            code="too_bright" if width else "unreadable_image",
             category=category,
             path=str(path),
             message=str(problem),
@@ -183,10 +189,13 @@ def _aspect_ratio(category: str, rows: pd.DataFrame, preprocessing: Preprocessin
 
 
 def _duplicates(rows: pd.DataFrame) -> Iterator[Finding]:
-    repeated = rows[rows.duplicated("sha256", keep=False)]
-    for _, group in repeated.groupby("sha256", sort=False):
+    """Pictures that are there more than once, by their pixels; constant images are a finding of their own."""
+    rows = rows[rows["is_constant"] == 0]
+    repeated = rows[rows.duplicated("pixels_sha256", keep=False)]
+    for _, group in repeated.groupby("pixels_sha256", sort=False):
         places = set(zip(group["category"], group["split"], group["label"], strict=True))
         paths = [str(path) for path in group["path"]]
+        what = "file" if len(set(group["sha256"])) == 1 else "picture, stored another way,"
         others = ", ".join(paths[1:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
         if len({split for _, split, _ in places}) > 1:
             severity: Severity = "warning"
@@ -202,7 +211,7 @@ def _duplicates(rows: pd.DataFrame) -> Iterator[Finding]:
             code="duplicate_across_splits",
             category=str(group["category"].iloc[0]),
             path=paths[0],
-            message=f"the same file also lies at {others}" + ("" if len(places) > 1 else " (same folder)"),
+            message=f"the same {what} also lies at {others}" + ("" if len(places) > 1 else " (same folder)"),
             advice=advice,
         )
 
@@ -217,16 +226,30 @@ class _MaskCheck:
         self.root, self.category, self.directory, self.layout = root, category, directory, layout
         self.weights = weights
         self.usable: Counter[str] = Counter()
+        self.fits_both: list[Path] = []
         self.above_area: dict[str, list[str]] = {}
         self.defects: list[DefectEntry] | None = None
 
     def check(self, rows: pd.DataFrame) -> list[Finding]:
         defective = rows[(rows["split"] == "test") & (rows["label_index"] == 1)]
         findings = [] if defective.empty else list(self._config())
-        for path, label, stem, width, height in zip(
-            *(defective[name].tolist() for name in ("path", "label", "stem", "width", "height")), strict=True
+        columns = ("path", "label", "stem", "width", "height", "orientation")
+        for path, label, stem, width, height, orientation in zip(
+            *(defective[name].tolist() for name in columns), strict=True
         ):
-            findings += self._image(path, label, stem, width, height)
+            findings += self._image(path, label, stem, width, height, orientation)
+        if self.fits_both:
+            findings.append(
+                self._finding(
+                    "warning",
+                    "mask_orientation",
+                    self.fits_both[0],
+                    f"{len(self.fits_both)} masks, this one first, say no orientation and fit their image as it is "
+                    "stored and as its orientation turns it; they are taken as drawn on the turned one",
+                    "Look at one in the contact sheet of fedpatch dataset preview; where they lie wrong, save the "
+                    "images without an orientation.",
+                )
+            )
         findings += self._orphans()
         for defect_name, paths in self.above_area.items():
             findings.append(
@@ -270,7 +293,7 @@ class _MaskCheck:
                 except ConfigError as error:
                     yield self._finding("error", "defect_weight_unknown", path, str(error), "")
 
-    def _image(self, path: str, label: str, stem: str, width: int, height: int) -> Iterator[Finding]:
+    def _image(self, path: str, label: str, stem: str, width: int, height: int, orientation: int) -> Iterator[Finding]:
         masks = mask_files(self.directory, label, stem, layout=self.layout)
         if not masks:
             expected = f"ground_truth/{label}/{stem}" + ("_mask.png" if self.layout == "mvtec" else "/*.png")
@@ -283,7 +306,9 @@ class _MaskCheck:
             )
         for mask in masks if width else []:
             try:
-                values = read_mask_values(mask, width=width, height=height)
+                values = read_mask_values(mask, width=width, height=height, orientation=orientation)
+                if orientation != UPRIGHT and (width == height or not swaps_sides(orientation)):
+                    self.fits_both.append(mask)
                 if self.layout == "mvtec":
                     channels = mask_components(values > 0, label, name=str(mask))
                 elif self.defects is None:

@@ -133,18 +133,19 @@ def test_an_image_is_never_marked_in_part(tmp_path: Path) -> None:
     assert "inside it says ../nok/b7.png" in second
 
 
-def test_an_outline_is_turned_and_scaled_with_its_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif"])
+def test_an_outline_is_turned_and_scaled_with_its_image(tmp_path: Path, ending: str) -> None:
     tag = Image.Exif()
     tag[0x0112] = 6
     sizes = {"turned": (24, 32), "stored": (32, 24), "halved": (48, 64), "cut": (24, 30), "shares": (24, 32)}
     images = [
-        {"id": n, "file_name": f"{name}.tif", "width": size[0], "height": size[1]}
+        {"id": n, "file_name": f"{name}.{ending}", "width": size[0], "height": size[1]}
         for n, (name, size) in enumerate(sizes.items())
     ]
     boxes = {"turned": [2, 20, 5, 9], "stored": [20, 17, 9, 5], "halved": [4, 40, 10, 18], "cut": [2, 20, 5, 9]}
     boxes["shares"] = [0.1, 0.2, 0.3, 0.4]
     drawn = coco(images, [{"image_id": n, "bbox": boxes[name]} for n, name in enumerate(sizes)])
-    pictures = {f"{name}.tif": Image.new("L", (32, 24)) for name in sizes}
+    pictures = {f"{name}.{ending}": Image.new("L", (32, 24)) for name in sizes}
     result = imported(tmp_path, pictures, {"all.json": drawn}, exif=tag)
     found = masks(tmp_path)
     expected = np.zeros((32, 24), dtype=bool)
@@ -153,7 +154,7 @@ def test_an_outline_is_turned_and_scaled_with_its_image(tmp_path: Path) -> None:
     for mask in found.values():
         np.testing.assert_array_equal(mask, expected)
     cut, shares = result.problems
-    assert "cut.tif is not marked: " in cut
+    assert f"cut.{ending} is not marked: " in cut
     assert "was drawn on a picture of 24x30 pixels, the image has 24x32, turned by its orientation tag 6" in cut
     assert "annotations 5: dent has coordinates from 0 to 1 alone" in shares
 
