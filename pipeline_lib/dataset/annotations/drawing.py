@@ -93,11 +93,16 @@ class EdgePolygon:
         row = np.minimum(y[step], y[step + 1])
         middle = UPSAMPLED // 2
         crosses = (column % UPSAMPLED == middle) & (column >= 0) & (column < UPSAMPLED * width)
+        mask = np.zeros((height, width), dtype=bool)
+        if not crosses.any():
+            return mask
         column = column[crosses] // UPSAMPLED
         row = np.clip(-((middle - row[crosses]) // UPSAMPLED), 0, height)
-        crossings = np.bincount(column * height + row, minlength=width * height + 1)[:-1]
-        is_inside: np.ndarray = np.cumsum(crossings) % 2 == 1
-        return is_inside.reshape(width, height).T
+        first, last = column.min(), column.max() + 1
+        n_pixels = (last - first) * height
+        crossings = np.bincount((column - first) * height + row, minlength=n_pixels)[:n_pixels]
+        mask[:, first:last] = (np.cumsum(crossings) % 2 == 1).reshape(-1, height).T
+        return mask
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data_contracts.errors import DatasetError
 from pipeline_lib.dataset.annotations.drawing import Bitmap, PixelCircle, PixelPolygon, PixelRectangle, Point, Shape
 from pipeline_lib.dataset.annotations.outlines import BAD_ENTRY, AnnotatedImage, posix, said
+from pipeline_lib.dataset.images import decode_image
 
 _ACCEPTED = "draw polygons, rectangles, circles or masks"
 
@@ -59,9 +58,10 @@ def _shape(shape: dict[str, Any]) -> Shape:
 def _bitmap(text: Any, left: int, top: int, right: int, bottom: int) -> Bitmap:
     """The pixels of a PNG in base64; its box holds the pixels at both of its corners."""
     try:
-        pixels = np.array(Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",))).astype(bool)
-    except (TypeError, ValueError, OSError) as error:
+        content = base64.b64decode(text)
+    except (TypeError, ValueError) as error:
         raise DatasetError(f"its mask is no PNG in base64: {error}") from error
+    pixels = np.array(decode_image(content, name="of its mask")).astype(bool)
     if pixels.shape != (bottom - top + 1, right - left + 1):
         shape = "x".join(map(str, pixels.shape[::-1]))
         raise DatasetError(f"its mask has {shape} pixels, its box {right - left + 1}x{bottom - top + 1}")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_contracts.errors import DatasetError
+from pipeline_lib.dataset.images import MAX_PIXELS
 
 _FIRST, _MORE, _SIGN = 48, 0x20, 0x10  # a character is 48 + 5 bits of a number + 32 where more bits follow
 
@@ -18,6 +19,8 @@ def decode(segmentation: dict[str, Any]) -> np.ndarray:
     Raises DatasetError for other counts, and for a sum of them that is not height * width.
     """
     height, width = (int(side) for side in segmentation["size"])
+    if height * width > MAX_PIXELS:
+        raise DatasetError(f"run lengths of {height} * {width} pixels; at most {MAX_PIXELS} are read")
     counts = segmentation["counts"]
     runs = _uncompressed(counts) if isinstance(counts, str) else [int(count) for count in counts]
     if min(runs, default=0) < 0 or sum(runs) != height * width:
