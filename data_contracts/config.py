@@ -20,12 +20,19 @@ Size = tuple[int, int]  # width, height in pixels
 EXTENSION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 Extension = Annotated[str, Field(pattern=EXTENSION_PATTERN, description="module:function of your own")]
 Layout = Literal["auto", "autovi", "mvtec", "mvtec_ad2", "visa", "folder"]
+Orientation = Literal["applied", "stored"]
 Codec = Literal["float32", "float16", "pca_float16", "pq"]
 Clients = Annotated[tuple[str, ...], Field(min_length=1)]
 HEADLINE_FPR_LIMIT = 0.05
 FPR_LIMITS = (0.01, HEADLINE_FPR_LIMIT, 0.1, 0.3, 1.0)
-ADDED_KEYS = {("aggregation", "regions"): None}
+ADDED_KEYS = {
+    ("aggregation", "regions"): None,
+    ("preprocessing", "value_range"): "container",
+    ("preprocessing", "orientation"): "stored",
+}
 """Keys that earlier versions did not have -> the value that means what those did; at it a key is not hashed."""
+SAID_SINCE = {"value_range": "auto", "orientation": "applied"}
+"""What a configuration that says nothing of these keys of `preprocessing` means since; earlier hashes have no key."""
 REMOVED_KEYS = {("federated", "turns"): "parallel", ("aggregation", "budget"): "images"}
 """Keys that earlier versions had -> the value that is still done: at it a key is dropped, and hashed as it was."""
 HASHED_TRAINING = {"batch_size": 32, "num_workers": 4}
@@ -71,6 +78,16 @@ class PreprocessingConfig(Section):
     size_by_category: dict[str, Size] = Field({}, description="category -> its own size")
     mean: tuple[float, float, float] | None = Field(None, description="the backbone's own values unless given")
     std: tuple[float, float, float] | None = Field(None, description="goes with mean; both or neither")
+    value_range: Literal["auto", "container"] | Annotated[int, Field(ge=1, le=65535)] = Field(
+        "auto",
+        description="the value of 12- and 16-bit files that is white: of each category the smallest of 8, 10, 12, 14 "
+        "and 16 bits that holds its training images; the number that is given; or container, 65535 whatever they hold, "
+        "as in earlier versions",
+    )
+    orientation: Orientation = Field(
+        "applied",
+        description="images are turned as EXIF or TIFF says; stored, as in earlier versions: in TIFF files alone",
+    )
 
     @field_validator("small_size", "large_size", "size_by_category")
     @classmethod
@@ -420,6 +437,10 @@ class ExperimentConfig(Section):
 
     def config_hashes(self) -> tuple[str, ...]:
         """`config_hash`, and what an earlier version wrote for this configuration: a stored hash may be any of them."""
+        return tuple(dict.fromkeys(self.hashes_by_version()))
+
+    def hashes_by_version(self) -> tuple[str, ...]:
+        """`config_hash`, that before `preprocessing` had the keys of SAID_SINCE, and that of the versions before."""
         unimportant: Any = {"name": True, "runtime": True, "dataset": {"root"}, "evaluation": {"save_maps", "coverage"}}
         values = self.model_dump(mode="json", exclude=unimportant)
         if self.dataset.layout == "auto":  # what was meant before there was a choice; a run says what it found
@@ -429,12 +450,15 @@ class ExperimentConfig(Section):
         for (section, key), unchanged in ADDED_KEYS.items():
             if values[section][key] == unchanged:
                 del values[section][key]
-        before = now = values
+        said = {key: value for key, value in values["preprocessing"].items() if (key, value) not in SAID_SINCE.items()}
+        now, before = values, {**values, "preprocessing": said}
         if self.federated.min_clients == "all":  # one client was enough where nothing was said
-            before = {**values, "federated": {**values["federated"], "min_clients": 1}}
-            now = before if self.federated.mode == "centralized" else values  # without clients both say the same
-        written = (now | {"training": HASHED_TRAINING}, before)
-        return tuple(dict.fromkeys(canonical_hash(one)[:16] for one in written))
+            one = {"federated": {**values["federated"], "min_clients": 1}}
+            now = now | one if self.federated.mode == "centralized" else now  # without clients both say the same
+            before = before | one
+        last = now | {"preprocessing": said}
+        written = (now | {"training": HASHED_TRAINING}, last | {"training": HASHED_TRAINING}, before)
+        return tuple(canonical_hash(one)[:16] for one in written)
 
 
 def canonical_json(value: Any) -> str:

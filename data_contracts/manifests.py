@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_contracts.settings import AS_EARLIER, Reading
+
 CENTRALIZED_CLIENT = "centralized"
 
 GLOBAL_BANK = "all"
@@ -69,6 +71,7 @@ class UploadManifest(Manifest):
     reconstruction_error: float = Field(
         0.0, ge=0, description="largest distance of a sent row to the row it stands for"
     )
+    reading: Reading = Field(AS_EARLIER, description="of the images that the coreset was selected from")
 
 
 class ClientImages(BaseModel):
@@ -102,6 +105,7 @@ class IndexedDataset(BaseModel):
     truth_sha256: dict[str, str] = Field(description="category -> SHA-256 over its masks and defects_config.json")
     test_images: dict[str, Manifest] = Field(description="category -> its readable test images, where it has any")
     n_set_aside: int = Field(ge=0, description="images that cannot be read")
+    reading: Reading = Field(AS_EARLIER, description="how their files become pixels")
 
 
 class PreparedDataset(BaseModel):

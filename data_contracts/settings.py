@@ -7,12 +7,21 @@ leaves the patch features alone.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from data_contracts.config import Codec, ExperimentConfig, Extension, Layout, PreprocessingConfig, canonical_hash
+from data_contracts.config import (
+    Codec,
+    ExperimentConfig,
+    Extension,
+    Layout,
+    Orientation,
+    PreprocessingConfig,
+    canonical_hash,
+)
 
 
 class Settings(BaseModel):
@@ -58,6 +67,36 @@ class BackboneSettings(Settings):
         if self.extraction == "plain":
             del values["extraction"]  # models that were saved before there was a choice stay valid
         return values
+
+
+class ImageReading(Settings):
+    """How the image files of one category become pixels (pipeline_lib/dataset/images.py)."""
+
+    orientation: Orientation = "applied"
+    value_range: int | None = None  # the value that becomes 255; None: that of the file's type
+
+
+class Reading(Settings):
+    """How a model's image files become pixels; as it stands, as earlier versions read them."""
+
+    orientation: Orientation = "stored"
+    value_ranges: dict[str, int] = {}  # category -> the value that becomes 255; else that of the file's type
+
+    def only(self, categories: Iterable[str]) -> Reading:
+        """The rule without other categories."""
+        wanted = set(categories)
+        ranges = {category: value for category, value in self.value_ranges.items() if category in wanted}
+        return Reading(orientation=self.orientation, value_ranges=ranges)
+
+    def of(self, category: str | None) -> ImageReading:
+        """The rule for one category."""
+        value_range = None if category is None else self.value_ranges.get(category)
+        return ImageReading(orientation=self.orientation, value_range=value_range)
+
+
+BY_TYPE = ImageReading()
+"""The orientation applied, and the range that of the file's type."""
+AS_EARLIER = Reading()
 
 
 class CoresetSettings(Settings):
@@ -186,7 +225,8 @@ def client_config_hashes(config: ExperimentConfig, backbone: BackboneSettings) -
     The seed is in it twice, as it was when a backbone's identity held its seed: that of the configuration, which is
     also the backbone's in every run. In library form an extractor of another seed made the backbone another one.
     """
-    sizes = config.preprocessing.model_dump(mode="json", exclude={"mean", "std"})
+    read_as = {"value_range", "orientation"}  # which an upload's manifest says
+    sizes = config.preprocessing.model_dump(mode="json", exclude={"mean", "std", *read_as})
     coreset = CoresetSettings.of(config, client_id="").model_dump(mode="json", exclude={"round"})
     identity = backbone.identity()
     seeds = (config.seed, backbone.seed)

@@ -18,6 +18,13 @@ DATASET_INDEX = pa.schema(
         ("sha256", pa.string()),
         ("n_mask_channels", pa.int64()),
         ("problem", pa.string()),  # empty, or why the image is set aside
+        ("bit_depth", pa.int64()),  # 8, or what a deeper file says; this and what follows is not in earlier indexes
+        ("max_value", pa.int64()),  # the largest of any channel
+        ("is_constant", pa.int64()),  # 1: all pixels are the same
+        ("is_grey", pa.int64()),
+        ("orientation", pa.int64()),  # 1, or the turn (EXIF's 2 to 8) that was applied
+        ("pages", pa.int64()),  # of which the first is read
+        ("pixels_sha256", pa.string()),  # of the upright pixels
     ]
 )
 

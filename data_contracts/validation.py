@@ -34,6 +34,13 @@ FindingCode = Literal[
     "aspect_ratio",
     "few_images",
     "thin_class",
+    "value_range",
+    "mixed_depth",
+    "too_bright",
+    "constant_image",
+    "train_test_differ",
+    "several_pages",
+    "mask_orientation",
 ]
 
 

@@ -84,7 +84,7 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
             runner, resolve_backbone, model=config.model, preprocessing=config.preprocessing, seed=config.seed
         ).result()
         dataset = prepare_dataset(run)
-        federation = train(run, dataset.partition, backbone)
+        federation = train(run, dataset, backbone)
         publish_clients(dataset.partition, federation)
         empty = dataset.partition.skipped_clients
         skipped = [without_images(empty)] if empty else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_contracts.manifests import GLOBAL_BANK, BankManifest, ClientImages, ClientUploads, Manifest
-from data_contracts.settings import BackboneSettings, CalibrationSettings, CoresetSettings, Place
+from data_contracts.settings import BackboneSettings, CalibrationSettings, CoresetSettings, Place, Reading
 from data_contracts.tables import CALIBRATION_SCORES, PATCH_FEATURES
 from pipeline_lib.client import calibration, coverage, provenance, rounds, selection
 from pipeline_lib.configuration import hardware
@@ -18,7 +18,11 @@ from tasks.stage import open_store, stage
 
 @stage("extract-client-features", run_name="extract-{client.client_id}")
 def extract_client_features(
-    client: ClientImages, settings: BackboneSettings, sizes: dict[str, tuple[int, int]], place: Place
+    client: ClientImages,
+    settings: BackboneSettings,
+    sizes: dict[str, tuple[int, int]],
+    reading: Reading,
+    place: Place,
 ) -> Manifest:
     """Patch features of the client's own training images (DESIGN artifact 3)."""
     store = open_store(place)
@@ -27,6 +31,7 @@ def extract_client_features(
         store,
         extractor.shared_extractor(settings, hardware.pick_device(place.device)),
         sizes,
+        reading=reading,
         version=code_version("pipeline_lib.features.extraction"),
         batch_size=place.batch_size,
         num_workers=place.num_workers,
@@ -40,6 +45,7 @@ def select_client_coreset(
     patch_features: Manifest,
     client_id: str,
     config_hash: str,
+    reading: Reading,
     settings: CoresetSettings,
     num_rounds: int,
     banks: list[BankManifest],
@@ -51,9 +57,11 @@ def select_client_coreset(
     `banks` are the server's after the round before, `sent` its own uploads until then; none in the first round.
     """
     store = open_store(place)
+    table = store.read_table(patch_features)
+    reading = reading.only(table.category)
     of_round = f" of round {settings.round}" if num_rounds > 1 else ""
     coresets = rounds.select_client_coreset(
-        store.read_table(patch_features),
+        table,
         store,
         client_id,
         settings,
@@ -69,7 +77,12 @@ def select_client_coreset(
         written = store.write_arrays("client_upload", coreset.arrays, rows=coreset.n_rows)
         uploads.append(
             selection.upload_manifest(
-                written, coreset, client_id=client_id, round_number=settings.round, config_hash=config_hash
+                written,
+                coreset,
+                client_id=client_id,
+                round_number=settings.round,
+                config_hash=config_hash,
+                reading=reading,
             )
         )
         arrays = provenance.Provenance.of(coreset).to_arrays()

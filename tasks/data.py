@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 
-from data_contracts.config import DatasetConfig, ExperimentConfig, FederatedConfig, ModelConfig, PreprocessingConfig
+from data_contracts.config import (
+    DatasetConfig,
+    ExperimentConfig,
+    FederatedConfig,
+    ModelConfig,
+    Orientation,
+    PreprocessingConfig,
+)
 from data_contracts.manifests import ClientImages, IndexedDataset, Manifest, Partition
 from data_contracts.settings import BackboneSettings, Place
 from data_contracts.tables import CLIENT_IMAGES, DATASET_INDEX, PARTITION
 from pipeline_lib.configuration import seeding
 from pipeline_lib.dataset import index as dataset_index
-from pipeline_lib.dataset import layout, validation
+from pipeline_lib.dataset import layout, reading, validation
 from pipeline_lib.features import backbone
 from pipeline_lib.partition import assignment, statistics
 from pipeline_lib.partition import saved as saved_partition
@@ -42,8 +49,10 @@ def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, see
 
 
 @stage("index-dataset")
-def index_dataset(fingerprint: str, dataset: DatasetConfig, place: Place) -> IndexedDataset:
-    """Find, open and hash every image (DESIGN artifact 1)."""
+def index_dataset(
+    fingerprint: str, dataset: DatasetConfig, value_range: str | int, orientation: Orientation, place: Place
+) -> IndexedDataset:
+    """Find, open and hash every image (DESIGN artifact 1), and decide how its pixels are read."""
     store = open_store(place)
     index = dataset_index.index_dataset(
         place.data_root,
@@ -51,8 +60,13 @@ def index_dataset(fingerprint: str, dataset: DatasetConfig, place: Place) -> Ind
         categories=dataset.categories,
         max_images=dataset.max_images,
         require_train="each" if dataset.on_bad_image == "fail" else "any",
+        orientation=orientation,
         progress=progress_log("images indexed"),
     )
+    read_as = reading.decide_reading(
+        index, PreprocessingConfig.model_validate({"value_range": value_range, "orientation": orientation})
+    )
+    index = reading.without_brighter(index, read_as.value_ranges)
     if dataset.on_bad_image == "fail":
         dataset_index.refuse_bad_images(index)
     found = layout.select_categories(place.data_root, layout=dataset.layout, categories=dataset.categories)
@@ -72,6 +86,7 @@ def index_dataset(fingerprint: str, dataset: DatasetConfig, place: Place) -> Ind
             if len(rows := dataset_index.category_test_table(index, category))
         },
         n_set_aside=int((index.problem != "").sum()),
+        reading=read_as,
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from data_contracts.manifests import BankManifest, Manifest, MeasuredCategory, ScoredCategory
-from data_contracts.settings import BackboneSettings, EvaluationSettings, Place, ScoringSettings
+from data_contracts.settings import BackboneSettings, EvaluationSettings, Place, Reading, ScoringSettings
 from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS_TABLE, PATCH_FEATURES
 from pipeline_lib.bank import memory_bank, scoring
 from pipeline_lib.configuration import hardware
@@ -19,7 +19,12 @@ from tasks.stage import open_store, stage
 
 @stage("extract-test-features", run_name="extract-test-{category}")
 def extract_test_features(
-    test_images: Manifest, category: str, settings: BackboneSettings, size: tuple[int, int], place: Place
+    test_images: Manifest,
+    category: str,
+    settings: BackboneSettings,
+    size: tuple[int, int],
+    reading: Reading,
+    place: Place,
 ) -> Manifest:
     """Patch features of a category's test images (DESIGN artifact 3)."""
     store = open_store(place)
@@ -29,6 +34,7 @@ def extract_test_features(
         store,
         extractor.shared_extractor(settings, hardware.pick_device(place.device)),
         {category: size},
+        reading=reading,
         version=code_version("pipeline_lib.features.extraction"),
         batch_size=place.batch_size,
         num_workers=place.num_workers,

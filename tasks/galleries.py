@@ -45,7 +45,7 @@ def draw_galleries(
             if explainers is None:
                 explainers = _explainers(store, indexed, banks, features, provenance, place)
             explainer = explainers.get(GLOBAL_BANK) or explainers.get(category.category)
-            gallery = _draw(config, category, len(scored), explainer, store, place)
+            gallery = _draw(config, indexed, category, len(scored), explainer, store, place)
             n_explained = tile_budget(len(scored))[0] if explainer else 0
             has_provenance = category.category in provenance or GLOBAL_BANK in provenance
             if is_complete(gallery, n_explained=n_explained, has_provenance=has_provenance):
@@ -72,7 +72,8 @@ def _key(
     origins = {
         bank: int(pd.util.hash_pandas_object(rows, index=False).sum()) for bank, rows in sorted(provenance.items())
     }
-    settings = [config.dataset.layout, config.inference.smoothing_sigma, n_categories, origins]
+    read_as = indexed.reading.model_dump()
+    settings = [config.dataset.layout, config.inference.smoothing_sigma, n_categories, origins, read_as]
     code = code_version("pipeline_lib.report.gallery_file", "pipeline_lib.report.explainer")
     return canonical_hash([code, canonical_value(shown), settings])
 
@@ -111,6 +112,7 @@ def _explainers(
 
 def _draw(
     config: ExperimentConfig,
+    indexed: IndexedDataset,
     category: ScoredCategory,
     n_categories: int,
     explainer: BankExplainer | None,
@@ -122,6 +124,7 @@ def _draw(
         store.read_table(category.scores),
         place.data_root,
         layout=config.dataset.layout,
+        reading=indexed.reading.of(category.category),
         sigma_px=config.inference.smoothing_sigma,
         n_categories=n_categories,
         explainer=explainer,

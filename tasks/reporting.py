@@ -56,6 +56,7 @@ def finish_run(
             backbone=backbone,
             federation=federation,
             figures=figures,
+            reading=dataset.indexed.reading,
             used=[*manifests_in([one.model_dump() for one in measured]), *drawn],
             dataset=dataset,
             scored=last.scored,

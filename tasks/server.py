@@ -22,8 +22,10 @@ def check_uploads(
     """
     store = open_store(place)
     dim = acceptance.common_dim(upload for upload in uploads if store.is_intact(upload))
-    refused: dict[str, str] = {}
+    refused = acceptance.refuse_other_readings(uploads)
     for upload in uploads:  # one at a time in memory
+        if upload.client_id in refused:
+            continue
         try:
             acceptance.check_upload(
                 upload, store.read_arrays(upload), dim=dim, config_hash=config_hash, round_number=round_number

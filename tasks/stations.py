@@ -20,7 +20,7 @@ from data_contracts.manifests import (
     Manifest,
     ScoredCategory,
 )
-from data_contracts.settings import BackboneSettings, EvaluationSettings, Place
+from data_contracts.settings import BackboneSettings, EvaluationSettings, Place, Reading
 from data_contracts.tables import CLIENT_IMAGES
 from pipeline_lib.metrics import evaluation
 from pipeline_lib.report import finished_run
@@ -248,6 +248,7 @@ def finish_stations(
             backbone=backbone,
             federation=federation,
             figures=figures,
+            reading=_reading(federation),
             used=list(manifests_in([one.model_dump() for one in sent])),
         ),
         store,
@@ -261,6 +262,13 @@ def _by_category(store: ArtifactStore, results: Mapping[str, StationResults]) ->
             counted = StationFigures.from_arrays(store.read_arrays(manifest), sender=station)
             found.setdefault(manifest.category, {})[station] = counted
     return found
+
+
+def _reading(federation: Federation) -> Reading:
+    """How the stations read their images; what they disagree on was refused."""
+    readings = [upload.reading for client in federation.accepted for upload in client.uploads]
+    ranges = {category: value for one in readings for category, value in one.value_ranges.items()}
+    return Reading(orientation=readings[0].orientation, value_ranges=ranges) if readings else Reading()
 
 
 def show_stations(stations: Sequence[str], uploads: Sequence[ClientUploads], missing: Mapping[str, str]) -> None:

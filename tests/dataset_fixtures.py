@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,48 @@ def write_image(path: Path, pixels: np.ndarray) -> Path:
     """Write uint8 pixels, (height, width) or (height, width, 3 or 4), creating the directories."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_deep_png(path: Path, values: np.ndarray) -> Path:
+    """Write uint16 values, (height, width) or (height, width, 2, 3 or 4), as PNG; Pillow writes grey alone."""
+    height, width = values.shape[:2]
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[values.shape[2] if values.ndim == 3 else 1]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    return path
+
+
+def write_tiff(
+    path: Path, values: np.ndarray, *, order: str = "<", photometric: int = 1, bits: int = 16, tags: Any = ()
+) -> Path:
+    """Write values (height, width) or (height, width, 3) as an uncompressed TIFF of the byte order `order`.
+
+    photometric: 0 min-is-white, 1 min-is-black, 2 RGB; bits: of a value, 12 are packed; tags: further (tag, number).
+    """
+    height, width = values.shape[:2]
+    channels = values.shape[2] if values.ndim == 3 else 1
+    if bits == 12:
+        flat = values.reshape(-1, 2).astype(int)
+        packed = [flat[:, 0] >> 4, (flat[:, 0] & 15) << 4 | flat[:, 1] >> 8, flat[:, 1] & 255]
+        content = np.stack(packed, axis=1).astype(np.uint8).tobytes()
+    else:
+        content = values.astype(f"{order}{values.dtype.kind}{bits // 8}").tobytes()
+    entries = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: channels, 278: height}
+    entries |= {279: len(content), **dict(tags)}
+    start = 8 + len(content)
+    parts = [struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in sorted(entries.items())]
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", start)
+    directory = struct.pack(order + "H", len(parts)) + b"".join(parts) + struct.pack(order + "I", 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + content + directory)
     return path
 
 

@@ -67,7 +67,13 @@ def open_station(config: ExperimentConfig, run_id: str, ratios: Mapping[str, flo
         try_extensions(config, place, keys=("model.backbone",))
     backbone = resolve_backbone(model=config.model, preprocessing=config.preprocessing, seed=config.seed)
     fingerprint = fingerprint_dataset(dataset=config.dataset, place=place)
-    indexed = on_store(index_dataset, place)(fingerprint=fingerprint, dataset=config.dataset, place=place)
+    indexed = on_store(index_dataset, place)(
+        fingerprint=fingerprint,
+        dataset=config.dataset,
+        value_range=config.preprocessing.value_range,
+        orientation=config.preprocessing.orientation,
+        place=place,
+    )
     config_hash = client_config_hash(config, backbone)
     used = [indexed.index, *indexed.test_images.values()]
     return StationRun(station, run_id, config, place, backbone, config_hash, indexed, used)
@@ -87,6 +93,7 @@ def send_coreset(run: StationRun, number: int) -> None:
         patch_features=features,
         client_id=run.station,
         config_hash=run.config_hash,
+        reading=run.indexed.reading,
         settings=CoresetSettings.of(run.config, run.station, number),
         num_rounds=run.config.federated.num_rounds,
         banks=banks,
@@ -125,6 +132,7 @@ def _own_features(run: StationRun) -> tuple[ClientImages, Manifest]:
         client=client,
         settings=run.backbone,
         sizes=sizes_of(run.config.preprocessing, client.categories),
+        reading=run.indexed.reading,
         place=run.place,
     )
     run.used += [client.images, features]
@@ -161,6 +169,7 @@ def _count(run: StationRun, category: str, bank: BankManifest) -> FiguresManifes
         category=category,
         settings=run.backbone,
         size=config.preprocessing.size(category),
+        reading=run.indexed.reading.only([category]),
         place=place,
     )
     scored = on_store(score_category, place)(

@@ -25,7 +25,13 @@ def index_and_validate(run: Run) -> tuple[IndexedDataset, Any]:
         fingerprint = submit(run.runner, fingerprint_dataset, dataset=config.dataset, place=place).result()
         dataset = config.dataset.model_copy(update={"root": None})
         indexed = submit(
-            run.runner, on_store(index_dataset, place), fingerprint=fingerprint, dataset=dataset, place=place
+            run.runner,
+            on_store(index_dataset, place),
+            fingerprint=fingerprint,
+            dataset=dataset,
+            value_range=config.preprocessing.value_range,
+            orientation=config.preprocessing.orientation,
+            place=place,
         ).result()
     with run.clock.stage("validate"):
         validation = submit(

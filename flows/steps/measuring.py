@@ -43,6 +43,7 @@ def measure_banks(
                 category=category,
                 settings=backbone,
                 size=config.preprocessing.size(category),
+                reading=indexed.reading.only([category]),
                 place=place,
             )
             for category in categories

@@ -21,8 +21,15 @@ from data_contracts.federation import (
     refuse_rounds_without_cover,
     without_refused,
 )
-from data_contracts.manifests import BankManifest, ClientUploads, Manifest, Partition
-from data_contracts.settings import AggregationSettings, BackboneSettings, CoresetSettings, client_config_hash, sizes_of
+from data_contracts.manifests import BankManifest, ClientUploads, Manifest, Partition, PreparedDataset
+from data_contracts.settings import (
+    AggregationSettings,
+    BackboneSettings,
+    CoresetSettings,
+    Reading,
+    client_config_hash,
+    sizes_of,
+)
 from flows.steps.run import Run
 from flows.steps.running import failure_of, submit
 from tasks.clients import extract_client_features, select_client_coreset
@@ -30,9 +37,9 @@ from tasks.server import aggregate_memory_bank, check_uploads
 from tasks.stage import on_store
 
 
-def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federation:
+def train(run: Run, dataset: PreparedDataset, backbone: BackboneSettings) -> Federation:
     """All rounds; for clients that train alone one, without banks. Ends early, with `problem`, without a quorum."""
-    config = run.config
+    config, partition, reading = run.config, dataset.partition, dataset.indexed.reading
     refuse_rounds_without_cover(config)
     refuse_clients_without_region(config, [client.client_id for client in partition.clients])
     num_rounds = config.federated.rounds
@@ -45,10 +52,10 @@ def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federat
     if federation.problem:
         return federation
     with run.clock.stage("clients"):
-        features = _features(run, partition, backbone)
+        features = _features(run, partition, reading, backbone)
     for number in range(1, num_rounds + 1):
         with run.clock.stage("clients"):
-            sent, failed = send_round(run, federation, features, number, num_rounds, backbone)
+            sent, failed = send_round(run, federation, features, number, num_rounds, reading, backbone)
         with run.clock.stage("aggregate"):
             closed = verdicts(
                 run,
@@ -69,7 +76,9 @@ def train(run: Run, partition: Partition, backbone: BackboneSettings) -> Federat
     return federation
 
 
-def _features(run: Run, partition: Partition, backbone: BackboneSettings) -> dict[str, PrefectFuture[Manifest]]:
+def _features(
+    run: Run, partition: Partition, reading: Reading, backbone: BackboneSettings
+) -> dict[str, PrefectFuture[Manifest]]:
     """Every client's patch features, being computed."""
     return {
         client.client_id: submit(
@@ -78,6 +87,7 @@ def _features(run: Run, partition: Partition, backbone: BackboneSettings) -> dic
             client=client,
             settings=backbone,
             sizes=sizes_of(run.config.preprocessing, client.categories),
+            reading=reading,
             place=run.place,
         )
         for client in partition.clients
@@ -90,6 +100,7 @@ def send_round(
     features: Mapping[str, PrefectFuture[Manifest]],
     number: int,
     num_rounds: int,
+    reading: Reading,
     backbone: BackboneSettings,
 ) -> tuple[list[ClientUploads], dict[str, str]]:
     """What the clients send in one round, and the cause of each that failed."""
@@ -100,6 +111,7 @@ def send_round(
             patch_features=future,
             client_id=name,
             config_hash=client_config_hash(run.config, backbone),
+            reading=reading,
             settings=CoresetSettings.of(run.config, name, number),
             num_rounds=num_rounds,
             banks=federation.banks,

@@ -20,7 +20,8 @@ from pipeline_lib.benchmark import comparison, coverage, ranking, splits
 from pipeline_lib.benchmark.record import BenchmarkRecord, exemplary
 from pipeline_lib.benchmark.side_by_side import Case, ScoredMaps, category_cases
 from pipeline_lib.configuration import hardware
-from pipeline_lib.configuration.files import load_config
+from pipeline_lib.configuration.files import as_earlier, load_config, parse_config, read_yaml
+from pipeline_lib.models.saved_model import read_model
 from pipeline_lib.results.run_directory import METRICS_FILES, RESULT_FILE
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
@@ -84,7 +85,7 @@ def finished_results(
         directory, name = out / config.directory(cell), config.directory(cell).as_posix()
         try:
             result = ExperimentResult.model_validate_json((directory / RESULT_FILE).read_bytes())
-            own = load_config(directory / "config.yaml")
+            own = parse_config(as_earlier(read_yaml(directory / "config.yaml")))
         except OSError:
             missing[name] = f"there is no finished run in {directory}"
             continue
@@ -158,5 +159,6 @@ def _scored_maps(result: ExperimentResult, config: ExperimentConfig, category: s
     for scored in result.scored:
         if scored.category == category:
             maps = store.read_arrays(scored.maps)["maps"]
-            return ScoredMaps(maps, store.read_table(scored.scores), config.inference.smoothing_sigma)
+            reading = read_model(result.run_directory).reading.of(category)
+            return ScoredMaps(maps, store.read_table(scored.scores), config.inference.smoothing_sigma, reading)
     return None

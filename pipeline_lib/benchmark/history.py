@@ -36,12 +36,12 @@ def benchmark_hash(config: BenchmarkConfig) -> str:
 
 def benchmark_hashes(config: BenchmarkConfig) -> tuple[str, ...]:
     """`benchmark_hash`, and what an earlier version wrote: a stored hash may be any of them."""
-    of_cells = {cell.name: cell.config.config_hashes() for cell in config.cells()}
+    of_cells = {cell.name: cell.config.hashes_by_version() for cell in config.cells()}
     common = {"baseline": config.baseline, "resamples": config.resamples}
     return tuple(
         dict.fromkeys(
-            canonical_hash({"cells": {name: hashes[end] for name, hashes in of_cells.items()}, **common})[:16]
-            for end in (0, -1)
+            canonical_hash({"cells": {name: hashes[version] for name, hashes in of_cells.items()}, **common})[:16]
+            for version in range(3)
         )
     )
 

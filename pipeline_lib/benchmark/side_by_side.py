@@ -15,6 +15,7 @@ import pandas as pd
 
 from data_contracts.config import Layout
 from data_contracts.errors import DatasetError
+from data_contracts.settings import BY_TYPE, ImageReading
 from pipeline_lib.maps.visualize import map_scale
 from pipeline_lib.report.gallery import Painter
 
@@ -36,6 +37,7 @@ class ScoredMaps:
     maps: np.ndarray
     scores: pd.DataFrame
     sigma_px: float = 0.0
+    reading: ImageReading = BY_TYPE  # of the images' files
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def category_cases(
             own.sigma_px,
             map_scale(own.maps, own.scores.label_index.to_numpy()),
             max_bytes,
+            own.reading,
         )
         for name, own in experiments.items()
     }

@@ -12,7 +12,7 @@ import torch
 
 from data_contracts.errors import ConfigError, DatasetError
 from data_contracts.manifests import GLOBAL_BANK, Manifest, UploadManifest
-from data_contracts.settings import CoresetSettings
+from data_contracts.settings import CoresetSettings, Reading
 from pipeline_lib.client.stored_selection import StoredSelection
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.coreset.on_device import kcenter_selection
@@ -42,7 +42,7 @@ class ClientCoreset:
 
 
 def upload_manifest(
-    written: Manifest, coreset: ClientCoreset, *, client_id: str, round_number: int, config_hash: str
+    written: Manifest, coreset: ClientCoreset, *, client_id: str, round_number: int, config_hash: str, reading: Reading
 ) -> UploadManifest:
     """What the server is told about an upload: `written` says where its arrays lie and their SHA-256."""
     return UploadManifest(
@@ -57,6 +57,7 @@ def upload_manifest(
         raw_image_bytes=coreset.raw_image_bytes,
         covering_radius=coreset.covering_radius,
         reconstruction_error=coreset.reconstruction_error,
+        reading=reading if coreset.bank == GLOBAL_BANK else reading.only([coreset.bank]),
     )
 
 

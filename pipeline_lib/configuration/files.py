@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data_contracts.benchmark import BenchmarkConfig, merge_keys
-from data_contracts.config import EXTENSION_PATTERN, REMOVED_KEYS, ExperimentConfig
+from data_contracts.config import ADDED_KEYS, EXTENSION_PATTERN, REMOVED_KEYS, ExperimentConfig
 from data_contracts.errors import ConfigError
 from pipeline_lib.storage.artifact_store import write_file
 
@@ -34,7 +34,16 @@ def load_run_config(directory: Path) -> tuple[ExperimentConfig, dict[str, str]]:
     values = read_yaml(directory / "config.yaml")
     there = [(s, key) for s, key in REMOVED_KEYS if isinstance(values.get(s), dict) and key in values[s]]
     removed = {f"{section}.{key}": values[section].pop(key) for section, key in there}
-    return parse_config(values), removed
+    return parse_config(as_earlier(values)), removed
+
+
+def as_earlier(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's config.yaml holds, with what keys that it lacks meant before there was a choice."""
+    filled = dict(values)
+    for (section, key), unchanged in ADDED_KEYS.items():
+        if isinstance(own := filled.get(section) or {}, dict):
+            filled[section] = {key: unchanged, **own}
+    return filled
 
 
 def load_benchmark(path: Path | str, overrides: Sequence[str] = (), out: Path | None = None) -> BenchmarkConfig:

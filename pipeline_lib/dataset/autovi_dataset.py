@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
-from data_contracts.config import Layout
+from data_contracts.config import Layout, PreprocessingConfig
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import DatasetError
+from data_contracts.settings import Reading
 from pipeline_lib.dataset.ground_truth import DefectChannel, category_defects, read_mask_channels, union_mask
 from pipeline_lib.dataset.images import load_image
 from pipeline_lib.dataset.index import index_dataset
 from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, RULES, category_directory
+from pipeline_lib.dataset.reading import decide_reading, without_brighter
 
 Transform = Callable[[Any], Any]
 
@@ -27,7 +30,8 @@ class AutoVIDataset:
     size). `include_good_only` leaves out the defective images of the test split. `samples` holds tuples
     (path, label, category, defect_type) with label 0 good, 1 defective, and defect_type "good" or the defect folder;
     `defects_config` the entries of each category that has a defects_config.json; `quarantined` the tuples
-    (path, reason) of files that cannot be read and are left out.
+    (path, reason) of files that cannot be read and are left out. `reading` says how files become pixels; it is decided
+    from the training images, as a run does it, unless given, such as that of a model.
 
     Raises DatasetError as `index_dataset` does.
     """
@@ -40,6 +44,7 @@ class AutoVIDataset:
         transform: Transform | Mapping[str, Transform] | None = None,
         include_good_only: bool = False,
         layout: Layout = "autovi",
+        reading: Reading | None = None,
     ) -> None:
         if split not in ("train", "test"):
             raise DatasetError(f"split is {split!r}; it must be train or test")
@@ -47,7 +52,12 @@ class AutoVIDataset:
         self.split = split
         self.layout = layout
         self.transform = transform
-        index = index_dataset(self.root_dir, layout=layout, categories=categories, splits=(split,))
+        orientation = reading.orientation if reading else "applied"
+        index = index_dataset(
+            self.root_dir, layout=layout, categories=categories, splits=(split,), orientation=orientation
+        )
+        self.reading = reading or self._decided_reading(index)
+        index = without_brighter(index, self.reading.value_ranges)
         if include_good_only:
             index = index[index["label"] == GOOD]
         unreadable = index["problem"] != ""
@@ -79,7 +89,7 @@ class AutoVIDataset:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """image (RGB, transformed), label, category, defect_type and path. Raises ImageError."""
         path, label, category, defect_type = self.samples[index]
-        image: Any = load_image(path)
+        image: Any = load_image(path, self.reading.of(category))
         transform = self.transform[category] if isinstance(self.transform, Mapping) else self.transform
         if transform is not None:
             image = transform(image)
@@ -127,6 +137,11 @@ class AutoVIDataset:
         """Positions of the category's samples; empty for an unknown one."""
         return [position for position, sample in enumerate(self.samples) if sample[2] == category]
 
+    def _decided_reading(self, index: pd.DataFrame) -> Reading:
+        if self.split == "test" and (index["bit_depth"] > 8).any():  # which the training images give a range
+            index = index_dataset(self.root_dir, layout=self.layout, categories=sorted(set(index["category"])))
+        return decide_reading(index, PreprocessingConfig())
+
     def _directory(self, category: str) -> Path:
         return category_directory(self.root_dir, category, layout=self.layout)
 
@@ -142,6 +157,7 @@ class AutoVIDataset:
             layout=self.layout,
             width=int(row["width"]),
             height=int(row["height"]),
+            orientation=int(row["orientation"]),
             defects=self.defects_config.get(row["category"], ()),
         )
 
@@ -160,6 +176,11 @@ class AutoVISubset:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.dataset[self.indices[index]]
+
+    @property
+    def reading(self) -> Reading:
+        """The data set's."""
+        return self.dataset.reading
 
     @property
     def samples(self) -> list[tuple[str, int, str, str]]:

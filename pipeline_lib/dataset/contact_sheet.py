@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import ndimage
 
 from data_contracts.config import Layout
 from data_contracts.errors import DatasetError, ImageError
+from data_contracts.settings import Reading
 from pipeline_lib.dataset.ground_truth import category_defects, read_mask_channels, union_mask
 from pipeline_lib.dataset.images import load_image
 
@@ -20,11 +22,12 @@ GAP_PX = 6
 
 
 def contact_sheet(
-    index: pd.DataFrame, root: Path, *, layout: Layout, cell_px: tuple[int, int] = (240, 200)
+    index: pd.DataFrame, root: Path, reading: Reading, *, layout: Layout, cell_px: tuple[int, int] = (240, 200)
 ) -> Image.Image:
     """A column a category: a good training image above, a defective test image below.
 
-    index: a dataset index; cell_px: (width, height) of each picture. Raises DatasetError for an empty index.
+    index: a dataset index; reading: how its files become pixels; cell_px: (width, height) of each picture.
+    Raises DatasetError for an empty index.
     """
     categories = list(dict.fromkeys(index.category))
     if not categories:
@@ -43,16 +46,16 @@ def contact_sheet(
             row = chosen.iloc[len(chosen) // 2].to_dict()
             top = line * (height + TITLE_PX)
             draw.text((left, top + 4), title or str(row["label"]), fill="black")
-            picture = outlined(row, root, layout=layout) if line else load_image(root / row["path"])
+            picture = outlined(row, root, reading, layout=layout) if line else _picture(row, root, reading)
             picture.thumbnail((width, height))
             sheet.paste(picture, (left, top + TITLE_PX))
     return sheet
 
 
-def outlined(row: dict[str, object], root: Path, *, layout: Layout) -> Image.Image:
+def outlined(row: Mapping[str, object], root: Path, reading: Reading, *, layout: Layout) -> Image.Image:
     """A test image (a row of the dataset index) with the outline of its masks, where they can be read."""
     path = Path(str(row["path"]))
-    image = load_image(root / path)
+    image = _picture(row, root, reading)
     category = str(row["category"])
     try:
         channels = read_mask_channels(
@@ -63,6 +66,7 @@ def outlined(row: dict[str, object], root: Path, *, layout: Layout) -> Image.Ima
             layout=layout,
             width=image.width,
             height=image.height,
+            orientation=int(str(row["orientation"])),
             defects=category_defects(root, category, layout=layout),
         )
     except ImageError:
@@ -73,3 +77,7 @@ def outlined(row: dict[str, object], root: Path, *, layout: Layout) -> Image.Ima
     pixels = np.array(image)
     pixels[edge] = OUTLINE
     return Image.fromarray(pixels)
+
+
+def _picture(row: Mapping[str, object], root: Path, reading: Reading) -> Image.Image:
+    return load_image(root / str(row["path"]), reading.of(str(row["category"])))

@@ -22,7 +22,7 @@ from scipy import ndimage
 from data_contracts.config import Layout
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import ConfigError, DatasetError, ImageError
-from pipeline_lib.dataset.images import decode_image, read_bytes
+from pipeline_lib.dataset.images import UPRIGHT, read_bytes, read_stored, swaps_sides, turned
 from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, RULES, category_directory, mask_files
 
 SOFT_WHITE = 128
@@ -150,10 +150,13 @@ def read_mask_channels(
     layout: Layout = "autovi",
     width: int,
     height: int,
+    orientation: int = UPRIGHT,
     defects: Sequence[DefectEntry] = (),
     defect_weights: DefectWeights | None = None,
 ) -> list[DefectChannel]:
     """The channels of the test image <category>/test/<folder>/<stem>, each of (height, width) pixels.
+
+    `orientation` is the image's, 1 to 8, where its picture was turned by it (`read_mask_values`).
 
     autovi: a channel a mask file (a channel a value where a file holds several), by the entries in `defects`.
     mvtec: the 8-connected components of the mask, each saturated by its whole area, which makes sPRO the PRO of
@@ -174,7 +177,7 @@ def read_mask_channels(
     directory = category_directory(root, category, layout=layout)
     channels: list[DefectChannel] = []
     for path in mask_files(directory, folder, stem, layout=layout):
-        values = read_mask_values(path, width=width, height=height)
+        values = read_mask_values(path, width=width, height=height, orientation=orientation)
         if rule == "marked":
             channels += mask_components(marked(values), folder, defect_weights=by_name, name=str(path))
         else:
@@ -182,12 +185,19 @@ def read_mask_channels(
     return channels
 
 
-def read_mask_values(path: Path | str, *, width: int, height: int) -> np.ndarray:
-    """The values of a mask file as uint8 (height, width); 0 is no defect. Raises MaskError."""
+def read_mask_values(path: Path | str, *, width: int, height: int, orientation: int = UPRIGHT) -> np.ndarray:
+    """The values of a mask file as uint8 (height, width); 0 is no defect. Raises MaskError.
+
+    width, height: of the picture as it is to be seen, which `orientation` made of the stored one. A mask that says no
+    orientation was drawn on whichever of the two its sides fit; on the upright one where they fit both.
+    """
     try:
-        image = decode_image(read_bytes(path), name=str(path))
+        stored = read_stored(read_bytes(path), name=str(path))
+        image = stored.upright()
     except ImageError as error:
         raise MaskError(str(error), code="unreadable_image") from error
+    if stored.orientation == UPRIGHT and swaps_sides(orientation) and image.size == (height, width) != (width, height):
+        image = turned(image, orientation)
     if image.size != (width, height):
         raise MaskError(
             f"mask {path} is {image.size[0]}x{image.size[1]} pixels, its image {width}x{height}; they must be equal",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +14,21 @@ import numpy as np
 from PIL import Image
 
 from data_contracts.errors import DatasetError, ImageError
-from pipeline_lib.dataset.annotations import Annotations
+from pipeline_lib.dataset.annotations.fitting import annotated_masks
+from pipeline_lib.dataset.annotations.matching import match_images
+from pipeline_lib.dataset.annotations.outlines import AnnotatedImage, Annotations
 from pipeline_lib.dataset.image_files import LeftOut, images_in
-from pipeline_lib.dataset.images import load_image
+from pipeline_lib.dataset.images import is_hidden, load_image, orientation
 from pipeline_lib.dataset.layout import DEFECTS_CONFIG, GOOD, UNANNOTATED, natural_order
 
 TEST_SHARE = 5  # every fifth part of the good images, the last in natural order, is for the test
 MULTIPLE = "multiple"
 MAX_NAMES = 255
+MAX_FOLDER_BYTES = 200  # of the 255 that file systems take
+
+_NOT_ON_WINDOWS = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10))}
+)
 
 
 @dataclass
@@ -38,18 +45,22 @@ def import_category(good: Path, defective: Path | None, annotations: Annotations
     """Write <target>/{train,test,ground_truth} and defects_config.json; images are linked, or copied where that fails.
 
     The last fifth of the good images in natural order goes to the test. A defective image goes to the folder of its
-    defect, to `multiple` with several, to `unannotated` (no masks, image metrics only) without. Each outline is a mask
-    file of its own, saturated by its whole area. Images that cannot be read are set aside.
-    Raises DatasetError for a target that exists, folders without images, and more than 255 defect names.
+    defect, to `multiple` with several, to `unannotated` (no masks, image metrics only) without, and where one of its
+    annotations cannot be used: it is never marked in part. Each outline is a mask file of its own, saturated by its
+    whole area. Images that cannot be read are set aside.
+    Raises DatasetError for a target that exists, folders without images, more than 255 defect names, names that give
+    one folder, and annotations of which none is of one of the images.
     """
     if target.exists():
         raise DatasetError(f"{target} is there already; give another --category or --out, or move it away")
-    names = sorted({outline.name for outlines in annotations.by_stem.values() for outline in outlines})
+    names = annotations.names()
     if len(names) > MAX_NAMES:
         raise DatasetError(f"{len(names)} defect names, and a mask holds at most {MAX_NAMES}; merge some")
     folders = {name: _folder(name) for name in names}
-    if clash := [name for name, count in Counter(folders.values()).items() if count > 1]:
-        raise DatasetError(f"defect names that differ in special characters alone: {', '.join(clash)}; rename some")
+    for folder, count in Counter(folders.values()).items():
+        if count > 1:
+            same = ", ".join(repr(name) for name in names if folders[name] == folder)
+            raise DatasetError(f"the defect names {same} give one folder, {folder!r}; rename or merge them")
     unfinished = target.with_name(f".{target.name}.importing")
     shutil.rmtree(unfinished, ignore_errors=True)
     result = ImportedCategory(target, problems=list(annotations.problems))
@@ -82,32 +93,62 @@ def _defective_images(
     defective: Path, annotations: Annotations, folders: dict[str, str], root: Path, result: ImportedCategory
 ) -> None:
     values = {name: value for value, name in enumerate(folders, start=1)}
-    seen: set[str] = set()
+    by_stem: dict[str, Path] = {}
     for path in _images(defective, result):
-        if path.stem in seen:
+        if path.stem in by_stem:
             result.problems.append(f"{path}: another image has the stem {path.stem}; set aside")
-            continue
-        seen.add(path.stem)
-        try:
-            width, height = load_image(path).size
-        except ImageError as error:
-            result.problems.append(f"{error}; set aside")
-            continue
-        outlines = annotations.by_stem.get(path.stem, [])
-        kinds = {outline.name for outline in outlines}
-        folder = UNANNOTATED if not kinds else folders[kinds.pop()] if len(kinds) == 1 else MULTIPLE
-        _place(path, root / "test" / folder / path.name)
-        result.images[f"test/{folder}"] += 1
-        for number, outline in enumerate(outlines):
-            mask = outline.mask(width, height)
-            if not mask.any():
-                result.problems.append(f"{path}: {outline.name} lies outside the image of {width}x{height} pixels")
-                continue
-            _write_mask(root / "ground_truth" / folder / path.stem / f"{number:03d}.png", mask, values[outline.name])
-            result.channels[outline.name] += 1
-    missing = sorted(set(annotations.by_stem) - seen)
+        by_stem.setdefault(path.stem, path)
+    matches = match_images(annotations.images, list(by_stem.values()))
+    missing = sorted(image.path for image in matches.without_file if image.outlines)
+    unread = [text for image in matches.without_file for text in image.unreadable]
+    is_any_found = bool(matches.unclear) or any(image.is_annotated for image in matches.by_file.values())
+    if not is_any_found and (missing or unread or annotations.problems):
+        reasons = [f"annotated are {_some(missing)}"] * bool(missing) + [*annotations.problems, *unread][:5]
+        raise DatasetError(
+            f"no annotation is of an image in {defective}, which holds {_some(list(by_stem))}: {'; '.join(reasons)}. "
+            "Names are compared without their ending, and directories where both name them; is it the directory that "
+            "was annotated?"
+        )
+    result.problems += unread
+    for path in by_stem.values():
+        if same := matches.unclear.get(path):
+            result.problems.append(
+                f"{path} is not marked: {len(same)} annotated images may be it, {_some([i.path for i in same])} in "
+                f"{_some(sorted({i.where for i in same}))}; import one directory at a time"
+            )
+        _defective_image(path, matches.by_file.get(path), folders, values, root, result)
     if missing:
-        result.problems.append(f"{len(missing)} annotated images are not in {defective}: {', '.join(missing[:5])}")
+        result.problems.append(f"{len(missing)} annotated images are not in {defective}: {_some(missing)}")
+
+
+def _defective_image(
+    path: Path,
+    annotated: AnnotatedImage | None,
+    folders: dict[str, str],
+    values: dict[str, int],
+    root: Path,
+    result: ImportedCategory,
+) -> None:
+    """Place one image and its masks, or set it aside."""
+    masks: list[tuple[str, np.ndarray]] = []
+    try:
+        size, turn = load_image(path).size, orientation(path)
+    except ImageError as error:
+        result.problems.append(f"{error}; set aside")
+        return
+    if annotated is not None:
+        try:
+            masks, doubt = annotated_masks(annotated, path, size, turn)
+            result.problems += doubt
+        except DatasetError as error:
+            result.problems.append(str(error))
+    kinds = {name for name, _ in masks}
+    folder = UNANNOTATED if not kinds else folders[kinds.pop()] if len(kinds) == 1 else MULTIPLE
+    _place(path, root / "test" / folder / path.name)
+    result.images[f"test/{folder}"] += 1
+    for number, (name, mask) in enumerate(masks):
+        _write_mask(root / "ground_truth" / folder / path.stem / f"{number:03d}.png", mask, values[name])
+        result.channels[name] += 1
 
 
 def _write_mask(path: Path, mask: np.ndarray, value: int) -> None:
@@ -136,6 +177,15 @@ def _place(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
 def _folder(name: str) -> str:
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "defect"
-    return f"{plain}_defect" if plain in (GOOD, MULTIPLE, UNANNOTATED) else plain
+    """A directory's name on all systems: letters, marks and digits of any script, dots, hyphens and underscores."""
+    is_plain = [character in "._-" or unicodedata.category(character)[0] in "LMN" for character in name]
+    words = "".join(character if plain else " " for character, plain in zip(name, is_plain, strict=True)).split()
+    short = "_".join(words).encode()[:MAX_FOLDER_BYTES].decode(errors="ignore")
+    plain = short.strip("._") or "defect"
+    is_taken = plain.casefold() in {GOOD, MULTIPLE, UNANNOTATED} or is_hidden(plain)
+    return f"{plain}_defect" if is_taken or plain.casefold().split(".")[0] in _NOT_ON_WINDOWS else plain

@@ -12,11 +12,20 @@ from typing import Literal
 
 import pandas as pd
 
-from data_contracts.config import Layout
+from data_contracts.config import Layout, Orientation
 from data_contracts.errors import DatasetError, ImageError
+from data_contracts.settings import ImageReading
 from data_contracts.tables import DATASET_INDEX
 from pipeline_lib.dataset.image_files import LeftOut
-from pipeline_lib.dataset.images import IMAGE_SUFFIXES, decode_image, is_hidden, is_image_file, read_bytes, to_rgb
+from pipeline_lib.dataset.images import (
+    IMAGE_SUFFIXES,
+    UPRIGHT,
+    StoredImage,
+    is_hidden,
+    is_image_file,
+    read_bytes,
+    read_stored,
+)
 from pipeline_lib.dataset.layout import (
     DEFECTS_CONFIG,
     GOOD,
@@ -32,6 +41,10 @@ from pipeline_lib.dataset.layout import (
     visa_table,
 )
 
+_NO_PIXELS: dict[str, str | int] = {
+    "width": 0, "height": 0, "bit_depth": 0, "max_value": 0, "is_constant": 0, "is_grey": 0, "orientation": 0,
+    "pages": 0, "pixels_sha256": "",
+}  # fmt: skip
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -46,6 +59,7 @@ def index_dataset(
     splits: Sequence[str] = ("train", "test"),
     require_train: Literal["each", "any", "none"] = "each",
     equal_stems: Literal["refused", "kept"] = "refused",
+    orientation: Orientation = "applied",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -54,7 +68,8 @@ def index_dataset(
     Sorted by category, split (train first), label (good first) and file name in natural order (img2 before img10).
     Every file is read, hashed and decoded once, `workers` at a time; one that cannot be decoded stays as a row with
     `problem` set and width and height 0. With `max_images`, at most that many of each (category, split, label) are
-    kept, evenly spaced from the first to the last.
+    kept, evenly spaced from the first to the last. `orientation` says whether width and height are those of the picture
+    as it is to be seen, in all formats.
 
     Raises DatasetError for a root that is missing, without any category, without a category that was asked for, or
     without good training images: in each category, in any of them, or none needed, as `require_train` says; and, but
@@ -81,7 +96,7 @@ def index_dataset(
         raise DatasetError(untrained[0])
     rows = []
     with ThreadPoolExecutor(max_workers=workers or min(8, os.cpu_count() or 1)) as pool:
-        for row in pool.map(lambda image: _describe(image, root), found):
+        for row in pool.map(lambda image: _describe(image, root, orientation), found):
             rows.append(row)
             if progress is not None:
                 progress(len(rows), len(found))
@@ -115,15 +130,15 @@ def dataset_fingerprint(root: Path | str, *, layout: Layout = "autovi", categori
 # --- finding -------------------------------------------------------------------------------------------------------
 
 
-def _describe(image: FoundImage, root: Path) -> dict[str, str | int]:
-    width = height = size = 0
+def _describe(image: FoundImage, root: Path, orientation: Orientation) -> dict[str, str | int]:
+    size = 0
     digest = problem = ""
+    pixels: dict[str, str | int] = {}
     try:
         content = read_bytes(image.path)
         size, digest = len(content), hashlib.sha256(content).hexdigest()
-        width, height = to_rgb(decode_image(content, name=image.path.name), name=image.path.name).size
+        pixels = _describe_pixels(read_stored(content, name=image.path.name), orientation)
     except ImageError as error:
-        width = height = 0
         problem = str(error)
     return {
         "image_id": image.image_id,
@@ -132,12 +147,26 @@ def _describe(image: FoundImage, root: Path) -> dict[str, str | int]:
         "label": image.label,
         "label_index": int(image.label != GOOD),
         "path": image.path.relative_to(root).as_posix(),
-        "width": width,
-        "height": height,
         "bytes": size,
         "sha256": digest,
         "n_mask_channels": image.n_mask_channels,
         "problem": problem,
+        **(pixels or _NO_PIXELS),
+    }
+
+
+def _describe_pixels(stored: StoredImage, orientation: Orientation) -> dict[str, str | int]:
+    width, height = stored.to_rgb(ImageReading(orientation=orientation)).size
+    return {
+        "width": width,
+        "height": height,
+        "bit_depth": stored.bit_depth,
+        "max_value": stored.max_value,
+        "is_constant": int(stored.is_constant),
+        "is_grey": int(stored.is_grey),
+        "orientation": stored.orientation if orientation == "applied" else UPRIGHT,
+        "pages": stored.pages,
+        "pixels_sha256": stored.pixels_sha256(),
     }
 
 

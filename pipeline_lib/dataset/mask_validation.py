@@ -27,7 +27,7 @@ from pipeline_lib.dataset.ground_truth import (
     mask_components,
     read_mask_values,
 )
-from pipeline_lib.dataset.images import is_hidden, is_image_file
+from pipeline_lib.dataset.images import UPRIGHT, is_hidden, is_image_file, swaps_sides
 from pipeline_lib.dataset.layout import DEFECTS_CONFIG, RULES, UNANNOTATED, mask_files
 
 
@@ -40,6 +40,7 @@ class MaskCheck:
         self.is_marked = self.rules.masks == "marked"
         self.weights = weights
         self.usable: Counter[str] = Counter()
+        self.fits_both: list[Path] = []
         self.above_area: dict[str, list[str]] = {}
         self.unannotated: list[str] = []
         self.defects: list[DefectEntry] | None = None
@@ -47,10 +48,23 @@ class MaskCheck:
     def check(self, rows: pd.DataFrame) -> list[Finding]:
         defective = rows[(rows["split"] == "test") & (rows["label_index"] == 1)]
         findings = [] if defective.empty else list(self._config())
-        for path, label, stem, width, height in zip(
-            *(defective[name].tolist() for name in ("path", "label", "stem", "width", "height")), strict=True
+        columns = ("path", "label", "stem", "width", "height", "orientation")
+        for path, label, stem, width, height, orientation in zip(
+            *(defective[name].tolist() for name in columns), strict=True
         ):
-            findings += self._image(path, label, stem, width, height)
+            findings += self._image(path, label, stem, width, height, orientation)
+        if self.fits_both:
+            findings.append(
+                self._finding(
+                    "warning",
+                    "mask_orientation",
+                    self.fits_both[0],
+                    f"{len(self.fits_both)} masks, this one first, say no orientation and fit their image as it is "
+                    "stored and as its orientation turns it; they are taken as drawn on the turned one",
+                    "Look at one in the contact sheet of fedpatch dataset preview; where they lie wrong, save the "
+                    "images without an orientation.",
+                )
+            )
         if self.unannotated:
             findings.append(
                 self._finding(
@@ -105,7 +119,7 @@ class MaskCheck:
                 except ConfigError as error:
                     yield self._finding("error", "defect_weight_unknown", path, str(error), "")
 
-    def _image(self, path: str, label: str, stem: str, width: int, height: int) -> Iterator[Finding]:
+    def _image(self, path: str, label: str, stem: str, width: int, height: int, orientation: int) -> Iterator[Finding]:
         masks = mask_files(self.directory, label, stem, layout=self.layout)
         if not masks and label == UNANNOTATED:
             self.unannotated.append(path)
@@ -114,7 +128,9 @@ class MaskCheck:
         channels_seen: dict[bytes, Path] = {}
         for mask in masks if width else []:
             try:
-                values = read_mask_values(mask, width=width, height=height)
+                values = read_mask_values(mask, width=width, height=height, orientation=orientation)
+                if orientation != UPRIGHT and (width == height or not swaps_sides(orientation)):
+                    self.fits_both.append(mask)
                 if self.is_marked:
                     channels = mask_components(marked(values), label, name=str(mask))
                 elif self.defects is None:

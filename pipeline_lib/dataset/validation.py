@@ -15,6 +15,8 @@ from data_contracts.validation import SEVERITIES, Finding, FindingCode, Severity
 from pipeline_lib.dataset.ground_truth import DefectWeights, category_defects
 from pipeline_lib.dataset.layout import GOOD, RULES, find_categories
 from pipeline_lib.dataset.mask_validation import MaskCheck
+from pipeline_lib.dataset.pixel_findings import pixel_findings, reading_of_readable
+from pipeline_lib.dataset.reading import without_brighter
 
 FEW_TRAIN_IMAGES = 10
 THIN_CLASS_IMAGES = 20
@@ -41,17 +43,20 @@ def validate_dataset(
     """
     root = Path(root)
     index = index.assign(stem=[Path(path).stem for path in index["path"]])
-    readable = index[index["problem"] == ""]
+    preprocessing = preprocessing or PreprocessingConfig()
+    index = without_brighter(index, reading_of_readable(index, preprocessing).value_ranges)
+    decoded, readable = index[index["width"] > 0], index[index["problem"] == ""]
     directories = find_categories(root, layout=layout)
     findings: list[Finding] = []
     mask_channels: dict[str, dict[str, int]] = {}
     for category in sorted({*index["category"], *(directories if categories is None else categories)}):
         rows = index[index["category"] == category]
         good_rows = readable[readable["category"] == category]
-        findings += _unreadable(category, rows)
+        findings += _set_aside(category, rows)
         findings += _equal_stems(category, rows)
         findings += _counts(category, good_rows, layout)
-        findings += _aspect_ratio(category, good_rows, preprocessing or PreprocessingConfig())
+        findings += _aspect_ratio(category, good_rows, preprocessing)
+        findings += pixel_findings(category, decoded[decoded["category"] == category], preprocessing)
         if RULES[layout].masks != "none" and category in directories:
             masks = MaskCheck(root, category, directories[category], layout, defect_weights or {})
             findings += masks.check(rows)
@@ -96,11 +101,12 @@ def render_validation_text(report: ValidationReport) -> str:
 # --- images ----------------------------------------------------------------------------------------------------------
 
 
-def _unreadable(category: str, rows: pd.DataFrame) -> Iterator[Finding]:
-    for path, problem in rows.loc[rows["problem"] != "", ["path", "problem"]].itertuples(index=False):
+def _set_aside(category: str, rows: pd.DataFrame) -> Iterator[Finding]:
+    columns = ["path", "problem", "width"]
+    for path, problem, width in rows.loc[rows["problem"] != "", columns].itertuples(index=False):
         yield Finding(
             severity="error",
-            code="unreadable_image",
+            code="too_bright" if width else "unreadable_image",
             category=category,
             path=str(path),
             message=str(problem),
@@ -199,10 +205,13 @@ def _aspect_ratio(category: str, rows: pd.DataFrame, preprocessing: Preprocessin
 
 
 def _duplicates(rows: pd.DataFrame) -> Iterator[Finding]:
-    repeated = rows[rows.duplicated("sha256", keep=False)]
-    for _, group in repeated.groupby("sha256", sort=False):
+    """Pictures that are there more than once, by their pixels; constant images are a finding of their own."""
+    rows = rows[rows["is_constant"] == 0]
+    repeated = rows[rows.duplicated("pixels_sha256", keep=False)]
+    for _, group in repeated.groupby("pixels_sha256", sort=False):
         places = set(zip(group["category"], group["split"], group["label"], strict=True))
         paths = [str(path) for path in group["path"]]
+        what = "file" if len(set(group["sha256"])) == 1 else "picture, stored another way,"
         others = ", ".join(paths[1:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
         if len({split for _, split, _ in places}) > 1:
             severity: Severity = "warning"
@@ -218,7 +227,7 @@ def _duplicates(rows: pd.DataFrame) -> Iterator[Finding]:
             code="duplicate_across_splits",
             category=str(group["category"].iloc[0]),
             path=paths[0],
-            message=f"the same file also lies at {others}" + ("" if len(places) > 1 else " (same folder)"),
+            message=f"the same {what} also lies at {others}" + ("" if len(places) > 1 else " (same folder)"),
             advice=advice,
         )
 

@@ -20,7 +20,7 @@ import torch
 from data_contracts.config import canonical_hash
 from data_contracts.errors import DatasetError
 from data_contracts.manifests import Manifest
-from data_contracts.settings import BackboneSettings
+from data_contracts.settings import AS_EARLIER, BackboneSettings, ImageReading, Reading
 from pipeline_lib.configuration.hardware import kernels_key
 from pipeline_lib.dataset.images import load_image
 from pipeline_lib.features.extractor import FeatureExtractor
@@ -59,13 +59,16 @@ def feature_key(
     size: tuple[int, int],
     *,
     version: str,
+    reading: ImageReading,
     kernels: Mapping[str, object] | None = None,
 ) -> str:
     """Key of an image's features: its file's hash, the backbone, the (width, height) it is resized to, and by what.
 
-    `version`: of the code; `kernels`: `hardware.kernels_key`.
+    `version`: of the code; `reading`: how the file became pixels; `kernels`: `hardware.kernels_key`.
     """
-    by = {} if kernels is None else {"kernels": dict(kernels)}
+    by: dict[str, object] = {} if kernels is None else {"kernels": dict(kernels)}
+    if reading != AS_EARLIER.of(None):
+        by["reading"] = reading.model_dump()
     return canonical_hash([image_sha256, settings.identity(), list(size), {"version": version, **by}])
 
 
@@ -75,6 +78,7 @@ def extract_features(
     extractor: FeatureExtractor,
     sizes: dict[str, tuple[int, int]],
     *,
+    reading: Reading = AS_EARLIER,
     version: str | None = None,
     batch_size: int = 32,
     num_workers: int = 4,
@@ -94,7 +98,14 @@ def extract_features(
 
     def key(row: ImageRow, version: str) -> str:
         size = sizes[row.category]
-        return feature_key(row.sha256, extractor.settings, size, version=version, kernels=kernels)
+        return feature_key(
+            row.sha256,
+            extractor.settings,
+            size,
+            version=version,
+            reading=reading.of(row.category),
+            kernels=kernels,
+        )
 
     manifests: dict[int, tuple[Manifest, tuple[int, int], int]] = {}
     missing = []
@@ -107,7 +118,7 @@ def extract_features(
     done = len(manifests)
     if progress:
         progress(done, len(rows))
-    for positions, pixels in _batches(rows, missing, sizes, extractor, batch_size, num_workers):
+    for positions, pixels in _batches(rows, missing, sizes, reading, extractor, batch_size, num_workers):
         features, grid = extract_batch(extractor, pixels)
         for position, array in zip(positions, features, strict=True):
             row = rows[position]
@@ -166,18 +177,19 @@ def _table_row(row: ImageRow, manifest: Manifest, grid: tuple[int, int], dim: in
     }
 
 
-def _load_pixels(row: ImageRow, size: tuple[int, int]) -> torch.Tensor:
+def _load_pixels(row: ImageRow, size: tuple[int, int], reading: ImageReading) -> torch.Tensor:
     if not row.path.exists():
         raise FileNotFoundError(f"{row.path} is gone since it was indexed")
     if sha256_of_file(row.path) != row.sha256:
         raise DatasetError(f"{row.path} has changed since it was indexed; run again to index the data set anew")
-    return torch.from_numpy(preprocess_image(load_image(row.path), width=size[0], height=size[1]))
+    return torch.from_numpy(preprocess_image(load_image(row.path, reading), width=size[0], height=size[1]))
 
 
 def _batches(
     rows: list[ImageRow],
     positions: list[int],
     sizes: dict[str, tuple[int, int]],
+    reading: Reading,
     extractor: FeatureExtractor,
     batch_size: int,
     num_workers: int,
@@ -196,7 +208,10 @@ def _batches(
         pending: list[list[object]] = []
         for number, group in enumerate(groups):
             for later in groups[len(pending) + number : number + ahead]:
-                pending.append([pool.submit(_load_pixels, rows[p], sizes[rows[p].category]) for p in later])
+                chosen = [rows[p] for p in later]
+                pending.append(
+                    [pool.submit(_load_pixels, r, sizes[r.category], reading.of(r.category)) for r in chosen]
+                )
             loaded = [future.result() for future in pending.pop(0)]  # type: ignore[attr-defined]
             yield group, torch.stack(loaded)
 

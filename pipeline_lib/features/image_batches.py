@@ -17,6 +17,7 @@ from PIL import Image
 
 from data_contracts.config import PreprocessingConfig
 from data_contracts.errors import DatasetError, FedpatchError, ImageError
+from data_contracts.settings import Reading
 from pipeline_lib.features.extraction import extract_batch
 from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.features.preprocessing import preprocess_image
@@ -75,6 +76,15 @@ def iter_images(
     """
     for number, (value, own_category, path) in enumerate(_samples(images, on_bad_image)):
         yield _input_image(value, number, category if own_category is None else own_category, path, image_size)
+
+
+def reading_of(images: Any) -> Reading:
+    """How the files behind `images` became pixels, where a data set says it; else as earlier versions read them."""
+    while not isinstance(found := getattr(images, "reading", None), Reading):
+        images = getattr(images, "dataset", None)  # of a DataLoader or a subset
+        if images is None:
+            return Reading()
+    return found
 
 
 def iter_patches(

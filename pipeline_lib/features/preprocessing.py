@@ -16,6 +16,7 @@ from PIL import Image
 
 from data_contracts.config import PreprocessingConfig
 from data_contracts.errors import DatasetError
+from data_contracts.settings import BY_TYPE, ImageReading
 from pipeline_lib.dataset.images import load_image
 
 
@@ -55,7 +56,7 @@ def preprocess_image(image: Image.Image, *, width: int, height: int) -> np.ndarr
 
 
 def collect_normalization_statistics(
-    paths: Iterable[Path | str], width: int, height: int
+    paths: Iterable[Path | str], width: int, height: int, reading: ImageReading = BY_TYPE
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation of each colour over all pixels of the resized images, in units of [0, 1].
 
@@ -68,7 +69,9 @@ def collect_normalization_statistics(
     squares = np.zeros(3)
     n_pixels = 0
     for path in paths:
-        pixels = preprocess_image(load_image(path), width=width, height=height).reshape(-1, 3).astype(np.float64)
+        pixels = (
+            preprocess_image(load_image(path, reading), width=width, height=height).reshape(-1, 3).astype(np.float64)
+        )
         totals += pixels.sum(axis=0)
         squares += (pixels * pixels).sum(axis=0)
         n_pixels += len(pixels)

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from data_contracts.errors import FedpatchError, ImageError
+from data_contracts.settings import BY_TYPE, ImageReading
 from pipeline_lib.dataset.image_files import LeftOut, images_below
-from pipeline_lib.dataset.images import load_image
+from pipeline_lib.dataset.images import read_bytes, read_stored
 from pipeline_lib.features.image_batches import ImagePatches, iter_images, iter_patches
 from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.maps.regions import Region, regions_above
@@ -48,6 +49,7 @@ class ImageDecision:
     mask: np.ndarray | None = None  # bool (height, width): above the threshold
     scored: ScoredImage | None = None
     patches: ImagePatches | None = None
+    reading: ImageReading = BY_TYPE  # how its file became pixels
 
     def summary(self) -> dict[str, Any]:
         """path, category, score, threshold, decision; and reason or note where there is one.
@@ -139,12 +141,17 @@ def decide_image(model: RunModel, path: Path, *, category: str | None = None) ->
 
 
 def _decide_readable(model: RunModel, patchcore: PatchCore, path: Path, own: str) -> ImageDecision:
-    image = load_image(path)
+    reading = model.saved.reading.of(own)
+    stored = read_stored(read_bytes(path), name=str(path))
+    image = stored.to_rgb(reading)
     if reason := misfit(model, own, image):
         return ImageDecision(path, own, reason=reason)
     sample = {"image": image, "category": own, "path": str(path)}
     (patches,) = iter_patches(patchcore.extractor, iter_images([sample], image_size=patchcore.inference.image_size))
-    return replace(_decision(model, path, own, image, patchcore.score_extracted(patches)), patches=patches)
+    decision = _decision(model, path, own, image, patchcore.score_extracted(patches))
+    pages = f"the first of {stored.pages} pages" if stored.pages > 1 else ""
+    note = "; ".join(text for text in (decision.note, pages) if text)
+    return replace(decision, patches=patches, reading=reading, note=note)
 
 
 def misfit(model: RunModel, category: str, image: Image.Image) -> str:

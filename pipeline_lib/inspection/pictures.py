@@ -8,6 +8,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from data_contracts.errors import ImageError
+from data_contracts.settings import ImageReading
 from pipeline_lib.bank.explanation import Neighbor, PatchExplanation, explain_patches, origins_of
 from pipeline_lib.configuration.files import load_run_config
 from pipeline_lib.dataset.images import load_image
@@ -51,7 +52,7 @@ def explanation_picture(decision: ImageDecision, patches: list[PatchExplanation]
         draw.text((GAP_PX, top + TILE_PX + 2), f"this image\nscore {patch.score:.4g}", fill=(20, 20, 20))
         for column, neighbor in enumerate(patch.neighbors, start=1):
             left = GAP_PX + column * (TILE_PX + GAP_PX)
-            sheet.paste(_neighbor_tile(neighbor, patch.size), (left, top))
+            sheet.paste(_neighbor_tile(neighbor, patch.size, decision.reading), (left, top))
             name = neighbor.image_id or (f"client {neighbor.client}" if neighbor.client else "origin not known")
             draw.text((left, top + TILE_PX + 2), f"{_short(name)}\ndistance {neighbor.distance:.4g}", fill=(20, 20, 20))
     return sheet
@@ -65,10 +66,10 @@ def _image_paths(model: RunModel) -> dict[str, Path]:
     return {} if root is None else {str(i): root / p for i, p in zip(index.image_id, index.path, strict=True)}
 
 
-def _neighbor_tile(neighbor: Neighbor, size: tuple[float, float]) -> Image.Image:
+def _neighbor_tile(neighbor: Neighbor, size: tuple[float, float], reading: ImageReading) -> Image.Image:
     if neighbor.image_path is not None and neighbor.center is not None:
         try:
-            return patch_tile(load_image(neighbor.image_path), neighbor.center, size)
+            return patch_tile(load_image(neighbor.image_path, reading), neighbor.center, size)
         except ImageError:
             pass  # moved since: the tile says that there is no picture
     tile = Image.new("RGB", (TILE_PX, TILE_PX), (225, 225, 225))

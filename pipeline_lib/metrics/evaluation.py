@@ -82,6 +82,7 @@ def evaluation_images(
                 layout=settings.layout,
                 width=row["width"],
                 height=row["height"],
+                orientation=row["orientation"],
                 defects=defects,
                 defect_weights=settings.defect_weights,
             )

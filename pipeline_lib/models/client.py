@@ -18,11 +18,11 @@ import numpy as np
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import DatasetError
 from data_contracts.manifests import GLOBAL_BANK, Manifest
-from data_contracts.settings import CoresetSettings, client_config_hash
+from data_contracts.settings import AS_EARLIER, CoresetSettings, client_config_hash
 from pipeline_lib.client.provenance import Provenance
 from pipeline_lib.client.selection import ClientCoreset, coreset_of_patches, upload_manifest
 from pipeline_lib.features.extractor import FeatureExtractor
-from pipeline_lib.features.image_batches import iter_images, iter_patches
+from pipeline_lib.features.image_batches import iter_images, iter_patches, reading_of
 from pipeline_lib.upload.package import ClientUpload
 
 Progress = Callable[[int, int], None]
@@ -64,6 +64,7 @@ class PatchCoreClient:
         self.config_hash = client_config_hash(config, extractor.settings)
         self.global_banks: dict[str, np.ndarray] = {}
         self.provenance: dict[int, dict[str, Provenance]] = {}  # round -> bank -> where the sent rows came from
+        self.reading = AS_EARLIER
         self._local: dict[str, _LocalPatches] = {}
 
     def extract_and_build_coreset(
@@ -112,6 +113,7 @@ class PatchCoreClient:
         patches: dict[str, list[np.ndarray]] = {}
         ids: dict[str, list[str]] = {}
         sizes: dict[str, int] = {}
+        self.reading = reading_of(loader)
         images = iter_images(loader, image_size=self.config.preprocessing, on_bad_image="skip")
         for item in iter_patches(self.extractor, images, batch_size=self.config.training.batch_size):
             bank = GLOBAL_BANK
@@ -157,7 +159,12 @@ class PatchCoreClient:
             rows=coreset.n_rows,
         )
         manifest = upload_manifest(
-            written, coreset, client_id=self.client_id, round_number=round_number, config_hash=self.config_hash
+            written,
+            coreset,
+            client_id=self.client_id,
+            round_number=round_number,
+            config_hash=self.config_hash,
+            reading=self.reading,
         )
         return ClientUpload(manifest, content)
 

@@ -29,6 +29,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -36,14 +37,14 @@ from data_contracts.config import ExperimentConfig, canonical_hash
 from data_contracts.errors import ConfigError, FedpatchError, QuorumError
 from data_contracts.federation import ClosedRound, Refusal, close_round, covering_radii, quorum_out_of_reach
 from data_contracts.manifests import GLOBAL_BANK, ClientUploads
-from data_contracts.settings import ScoringSettings, client_config_hashes
+from data_contracts.settings import AS_EARLIER, ScoringSettings, client_config_hashes
 from pipeline_lib.configuration.files import parse_config
 from pipeline_lib.configuration.hardware import pick_device
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset, AutoVISubset
 from pipeline_lib.features.backbone import resolve_backbone
 from pipeline_lib.features.extractor import FeatureExtractor
-from pipeline_lib.features.image_batches import iter_images, iter_patches
+from pipeline_lib.features.image_batches import iter_images, iter_patches, reading_of
 from pipeline_lib.models.checkpoints import RoundCheckpoint, RoundSummary, read_rounds, write_round
 from pipeline_lib.models.client import PatchCoreClient
 from pipeline_lib.models.patchcore import PatchCore, Prediction, ScoredImage, as_prediction
@@ -93,6 +94,7 @@ class FederatedPatchCore:
         self.clients: dict[str, PatchCoreClient] = {}
         self.skipped_clients: list[str] = []
         self.partition_stats: dict[str, Any] = {}
+        self.reading = AS_EARLIER
         self.history: list[RoundSummary] = []
         self._images: dict[str, AutoVISubset] = {}
         self._partition: dict[str, list[str]] = {}
@@ -114,6 +116,7 @@ class FederatedPatchCore:
             rng = stage_rng(self.config.seed, "partition")
             image_ids = dataset.index["image_id"].tolist() if hasattr(dataset, "index") else None
             shards = shard_positions(categories, self.config.federated, rng=rng, image_ids=image_ids)
+        self.reading = reading_of(dataset)
         self._images = {client: AutoVISubset(dataset, shard) for client, shard in shards.items() if len(shard)}
         if not self._images:
             raise FedpatchError("no client has any image; look at the data set and the partition")
@@ -171,9 +174,9 @@ class FederatedPatchCore:
 
     def _identities(self, num_rounds: int) -> list[str]:
         """What a checkpoint has to be of, as this version writes it and as an earlier one did."""
-        own = self.config.config_hashes(), client_config_hashes(self.config, self.extractor.settings)
+        own = product(self.config.config_hashes(), client_config_hashes(self.config, self.extractor.settings))
         partition = dict(sorted(self._partition.items()))
-        return [canonical_hash([*(hashes[end] for hashes in own), num_rounds, partition]) for end in (0, -1)]
+        return [canonical_hash([*hashes, num_rounds, partition]) for hashes in own]
 
     def _train_single_round(self, number: int, num_rounds: int) -> list[ClientUpload]:
         """One round; returns what the clients sent."""
@@ -299,4 +302,4 @@ class FederatedPatchCore:
         if not self.server.banks:
             raise FedpatchError("there is no memory bank yet; call train first")
         banks = {bank: merged.to_arrays() for bank, merged in self.server.banks.items()}
-        write_model(path, self.extractor.settings, self.inference, banks)
+        write_model(path, self.extractor.settings, self.inference, banks, self.reading)

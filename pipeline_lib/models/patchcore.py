@@ -27,14 +27,21 @@ import numpy as np
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ArtifactError, DatasetError, FedpatchError
 from data_contracts.manifests import CENTRALIZED_CLIENT, GLOBAL_BANK
-from data_contracts.settings import CoresetSettings, ScoringSettings
+from data_contracts.settings import AS_EARLIER, CoresetSettings, ScoringSettings
 from pipeline_lib.bank.approximate import Search
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.bank.scoring import score_patches
 from pipeline_lib.client.selection import coreset_of_patches
 from pipeline_lib.configuration.files import parse_config
 from pipeline_lib.features.extractor import FeatureExtractor
-from pipeline_lib.features.image_batches import ImageInfo, ImagePatches, ImageSize, iter_images, iter_patches
+from pipeline_lib.features.image_batches import (
+    ImageInfo,
+    ImagePatches,
+    ImageSize,
+    iter_images,
+    iter_patches,
+    reading_of,
+)
 from pipeline_lib.maps.map_files import resize_map
 from pipeline_lib.maps.saved_maps import smooth_map
 from pipeline_lib.models.saved_model import Inference, load_extractor, read_model, write_model
@@ -119,6 +126,7 @@ class PatchCore:
         self.extractor = FeatureExtractor(extractor) if isinstance(extractor, str) else extractor
         self.inference = Inference(ScoringSettings.of(self.config), image_size, smoothing_sigma)
         self.category: str | None = None
+        self.reading = AS_EARLIER  # how the files of the images that it is fitted on became pixels
         self.statistics: dict[str, float] = {}
         self._bank: MemoryBank | None = None
 
@@ -135,6 +143,7 @@ class PatchCore:
         Images that cannot be read are left out with a warning. `statistics` then holds n_images, n_patches, bank_rows
         and covering_radius. Raises DatasetError without a readable image.
         """
+        self.reading = reading_of(images)
         loaded = list(self._patches(images, on_bad_image="skip"))
         if not loaded:
             raise DatasetError("fit got no readable image; a memory bank needs at least one of a good part")
@@ -183,7 +192,7 @@ class PatchCore:
     def save(self, path: Path | str) -> None:
         """Write the model to the directory `path` (see pipeline_lib.models.saved_model)."""
         bank = {self.category or GLOBAL_BANK: {"features": self.memory_bank.features}}
-        write_model(path, self.extractor.settings, self.inference, bank)
+        write_model(path, self.extractor.settings, self.inference, bank, self.reading)
 
     @classmethod
     def load(
@@ -213,7 +222,9 @@ class PatchCore:
                 f"{path} was made with {saved.backbone.identity()}, the given extractor is "
                 f"{extractor.settings.identity()}; leave it out, and the right one is made"
             )
-        return cls.of_rows(rows, extractor, saved.inference, category=category if bank == GLOBAL_BANK else bank)
+        model = cls.of_rows(rows, extractor, saved.inference, category=category if bank == GLOBAL_BANK else bank)
+        model.reading = saved.reading
+        return model
 
     @classmethod
     def of_rows(

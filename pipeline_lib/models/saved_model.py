@@ -2,7 +2,7 @@
 
 Layout, which is also that of a run directory::
 
-    model.json           backbone, banks (file, SHA-256, rows, dim), and how images are scored
+    model.json           backbone, banks (file, SHA-256, rows, dim), how files become pixels and how images are scored
     banks/<bank>.npz     the rows (`features`) of each bank; nothing is pickled, indexes are built anew when loaded
 
 A run directory's model.json says nothing on scoring; its config.yaml does.
@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from data_contracts.config import PreprocessingConfig
 from data_contracts.errors import ArtifactError, WeightsError
-from data_contracts.settings import BackboneSettings, ScoringSettings
+from data_contracts.settings import AS_EARLIER, BackboneSettings, Reading, ScoringSettings
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.configuration.files import load_run_config
 from pipeline_lib.extensions import is_extension
@@ -62,6 +62,7 @@ class SavedModel:
     backbone: BackboneSettings
     inference: Inference
     banks: Mapping[str, Mapping[str, Any]]
+    reading: Reading = AS_EARLIER
 
     def bank_rows(self, bank: str) -> np.ndarray:
         """Rows of one bank, (row, dim). Raises ArtifactError when there is no such bank or its file is not intact."""
@@ -79,6 +80,7 @@ def write_model(
     backbone: BackboneSettings,
     inference: Inference,
     banks: Mapping[str, Mapping[str, np.ndarray]],
+    reading: Reading = AS_EARLIER,
 ) -> None:
     """Write a model; `banks` holds the arrays of each bank, `features` (row, dim) among them.
 
@@ -98,7 +100,7 @@ def write_model(
         "image_size": size.model_dump(mode="json") if isinstance(size, PreprocessingConfig) else size,
         "smoothing_sigma": inference.smoothing_sigma,
     }
-    write_model_file(directory, backbone, entries, inference=scored)
+    write_model_file(directory, backbone, entries, reading, inference=scored)
 
 
 def bank_file(bank: str) -> str:
@@ -107,11 +109,20 @@ def bank_file(bank: str) -> str:
 
 
 def write_model_file(
-    directory: Path, backbone: BackboneSettings, banks: Mapping[str, Mapping[str, Any]], **more: Mapping[str, Any]
+    directory: Path,
+    backbone: BackboneSettings,
+    banks: Mapping[str, Mapping[str, Any]],
+    reading: Reading,
+    **more: Mapping[str, Any],
 ) -> None:
     """Write model.json over files that are there: bank -> its SHA-256, rows and dim; `more`: further sections."""
     entries = {bank: {"file": bank_file(bank), "bank": bank, **entry} for bank, entry in banks.items()}
-    described = {"backbone": backbone.model_dump(mode="json"), "banks": entries, **more}
+    described = {
+        "backbone": backbone.model_dump(mode="json"),
+        "reading": reading.model_dump(),
+        "banks": entries,
+        **more,
+    }
     write_json_file(directory / MODEL_FILE, {"schema_version": SCHEMA_VERSION, **described})
 
 
@@ -125,7 +136,9 @@ def read_model(directory: Path | str) -> SavedModel:
             raise ValueError(f"schema_version is {content['schema_version']}, this version reads {SCHEMA_VERSION}")
         backbone = BackboneSettings.model_validate(content["backbone"])
         inference = _inference(content["inference"]) if "inference" in content else _inference_of_run(directory)
-        return SavedModel(directory, backbone, inference, {str(bank): dict(e) for bank, e in content["banks"].items()})
+        banks = {str(bank): dict(e) for bank, e in content["banks"].items()}
+        reading = Reading.model_validate(content.get("reading", {}))  # earlier models have none
+        return SavedModel(directory, backbone, inference, banks, reading)
     except OSError as error:
         raise ArtifactError(
             f"{directory} holds no trained model: cannot read {path} ({error.strerror}); "

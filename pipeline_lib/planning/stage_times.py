@@ -36,7 +36,7 @@ from pipeline_lib.planning.shared_steps import (
 )
 from pipeline_lib.storage.artifact_store import ArtifactStore, sha256_of_file
 
-INDEX_S_PER_MPX = 0.02  # reading, hashing and decoding
+INDEX_S_PER_MPX = 0.03  # reading, decoding, and hashing file and pixels
 SELECTION_PRODUCTS = 2.5  # a selection takes as long as so many products of all patches with all its rows
 FAST_SELECTION_PRODUCTS = 1.0  # with a first look in bfloat16
 SEARCH_PRODUCTS = 0.65

@@ -10,7 +10,7 @@ from pathlib import Path
 from data_contracts.config import ExperimentConfig
 from data_contracts.federation import Federation
 from data_contracts.manifests import ExperimentResult, Manifest, PreparedDataset, ScoredCategory
-from data_contracts.settings import BackboneSettings
+from data_contracts.settings import AS_EARLIER, BackboneSettings, Reading
 from data_contracts.validation import ValidationReport
 from pipeline_lib.configuration.hardware import describe_environment
 from pipeline_lib.report.gallery import CategoryGallery
@@ -38,12 +38,13 @@ class FinishedRun:
     dataset: PreparedDataset | None = None
     scored: tuple[ScoredCategory, ...] = ()
     galleries: Sequence[CategoryGallery] = ()
+    reading: Reading = AS_EARLIER  # how image files became pixels
 
 
 def finish_run(run: FinishedRun, store: ArtifactStore) -> ExperimentResult:
     """Write the run directory and the report, and register what the run refers to."""
     federation, out = run.federation, run.out
-    run_directory.write_run_directory(out, store, run.config, run.backbone, federation.banks, run.figures)
+    run_directory.write_run_directory(out, store, run.config, run.backbone, federation.banks, run.figures, run.reading)
     rounds.write_rounds(out, store, federation.rounds)
     _write_report(run, store)
     metrics = store.write_json("metrics_document", run.figures.documents["all"].model_dump(mode="json"))

@@ -16,8 +16,9 @@ from pydantic import with_config
 from data_contracts.config import Layout
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import DatasetError
+from data_contracts.settings import BY_TYPE, ImageReading
 from pipeline_lib.dataset.ground_truth import category_defects, read_mask_channels, union_mask
-from pipeline_lib.dataset.images import load_image
+from pipeline_lib.dataset.images import UPRIGHT, load_image, orientation
 from pipeline_lib.maps.map_files import resize_map
 from pipeline_lib.maps.saved_maps import smooth_map
 from pipeline_lib.maps.visualize import (
@@ -80,6 +81,7 @@ def category_gallery(
     *,
     layout: Layout,
     sigma_px: float,
+    reading: ImageReading = BY_TYPE,
     n_categories: int = 1,
     per_kind: int = PER_KIND,
     explainer: BankExplainer | None = None,
@@ -87,9 +89,9 @@ def category_gallery(
     """The gallery of one category.
 
     maps: float32 (image, height, width) on the patch grid, in the order of `scores` (schema IMAGE_SCORES); root: of
-    the data set; sigma_px: the blur that the map had when it was measured; n_categories: how many galleries share the
-    space of a report; explainer: says why the first hit and the first false alarm are flagged. An image or mask that
-    cannot be read is shown as a line of text.
+    the data set; reading: how its files become pixels; sigma_px: the blur that the map had when it was measured;
+    n_categories: how many galleries share the space of a report; explainer: says why the first hit and the first false
+    alarm are flagged. An image or mask that cannot be read is shown as a line of text.
     """
     category = str(scores.category.iloc[0])
     per_kind = max(1, min(per_kind, PICTURES_BYTES // (2 * len(KINDS) * n_categories * _LEAST_BYTES)))
@@ -98,7 +100,7 @@ def category_gallery(
     scale = map_scale(maps, labels)
     threshold = good_threshold(labels, scores.score.to_numpy())
     by_kind = sort_by_kind(scores.reset_index(drop=True), threshold)
-    painter = Painter(root, category, layout, sigma_px, scale, max_bytes)
+    painter = Painter(root, category, layout, sigma_px, scale, max_bytes, reading)
     examples = {}
     for kind, rows in by_kind.items():
         chosen = take_in_turn(rows, per_kind)
@@ -170,6 +172,7 @@ class Painter:
     sigma_px: float
     scale: Scale
     max_bytes: int
+    reading: ImageReading
     defects: Sequence[DefectEntry] | None = None
 
     def example(self, row: Mapping[Any, Any], grid_map: np.ndarray) -> Example:
@@ -200,11 +203,11 @@ class Painter:
         if not n_patches:
             return ()
         try:
-            picture = load_image(self.root / row["path"])
+            picture = load_image(self.root / row["path"], self.reading)
         except DatasetError:
             return ()
         explanations = explainer.explain(str(row["image_id"]), grid_map, n_patches)
-        return draw_why(picture, explanations, lambda tile: encode_webp(tile, max_bytes))
+        return draw_why(picture, explanations, lambda tile: encode_webp(tile, max_bytes), self.reading)
 
     def sheet(self, chosen: Sequence[tuple[Mapping[Any, Any], np.ndarray]]) -> bytes:
         """Image, heat map and overlay of each chosen image, one below another, as JPEG."""
@@ -230,7 +233,8 @@ class Painter:
 
     def _load(self, row: Mapping[Any, Any]) -> tuple[Image.Image, np.ndarray | None, str]:
         """(picture, mask or None, why there is no mask). Raises ImageError where the image cannot be read."""
-        picture = load_image(self.root / row["path"])
+        path = self.root / row["path"]
+        picture = load_image(path, self.reading)
         if not row["label_index"]:
             return picture, None, ""
         try:
@@ -244,6 +248,7 @@ class Painter:
                 layout=self.layout,
                 width=picture.width,
                 height=picture.height,
+                orientation=orientation(path) if self.reading.orientation == "applied" else UPRIGHT,
                 defects=self.defects,
             )
         except DatasetError as error:

@@ -9,6 +9,7 @@ from PIL import Image
 from pydantic import ConfigDict, with_config
 
 from data_contracts.errors import ImageError
+from data_contracts.settings import BY_TYPE, ImageReading
 from pipeline_lib.bank.explanation import N_NEIGHBORS, N_PATCHES, Neighbor, PatchExplanation
 from pipeline_lib.dataset.images import load_image
 from pipeline_lib.maps.visualize import patch_tile
@@ -49,25 +50,33 @@ def tile_budget(n_categories: int) -> tuple[int, int]:
 
 
 def draw_why(
-    image: Image.Image, explanations: Sequence[PatchExplanation], encode: Callable[[Image.Image], bytes]
+    image: Image.Image,
+    explanations: Sequence[PatchExplanation],
+    encode: Callable[[Image.Image], bytes],
+    reading: ImageReading = BY_TYPE,
 ) -> tuple[Why, ...]:
     """The tiles of an image's explanations. A normal image that cannot be read has no picture, only its name."""
     return tuple(
         Why(
             patch.score,
             encode(patch_tile(image, patch.center, patch.size)),
-            tuple(_normal_patch(neighbor, patch.size, encode) for neighbor in patch.neighbors),
+            tuple(_normal_patch(neighbor, patch.size, encode, reading) for neighbor in patch.neighbors),
         )
         for patch in explanations
     )
 
 
-def _normal_patch(neighbor: Neighbor, size: tuple[float, float], encode: Callable[[Image.Image], bytes]) -> NormalPatch:
+def _normal_patch(
+    neighbor: Neighbor,
+    size: tuple[float, float],
+    encode: Callable[[Image.Image], bytes],
+    reading: ImageReading = BY_TYPE,
+) -> NormalPatch:
     origin = neighbor.image_id or neighbor.client or "origin not known"
     if neighbor.image_path is None or neighbor.center is None:
         return NormalPatch(neighbor.distance, origin)
     try:
-        tile = patch_tile(load_image(neighbor.image_path), neighbor.center, size)
+        tile = patch_tile(load_image(neighbor.image_path, reading), neighbor.center, size)
     except ImageError:
         return NormalPatch(neighbor.distance, origin)
     return NormalPatch(neighbor.distance, origin, encode(tile))

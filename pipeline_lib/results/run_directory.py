@@ -20,7 +20,7 @@ from data_contracts.manifests import BankManifest, PreparedDataset
 from data_contracts.results import (
     MetricsDocument,
 )
-from data_contracts.settings import BackboneSettings
+from data_contracts.settings import BackboneSettings, Reading
 from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES, METRICS_TABLE
 from data_contracts.validation import ValidationReport
 from pipeline_lib.configuration.files import write_config
@@ -71,6 +71,7 @@ def write_run_directory(
     backbone: BackboneSettings,
     banks: Sequence[BankManifest],
     figures: RunFigures,
+    reading: Reading,
 ) -> None:
     """Write what every run leaves but the report. Files that exist are replaced, each whole."""
     out.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ def write_run_directory(
     write_json_file(out / "environment.json", describe_environment())
     write_metrics_files(out, figures.documents, figures.tables, [figures.curves])
     write_table_file(out / "scores.parquet", [figures.scores], IMAGE_SCORES)
-    write_model(out, store, config, backbone, banks, figures.calibration)
+    write_model(out, store, config, backbone, banks, figures.calibration, reading)
 
 
 def write_dataset_files(out: Path, store: ArtifactStore, dataset: PreparedDataset) -> None:
@@ -98,6 +99,7 @@ def write_model(
     backbone: BackboneSettings,
     banks: Sequence[BankManifest],
     calibration: pd.DataFrame,
+    reading: Reading,
 ) -> None:
     """What `fedpatch score` needs: model.json, banks/<bank>.npz and, where there are scores, calibration.parquet."""
     for bank in banks:
@@ -110,7 +112,7 @@ def write_model(
             "sha256": sha256_of_file(out / CALIBRATION_FILE),
             "target_false_alarm_rate": config.decision.target_false_alarm_rate,
         }
-    write_model_file(out, backbone, {bank.bank: bank.model_dump() for bank in banks}, **more)
+    write_model_file(out, backbone, {bank.bank: bank.model_dump() for bank in banks}, reading, **more)
 
 
 def write_metrics_files(

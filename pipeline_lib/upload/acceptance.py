@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data_contracts.errors import UploadError
-from data_contracts.manifests import UploadManifest
+from data_contracts.manifests import GLOBAL_BANK, UploadManifest
+from data_contracts.settings import ImageReading
 from pipeline_lib.upload.codec import decode_rows, encoded_rows
 
 MAX_UPLOAD_ROWS = 20_000_000
@@ -96,14 +97,50 @@ def accept_uploads(
     if dim is None:
         dim = common_dim(manifest for manifest, _ in received)
     accepted: list[Upload] = []
-    refused: dict[str, str] = {}
+    refused = refuse_other_readings(manifest for manifest, _ in received)
+    for reason in refused.values():
+        logger.warning("%s; going on with the others", reason)
     for manifest, arrays in received:
+        if manifest.client_id in refused:
+            continue
         try:
             accepted.append(check_upload(manifest, arrays, dim=dim, config_hash=config_hash, round_number=round_number))
         except UploadError as error:
             refused[manifest.client_id] = str(error)
             logger.warning("%s; going on with the others", error)
     return accepted, refused
+
+
+def refuse_other_readings(manifests: Iterable[UploadManifest]) -> dict[str, str]:
+    """client id -> why its upload for a bank is refused: its images became pixels by another rule than most clients'.
+
+    What was read by another rule has other features. Of rules that are as frequent that with the higher range counts.
+    """
+    manifests = list(manifests)
+    categories = {category for manifest in manifests for category in manifest.reading.value_ranges}
+    refused: dict[str, str] = {}
+    for category in sorted(categories | {manifest.category for manifest in manifests} - {GLOBAL_BANK}):
+        concerned = [
+            one
+            for one in manifests
+            if one.category == category or category in one.reading.value_ranges or not one.reading.value_ranges
+        ]
+        rules = {one.client_id: one.reading.of(category) for one in concerned}
+        counts = Counter(rules.values())
+        common = max(counts, key=lambda rule: (counts[rule], rule.value_range or 0, rule.orientation))
+        others = ", ".join(client for client, rule in rules.items() if rule == common)
+        for client, rule in rules.items():
+            if rule != common:
+                refused[client] = (
+                    f"upload of client {client} for {category} refused: its images were read with {_told(rule)}, those "
+                    f"of {others} with {_told(common)}; give preprocessing.value_range one number for all"
+                )
+    return refused
+
+
+def _told(rule: ImageReading) -> str:
+    value_range = "the range of their files' type (container)" if rule.value_range is None else rule.value_range
+    return f"value range {value_range} and orientation {rule.orientation}"
 
 
 def common_dim(manifests: Iterable[UploadManifest]) -> int | None:

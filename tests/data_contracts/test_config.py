@@ -40,6 +40,9 @@ aggregation: {strategy: federated_coreset, global_bank_size: 10000, weight_by_sa
 """
 )
 
+AS_EARLIER = {"value_range": "container", "orientation": "stored"}
+"""What earlier versions did."""
+
 
 def test_the_guides_baseline_file_loads_as_centralized() -> None:
     config = ExperimentConfig.model_validate(yaml.safe_load(GUIDE_BASELINE))
@@ -96,6 +99,10 @@ def test_every_shipped_configuration_is_valid_yaml_for_its_model(path: Path) -> 
         ({"model": {"neighborhood_size": 2}}, "neighborhood_size"),
         ({"preprocessing": {"mean": [0.5, 0.5, 0.5]}}, "go together"),
         ({"preprocessing": {"small_size": [4, 400]}}, "32 to 8192"),
+        ({"preprocessing": {"value_range": "full"}}, "'auto' or 'container'"),
+        ({"preprocessing": {"value_range": 0}}, "greater than or equal to 1"),
+        ({"preprocessing": {"value_range": 65536}}, "less than or equal to 65535"),
+        ({"preprocessing": {"orientation": "ignored"}}, "'applied' or 'stored'"),
         ({"federated": {"partitioning": "category"}}, "client_assignments"),
         ({"federated": {"num_clients": 3, "min_clients": 4}}, "only 3 clients"),
         ({"inference": {"image_score": "reweighted"}}, "num_neighbors"),
@@ -120,7 +127,10 @@ def test_keys_that_are_gone_are_dropped_at_what_is_still_done_and_refused_by_nam
         "aggregation": {"budget": "images", "oversample_factor": 2.0},
     }
     config = ExperimentConfig.model_validate(earlier)
-    assert config.config_hashes() == ("64c5754db7de5263", "3d5b337303f46887")  # as the version with these keys had them
+    assert config.config_hashes()[1:] == (
+        "64c5754db7de5263",
+        "3d5b337303f46887",
+    )  # as versions with these keys had them
     assert not {"turns", "budget"} & {*config.federated.model_dump(), *config.aggregation.model_dump()}
     for section, key, value in (("federated", "turns", "relay"), ("aggregation", "budget", "coverage")):
         with pytest.raises(
@@ -134,11 +144,24 @@ def test_hash_covers_what_changes_results_and_nothing_else() -> None:
     same = ExperimentConfig.model_validate({"name": "other", "dataset": {"root": "/x"}, "runtime": {"workers": 3}})
     other = ExperimentConfig.model_validate({"seed": 43})
     assert base.config_hash() == same.config_hash() != other.config_hash()
-    assert base.config_hash() == "e417b30b9a8e857e"  # a new key that is off leaves the hash of earlier runs alone
-    one = ExperimentConfig.model_validate({"federated": {"min_clients": 1}})
+    earlier = ExperimentConfig.model_validate({"preprocessing": AS_EARLIER})
+    assert earlier.config_hash() == "e417b30b9a8e857e"  # a new key that is off leaves the hash of earlier runs alone
+    assert earlier.config_hashes() == (earlier.config_hash(),)
+    assert base.config_hashes() == (
+        base.config_hash(),
+        earlier.config_hash(),
+    )  # what was written where nothing was said
+    assert base.config_hash() != earlier.config_hash()
+    for key, value in AS_EARLIER.items():
+        half = ExperimentConfig.model_validate({"preprocessing": {key: value}})
+        assert half.config_hash() not in (base.config_hash(), earlier.config_hash())
+    number = ExperimentConfig.model_validate({"preprocessing": {"value_range": 4095}})
+    assert earlier.config_hash() not in number.config_hashes()
+    one = ExperimentConfig.model_validate({"federated": {"min_clients": 1}, "preprocessing": AS_EARLIER})
     assert one.config_hash() == "009f0f6aebb0062a"  # of runs whose config.yaml holds what was the default
-    every = ExperimentConfig.model_validate({"federated": {"min_clients": "all"}})
-    assert every.config_hash() == ExperimentConfig.model_validate({"federated": {}}).config_hash() != one.config_hash()
+    every = ExperimentConfig.model_validate({"federated": {"min_clients": "all"}, "preprocessing": AS_EARLIER})
+    none_said = ExperimentConfig.model_validate({"federated": {}, "preprocessing": AS_EARLIER})
+    assert every.config_hash() == none_said.config_hash() != one.config_hash()
     assert every.config_hashes() == (every.config_hash(), one.config_hash())  # what earlier versions wrote for it
     assert one.config_hashes() == (one.config_hash(),)
     regions = ExperimentConfig.model_validate({"aggregation": {"regions": {"north": ["a"]}}})
@@ -146,9 +169,10 @@ def test_hash_covers_what_changes_results_and_nothing_else() -> None:
 
 
 def test_how_images_are_read_is_not_hashed_and_hashes_from_when_it_was_still_match() -> None:
-    base = ExperimentConfig()
+    base = ExperimentConfig.model_validate({"preprocessing": AS_EARLIER})
     assert base.config_hashes() == ("e417b30b9a8e857e",)
-    other = ExperimentConfig.model_validate({"training": {"batch_size": 8, "num_workers": 0}})
+    values = {"training": {"batch_size": 8, "num_workers": 0}, "preprocessing": AS_EARLIER}
+    other = ExperimentConfig.model_validate(values)
     assert other.config_hashes() == (base.config_hash(), "ee85bbe3b332b346")  # as earlier versions wrote it
 
 

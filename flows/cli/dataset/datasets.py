@@ -12,8 +12,9 @@ from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
 from flows.steps.running import place_of
 from pipeline_lib.configuration.seeding import stage_rng
-from pipeline_lib.dataset import acquisition, validation
-from pipeline_lib.dataset.annotations import Annotations, read_annotations
+from pipeline_lib.dataset import acquisition, reading, validation
+from pipeline_lib.dataset.annotations.outlines import Annotations
+from pipeline_lib.dataset.annotations.reading import read_annotations
 from pipeline_lib.dataset.contact_sheet import contact_sheet
 from pipeline_lib.dataset.importing import import_category
 from pipeline_lib.dataset.index import index_dataset
@@ -99,10 +100,13 @@ def normalization_statistics(root: Path, layout: str, *, as_json: bool) -> None:
     found = chosen_layout(layout, root)
     index = index_dataset(root, layout=found)
     chosen = index[(index.split == "train") & (index.problem == "")]
+    read_as = reading.decide_reading(index, PreprocessingConfig())
     values = {}
     for category, rows in chosen.groupby("category", sort=True):
         width, height = PreprocessingConfig().size(str(category))
-        mean, std = collect_normalization_statistics([root / path for path in rows.path], width, height)
+        mean, std = collect_normalization_statistics(
+            [root / path for path in rows.path], width, height, read_as.of(str(category))
+        )
         values[str(category)] = {"mean": [round(v, 4) for v in mean], "std": [round(v, 4) for v in std]}
     if as_json:
         print_json(values)
@@ -163,9 +167,9 @@ def synthesize_root(
 def preview_dataset(root: Path, layout: str, out: Path) -> None:
     """Write a picture of the data set."""
     found = chosen_layout(layout, root)
-    sheet = contact_sheet(
-        index_dataset(root, layout=found, require_train="none", equal_stems="kept"), root, layout=found
-    )
+    index = index_dataset(root, layout=found, require_train="none", equal_stems="kept")
+    read_as = reading.decide_reading(index, PreprocessingConfig())
+    sheet = contact_sheet(reading.without_brighter(index, read_as.value_ranges), root, read_as, layout=found)
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out)
     print(f"picture: {out}")

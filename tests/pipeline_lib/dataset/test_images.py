@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_contracts.errors import ImageError
-from pipeline_lib.dataset.images import MAX_PIXELS, image_size, is_image_file, load_image, to_rgb
+from pipeline_lib.dataset.images import MAX_PIXELS, image_size, is_image_file, load_image, orientation, to_rgb, turned
 from tests.dataset_fixtures import tiny_pixels, truncate, write_image
 
 
@@ -144,3 +144,34 @@ def test_to_rgb_leaves_its_argument_alone() -> None:
     to_rgb(image)
     assert image.info["transparency"] == 0
     assert image.mode == "P"
+
+
+UPRIGHT = np.array([[1, 2, 3], [4, 5, 6]], np.uint8) * 40
+STORED = {
+    1: UPRIGHT, 2: UPRIGHT[:, ::-1], 3: UPRIGHT[::-1, ::-1], 4: UPRIGHT[::-1],
+    5: UPRIGHT.T, 6: UPRIGHT.T[::-1], 7: UPRIGHT.T[::-1, ::-1], 8: UPRIGHT.T[:, ::-1],
+}  # fmt: skip
+"""Orientation -> the pixels that a file with it holds, where UPRIGHT is what is to be seen."""
+
+
+def write_turned(path: Path, tag: int, pixels: np.ndarray) -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    options = {"tiffinfo": {274: tag}} if path.suffix == ".tif" else {"exif": exif.tobytes(), "lossless": True}
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif", "jpg"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_the_orientation_is_read_and_turns_the_picture_upright(tmp_path: Path, suffix: str, tag: int) -> None:
+    path = write_turned(tmp_path / f"a.{suffix}", tag, np.ascontiguousarray(STORED[tag]))
+    assert orientation(path) == tag
+    assert np.array_equal(turned(Image.fromarray(np.ascontiguousarray(STORED[tag])), tag), UPRIGHT)
+
+
+def test_an_orientation_that_is_none_is_upright(tmp_path: Path) -> None:
+    assert orientation(write_turned(tmp_path / "a.jpg", 9, UPRIGHT)) == 1
+    assert orientation(write_image(tmp_path / "a.bmp", UPRIGHT)) == 1
+    with pytest.raises(ImageError, match=r"gone\.png"):
+        orientation(tmp_path / "gone.png")

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from data_contracts.errors import DatasetError
 from data_contracts.tables import DATASET_INDEX
@@ -35,6 +36,7 @@ def test_every_image_is_a_row_in_the_documented_order(tmp_path: Path) -> None:
     assert groups == [(category, *rest) for category in ("pipe_clip", "tank_screw") for rest in of_one]
     row = index.iloc[-3]
     content = (tmp_path / "tank_screw/test/scratch/0000.png").read_bytes()
+    pixels = np.asarray(Image.open(tmp_path / "tank_screw/test/scratch/0000.png"))
     assert row.to_dict() == {
         "image_id": "tank_screw/test/scratch/0000",
         "category": "tank_screw",
@@ -48,6 +50,13 @@ def test_every_image_is_a_row_in_the_documented_order(tmp_path: Path) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
         "n_mask_channels": 2,
         "problem": "",
+        "bit_depth": 8,
+        "max_value": pixels.max(),
+        "is_constant": 0,
+        "is_grey": 0,
+        "orientation": 1,
+        "pages": 1,
+        "pixels_sha256": hashlib.sha256(b"(48, 64, 3) " + pixels.tobytes()).hexdigest(),
     }
     assert list(index.loc[index["label"] == "good", "label_index"].unique()) == [0]
 

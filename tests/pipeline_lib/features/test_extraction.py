@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from data_contracts.errors import ArtifactError, DatasetError
+from data_contracts.settings import AS_EARLIER, BY_TYPE, ImageReading
 from data_contracts.tables import PATCH_FEATURES
 from pipeline_lib.dataset.images import load_image
 from pipeline_lib.dataset.index import index_dataset
@@ -97,11 +98,15 @@ def test_every_image_is_computed_once(
     assert len(passes) == 18
 
 
+AS_READ_EARLIER = AS_EARLIER.of(None)
+
+
 def test_another_size_or_backbone_is_another_entry(rows: list[ImageRow], extractor: FeatureExtractor) -> None:
     settings = extractor.settings
 
-    def key(row: ImageRow = rows[0], size: tuple[int, int] = (64, 64), version: str = "1", **changed: object) -> str:
-        return feature_key(row.sha256, settings.model_copy(update=changed), size, version=version)
+    def key(row: ImageRow = rows[0], size: tuple[int, int] = (64, 64), version: str = "1",
+            reading: ImageReading = AS_READ_EARLIER, **changed: object) -> str:  # fmt: skip
+        return feature_key(row.sha256, settings.model_copy(update=changed), size, version=version, reading=reading)
 
     keys = {
         key(),
@@ -111,8 +116,10 @@ def test_another_size_or_backbone_is_another_entry(rows: list[ImageRow], extract
         key(mean=(0.4, 0.4, 0.4)),
         key(weights_sha256="0" * 64),
         key(version="2"),
+        key(reading=BY_TYPE),
+        key(reading=ImageReading(value_range=4095)),
     }
-    assert len(keys) == 7
+    assert len(keys) == 9
     assert key(weights_path=Path("elsewhere.pth"), weights_source="a copy") == key()  # where the weights lie
     assert key(seed=9) == key()
 

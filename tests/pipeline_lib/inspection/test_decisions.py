@@ -241,12 +241,12 @@ def test_bad_names_and_bad_images_cost_no_other_decision_and_a_second_batch_adds
     for name in (b"cut-\xe9.png", b"i.jfif"):
         Path(os.fsdecode(os.path.join(os.fsencode(camera), name))).write_bytes(b"")
 
-    def load(path: Path) -> Image.Image:
+    def read(path: Path) -> bytes:
         if path.name == "odd.png":
             raise MemoryError("no more")
-        return load_image(path)
+        return path.read_bytes()
 
-    monkeypatch.setattr(decisions_module, "load_image", load)
+    monkeypatch.setattr(decisions_module, "read_bytes", read)
     arguments = ["score", str(runs / "federated"), str(camera), "--out", str(camera / "scored"), "--json"]
     for number in (1, 2):
         assert call(arguments) == 0

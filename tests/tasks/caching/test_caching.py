@@ -17,7 +17,7 @@ import torch
 
 from data_contracts.config import ModelConfig, PreprocessingConfig
 from data_contracts.manifests import ClientImages, Manifest
-from data_contracts.settings import BackboneSettings, CoresetSettings, Place
+from data_contracts.settings import AS_EARLIER, BackboneSettings, CoresetSettings, Place
 from data_contracts.tables import CLIENT_IMAGES
 from pipeline_lib.dataset.index import index_dataset
 from pipeline_lib.features import backbone, extractor
@@ -213,7 +213,7 @@ def test_features_are_computed_anew_by_another_averaging(tmp_path: Path, monkeyp
 
     def extracted() -> np.ndarray:
         forget_versions()
-        manifest = clients.extract_client_features.fn(client, settings, {"pipe_clip": (64, 64)}, place)
+        manifest = clients.extract_client_features.fn(client, settings, {"pipe_clip": (64, 64)}, AS_EARLIER, place)
         return read_patches(store.read_table(manifest), store)
 
     first = extracted()
