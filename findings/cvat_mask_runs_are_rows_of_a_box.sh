@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# cvat-sdk 2.80.0: CVAT's run lengths look like COCO's and are others: along rows, of a box that ends with its last pixel.
+# cvat-sdk 2.80.0: CVAT's run lengths look like COCO's and are others: along rows, of a box that ends with its last
+# pixel.
 #
-# cvat_sdk.masks.encode_mask gives a list of numbers that starts with the unmarked pixels, as COCO's counts do. One expects
-# pycocotools to read them with the size of the box. CVAT counts along the rows of the box, COCO down the columns, and
-# the last four numbers are the box, whose right and lower ends are the last pixels, not those after them. A shape
-# of 3 + 1 pixels in two rows, read as COCO's counts, comes out as a square: with the same area, so that no check of sums
-# finds it.
+# cvat_sdk.masks.encode_mask gives a list of numbers that starts with the unmarked pixels, as COCO's counts do. One
+# expects pycocotools to read them with the size of the box. CVAT counts along the rows of the box, COCO down the
+# columns, and the last four numbers are the box, whose right and lower ends are the last pixels, not those after them.
+# A shape of 3 + 1 pixels in two rows, read as COCO's counts, comes out as a square: with the same area, so that no
+# check of sums finds it.
 #
 # Seen (the last lines of this script check it):
 #   runs [0, 4, 2] box [2, 1, 4, 2]

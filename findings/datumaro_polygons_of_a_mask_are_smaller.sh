@@ -2,9 +2,9 @@
 # datumaro 1.13.12: a mask that is exported as polygons loses its holes, and a row and a column of pixels.
 #
 # A ring of 20 x 20 pixels with a hole of 10 x 10 (300 pixels), drawn as a mask in CVAT and exported to COCO with
-# segmentation_mode="polygons". One expects a mask of about 300 pixels again. The polygon goes through the middles of the
-# outer pixels (5 to 24 for 5 to 25) and has no hole: pycocotools makes 361 pixels of it. Without a hole a solid square of
-# 20 x 20 goes the same way from 400 to 361. As run lengths (the mode that is guessed) it stays 300.
+# segmentation_mode="polygons". One expects a mask of about 300 pixels again. The polygon goes through the middles of
+# the outer pixels (5 to 24 for 5 to 25) and has no hole: pycocotools makes 361 pixels of it. Without a hole a solid
+# square of 20 x 20 goes the same way from 400 to 361. As run lengths (the mode that is guessed) it stays 300.
 #
 # Seen (the last lines of this script check it):
 #   ring guess 300

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # datumaro 1.13.12: rotated boxes and ellipses of CVAT's XML are gone from COCO and YOLO, without an error.
 #
-# Three defects annotated in CVAT ("CVAT for images 1.1"): a box, the same box turned by 30 degrees, an ellipse. One expects
-# COCO to hold three annotations, the turned box as a polygon or at least as its bounding box. The export
-# holds the upright box alone. The turned one is read (as rotated_bbox) and dropped by the exporter; the ellipse is not
-# even read. The image stays in the list, so it counts as completely annotated.
+# Three defects annotated in CVAT ("CVAT for images 1.1"): a box, the same box turned by 30 degrees, an ellipse. One
+# expects COCO to hold three annotations, the turned box as a polygon or at least as its bounding box. The export holds
+# the upright box alone. The turned one is read (as rotated_bbox) and dropped by the exporter; the ellipse is not even
+# read. The image stays in the list, so it counts as completely annotated.
 #
 # Seen (the last lines of this script check it):
 #   read ['bbox', 'rotated_bbox']

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # label-studio-converter 0.0.59: the box of a rotated rectangle is right on square images alone.
 #
-# Label Studio holds a rectangle in percent of the image's sides and a rotation in degrees. A rectangle of 20 x 10 pixels,
-# rotated by 30 degrees: its bounding box has 22.3 x 18.7 pixels, wherever it lies. The COCO export rotates the
-# percentages before they become pixels, as if the image were square: on one of 60 x 40 pixels the bbox is 24.8 x 15.3. On
-# 40 x 40 it is right. The export has no polygon of it, and Pascal VOC gets the rectangle without its rotation.
+# Label Studio holds a rectangle in percent of the image's sides and a rotation in degrees. A rectangle of 20 x 10
+# pixels, rotated by 30 degrees: its bounding box has 22.3 x 18.7 pixels, wherever it lies. The COCO export rotates the
+# percentages before they become pixels, as if the image were square: on one of 60 x 40 pixels the bbox is 24.8 x 15.3.
+# On 40 x 40 it is right. The export has no polygon of it, and Pascal VOC gets the rectangle without its rotation.
 #
 # Seen (the last lines of this script check it):
 #   40 x 40: bbox 22.3 x 18.7, outline []

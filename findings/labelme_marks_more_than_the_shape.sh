@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # labelme 6.3.1: small shapes mark far more pixels than they measure, and than the same numbers in COCO.
 #
-# A rectangle from 100,100 to 105,105 measures 5 x 5. One expects 25 pixels, as pycocotools 2.0.10 has for the box
-# [100, 100, 5, 5]. labelme.utils.shape_to_mask takes both corners for pixels that are marked: 6 x 6 = 36 pixels, 44 % more.
-# A circle of radius 5 (area 78.5) marks 97, 24 % more. So small defects drawn in labelme and converted to COCO by their
+# A rectangle from 100,100 to 105,105 measures 5 x 5. One expects 25 pixels, as pycocotools 2.0.10 has for the box [100,
+# 100, 5, 5]. labelme.utils.shape_to_mask takes both corners for pixels that are marked: 6 x 6 = 36 pixels, 44 % more. A
+# circle of radius 5 (area 78.5) marks 97, 24 % more. So small defects drawn in labelme and converted to COCO by their
 # numbers do not keep their area.
 #
 # Seen (the last lines of this script check it):

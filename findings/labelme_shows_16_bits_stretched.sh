@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # labelme 6.3.1: of a 16-bit TIFF one annotates another picture than the file's, stretched by its own extremes.
 #
-# A camera's picture in 16 bits: background 1000, a stain of 1010. One expects the stain to look alike wherever it stands.
-# LabelFile.load_image_file (what the window shows, and what imageData holds) stretches each file from its own smallest to
-# its own largest value to 8 bits: the stain is white (255) in the first file. In the second, which differs in one hot pixel
-# of 60000 alone, background and stain become 0 and 0: nothing is left to annotate. The values go through JPEG as well, so
-# imageData is never the file's pixels.
+# A camera's picture in 16 bits: background 1000, a stain of 1010. One expects the stain to look alike wherever it
+# stands. LabelFile.load_image_file (what the window shows, and what imageData holds) stretches each file from its own
+# smallest to its own largest value to 8 bits: the stain is white (255) in the first file. In the second, which differs
+# in one hot pixel of 60000 alone, background and stain become 0 and 0: nothing is left to annotate. The values go
+# through JPEG as well, so imageData is never the file's pixels.
 #
 # Seen (the last lines of this script check it):
 #   as it is JPEG background 0 stain 255

@@ -2,9 +2,9 @@
 # pycocotools 2.0.10: an inner ring is no hole, but the same ring within one polygon is.
 #
 # A ring of 20 x 20 with a hole of 10 x 10: 300 pixels. Written as two polygons of one annotation, outer and inner, in
-# either direction of the inner one, one expects a hole, as SVG, GeoJSON and matplotlib draw it. The parts are
-# united: 400 pixels. Written as one polygon that goes to the inner ring and back, the hole is there: 300. And a polygon
-# that runs twice around its outline in one list marks nothing, since only the even-odd rule decides within it.
+# either direction of the inner one, one expects a hole, as SVG, GeoJSON and matplotlib draw it. The parts are united:
+# 400 pixels. Written as one polygon that goes to the inner ring and back, the hole is there: 300. And a polygon that
+# runs twice around its outline in one list marks nothing, since only the even-odd rule decides within it.
 #
 # Seen (the last lines of this script check it):
 #   two polygons 400

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # pycocotools 2.0.10: whether a thin scratch exists depends on where it lies between the pixels.
 #
-# A scratch of 20 pixels length as a polygon. One expects the mask to be about as large as the polygon's area, and the wider
-# one to be the larger. frPyObjects marks a pixel where its middle is inside: a scratch 0.8 wide from x 10.6 to 11.4 has
-# area 16 and marks nothing at all, one 0.2 wide from 10.4 to 10.6 has area 4 and marks 20 pixels. annToMask then gives an
-# empty mask for an annotation whose area and bbox are fine.
+# A scratch of 20 pixels length as a polygon. One expects the mask to be about as large as the polygon's area, and the
+# wider one to be the larger. frPyObjects marks a pixel where its middle is inside: a scratch 0.8 wide from x 10.6 to
+# 11.4 has area 16 and marks nothing at all, one 0.2 wide from 10.4 to 10.6 has area 4 and marks 20 pixels. annToMask
+# then gives an empty mask for an annotation whose area and bbox are fine.
 #
 # Seen (the last lines of this script check it):
 #   from 10.6 to 11.4: area 16, pixels 0

@@ -2,9 +2,9 @@
 # tifffile 2026.3.3 and Pillow 13.0.0: a mask of True and False comes back inverted from the other library.
 #
 # A mask with one marked pixel of 64, an array of bool, written by tifffile.imwrite. One expects every reader to see one
-# marked pixel; the same mask as 0 and 255 in 8 bits is. tifffile writes one bit a pixel and calls it min-is-white, without
-# inverting the values, and ignores that when it reads them. Pillow follows it and reads 63 marked pixels: all but the
-# defect. The other way round it is alike: a mask that Pillow wrote (min-is-black) is read by both.
+# marked pixel; the same mask as 0 and 255 in 8 bits is. tifffile writes one bit a pixel and calls it min-is-white,
+# without inverting the values, and ignores that when it reads them. Pillow follows it and reads 63 marked pixels: all
+# but the defect. The other way round it is alike: a mask that Pillow wrote (min-is-black) is read by both.
 #
 # Seen (the last lines of this script check it):
 #   bool.tif tifffile 1 Pillow 63
