@@ -22,7 +22,8 @@ def decide_reading(index: pd.DataFrame, preprocessing: PreprocessingConfig) -> R
     """What `preprocessing` means for the categories of `index`, which holds their training images.
 
     auto: the smallest of BIT_DEPTHS that holds a category's largest value, and what a TIFF's BitsPerSample says where
-    that is less than 16; 8-bit files stay 255. Raises DatasetError where a category's files differ in depth.
+    that is less than 16; 8-bit files stay 255, and so does a category without training images: nothing is guessed.
+    Raises DatasetError where a category's training images differ in depth.
     """
     orientation, value_range = preprocessing.orientation, preprocessing.value_range
     if value_range == "container":
@@ -32,7 +33,8 @@ def decide_reading(index: pd.DataFrame, preprocessing: PreprocessingConfig) -> R
         return Reading(orientation=orientation, value_ranges=dict.fromkeys(sorted(set(index["category"])), value_range))
     for message in mixed_depths(train).values():
         raise DatasetError(message)
-    return Reading(orientation=orientation, value_ranges=auto_value_ranges(train))
+    untrained = dict.fromkeys(sorted(set(index["category"])), 255)
+    return Reading(orientation=orientation, value_ranges=untrained | auto_value_ranges(train))
 
 
 def auto_value_ranges(train: pd.DataFrame) -> dict[str, int]:

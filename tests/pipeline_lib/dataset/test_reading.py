@@ -57,6 +57,8 @@ def test_each_category_has_its_own_and_test_images_have_no_say() -> None:
     index = pd.concat([rows((16, 900), category="a"), rows((8, 255), category="b"), rows((16, 60000), category="b")])
     index["split"] = ["train", "train", "test"]
     assert decide_reading(index, AUTO).value_ranges == {"a": 1023, "b": 255}
+    untrained = rows((16, 900), category="z").assign(split="test")
+    assert decide_reading(pd.concat([index, untrained]), AUTO).value_ranges == {"a": 1023, "b": 255, "z": 255}
     number = PreprocessingConfig(value_range=3000, orientation="stored")
     assert decide_reading(index, number) == Reading(orientation="stored", value_ranges={"a": 3000, "b": 3000})
     assert decide_reading(index, PreprocessingConfig(value_range="container")).value_ranges == {}
