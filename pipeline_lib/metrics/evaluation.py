@@ -19,6 +19,7 @@ from data_contracts.settings import EvaluationSettings
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.dataset.ground_truth import DefectChannel, MaskError, category_defects, read_mask_channels
 from pipeline_lib.dataset.index import category_test_table, index_dataset
+from pipeline_lib.dataset.layout import resolved_layout
 from pipeline_lib.maps.map_files import find_map, read_map, refuse_other_shape, resize_map
 from pipeline_lib.maps.saved_maps import read_scores, smooth_map
 from pipeline_lib.metrics.bootstrap import ImageSample
@@ -69,7 +70,8 @@ def evaluation_images(
     The list beside them fills with the masks that do not fit, as the images' masks are loaded.
     """
     category = str(rows.category.iloc[0])
-    defects = category_defects(root, category, layout=settings.layout)
+    layout = resolved_layout(settings.layout, root)
+    defects = category_defects(root, category, layout=layout)
     warnings: list[str] = []
 
     def channels_of(row: Mapping[Any, Any]) -> list[DefectChannel]:
@@ -79,7 +81,7 @@ def evaluation_images(
                 category,
                 row["label"],
                 Path(row["path"]).stem,
-                layout=settings.layout,
+                layout=layout,
                 width=row["width"],
                 height=row["height"],
                 orientation=row["orientation"],
@@ -185,7 +187,8 @@ def evaluate_map_files(
             raise DatasetError(
                 f"{maps_root} holds no maps: expected <category>/test/<folder>/<stem>.png, .tiff or .npy"
             )
-    index = index_dataset(root, layout=settings.layout, categories=categories, splits=("test",))
+    layout = resolved_layout(settings.layout, root)
+    index = index_dataset(root, layout=layout, categories=categories, splits=("test",))
     return [
         _evaluate_files(category_test_table(index, c), c, root, maps_root, settings, stretch_maps) for c in categories
     ]

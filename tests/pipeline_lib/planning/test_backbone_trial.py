@@ -116,7 +116,8 @@ def test_commands_say_it_in_one_line_before_anything_runs(
     with pytest.raises(SystemExit) as ended:
         main([name, str(ROOT / "configs/demo.yaml"), *flags, *sets])
     assert ended.value.code == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    *found, line = capsys.readouterr().err.splitlines()
+    assert [one.split(",")[0] for one in found] == ["layout autovi"]
     assert "'blocks.5' gives no feature map, but shape (1, 197, 192)" in line
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "store").exists()
