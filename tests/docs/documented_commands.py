@@ -44,6 +44,7 @@ SESSION = (
     "make demo",
     "fedpatch dataset synthesize --out made --scale 0.5 --images 24",
     "fedpatch dataset preview made --out made.jpg",
+    "fedpatch init DIR",
     "fedpatch dataset validate DIR",
     "fedpatch plan CONFIG",
     "fedpatch plan configs/demo.yaml --set model.coreset_percentage=0.05",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.options import Json, dataset_app, out_directory
+from flows.cli.options import Json, app, dataset_app, out_directory
 
 
 @dataset_app.command
@@ -47,6 +47,17 @@ def import_(
     from flows.cli.dataset.datasets import import_images
 
     import_images(good, defective, annotations, category, out, as_json=json_)
+
+
+@app.command
+def init(root: Path, /, *, out: Annotated[Path, Parameter(help="The file.")] = Path("own.yaml")) -> None:
+    """Write a configuration for a data set of your own: layout, categories and sizes as they are found.
+
+    Example: fedpatch init /data/line1
+    """
+    from flows.cli.dataset.first_steps import write_first_configuration
+
+    write_first_configuration(root, out)
 
 
 @dataset_app.command

@@ -97,6 +97,7 @@ def run_demo(out: Path, *, as_json: bool) -> None:
     for outcome in outcomes:
         print_metrics(outcome.metrics)
         print_where(Path(outcome.result.run_directory))
+    print("next, on images of your own: fedpatch init DIR")
 
 
 def run_benchmark(path: Path, overrides: list[str], out: Path | None, *, as_json: bool, force: bool = False) -> None:

@@ -1,0 +1,78 @@
+"""A configuration to begin with, from what lies in a data set: layout, categories and image sizes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+from data_contracts.errors import DatasetError, ImageError
+from pipeline_lib.dataset.images import image_size
+from pipeline_lib.dataset.layout import FoundImage, detect_layout, find_images, select_categories
+
+MAX_AREA_PX = 400 * 400
+"""Of the sizes that are proposed: more is slower, and a patch covers 8 pixels of the resized image."""
+
+SIDE_STEP_PX = 32  # the largest stride of the usual backbones
+MIN_SIDE_PX = 64
+SAMPLES = 24
+
+
+def first_configuration(root: Path) -> str:
+    """The text of a YAML file for `fedpatch run`; `root` is the data set. Raises DatasetError where it is none."""
+    layout, shown_by = detect_layout(root)
+    lines = []
+    for category, directory in select_categories(root, layout=layout).items():
+        images = list(find_images(category, directory, layout))
+        counts = Counter(image.split for image in images)
+        if not counts["train"]:
+            continue
+        width, height = _usual_size([image for image in images if image.split == "train"])
+        size = ", ".join(map(str, proposed_size(width, height)))
+        found = f"{counts['train']} training and {counts['test']} test images, most often {width}x{height}"
+        lines.append(f"    {json.dumps(category, ensure_ascii=False)}: [{size}]  # {found}")
+    if not lines:
+        raise DatasetError(f"no category in {root} has good training images (layout {layout}, shown by {shown_by})")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", root.resolve().name).strip("._-")[:80] or "own"
+    sizes = "\n".join(lines)
+    return f"""\
+name: {json.dumps(name)}
+dataset:
+  root: {json.dumps(str(root.resolve()), ensure_ascii=False)}
+  layout: {layout}  # shown by {shown_by}
+preprocessing:
+  size_by_category:  # [width, height] that images are resized to; larger finds smaller defects, and takes longer
+{sizes}
+model:
+  backbone: efficientnet_lite0  # its weights come with a package, nothing is downloaded
+  coreset_percentage: 0.01  # of the patches are kept
+federated:
+  mode: federated  # centralized: all images at one place, to compare with
+  partitioning: iid  # or time, dirichlet, category
+  num_clients: 3
+seed: 42
+"""
+
+
+def proposed_size(width: int, height: int) -> tuple[int, int]:
+    """(width, height) in pixels of the same shape, of at most MAX_AREA_PX and whole steps of the backbones' stride."""
+    scale = min(1.0, math.sqrt(MAX_AREA_PX / (width * height)))
+    steps = (round(side * scale / SIDE_STEP_PX) for side in (width, height))
+    proposed_width, proposed_height = (max(MIN_SIDE_PX, step * SIDE_STEP_PX) for step in steps)
+    return proposed_width, proposed_height
+
+
+def _usual_size(images: list[FoundImage]) -> tuple[int, int]:
+    """The most frequent (width, height) of some images, evenly spaced. Raises DatasetError where none can be read."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    problem = ""
+    for image in images[:: max(1, len(images) // SAMPLES)]:
+        try:
+            sizes[image_size(image.path)] += 1
+        except ImageError as error:
+            problem = str(error)
+    if not sizes:
+        raise DatasetError(f"no image of {images[0].category} can be read: {problem}")
+    return sizes.most_common(1)[0][0]

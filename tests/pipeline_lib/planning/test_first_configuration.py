@@ -1,0 +1,64 @@
+"""The configuration that a data set of one's own begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_contracts.errors import DatasetError
+from flows.cli import main
+from pipeline_lib.configuration.files import load_config
+from pipeline_lib.planning.experiment import plan_experiment
+from pipeline_lib.planning.first_configuration import first_configuration, proposed_size
+from tests.dataset_fixtures import write_image, write_tiny_autovi, write_tiny_folder
+
+
+@pytest.mark.parametrize(
+    ("native", "proposed"),
+    [
+        ((64, 48), (64, 64)),
+        ((1130, 460), (640, 256)),
+        ((4000, 3000), (448, 352)),
+        ((900, 900), (384, 384)),
+        ((20, 900), (64, 896)),
+    ],
+)
+def test_sizes_keep_the_shape_in_steps_of_the_stride(native: tuple[int, int], proposed: tuple[int, int]) -> None:
+    assert proposed_size(*native) == proposed
+
+
+def test_it_is_read_planned_and_names_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_tiny_autovi(tmp_path / "line 1", categories=("bracket", "01"))
+    for path in (root / "bracket/train/good").iterdir():
+        write_image(path, np.zeros((240, 320, 3), np.uint8))
+    with pytest.raises(SystemExit) as done:
+        main(["init", str(root), "--out", str(tmp_path / "own.yaml")])
+    assert not done.value.code
+    said = capsys.readouterr().out
+    assert f"fedpatch dataset validate '{root}'" in said
+    assert f"fedpatch run {tmp_path / 'own.yaml'} --out runs/first" in said
+    config = load_config(tmp_path / "own.yaml")
+    assert (config.name, config.dataset.root, config.dataset.layout) == ("line_1", root, "autovi")
+    assert config.preprocessing.size_by_category == {"01": (64, 64), "bracket": (320, 256)}
+    plan = plan_experiment(config, root)
+    assert {name: part.images for name, part in plan.train.items()} == {"01": 6, "bracket": 6}
+    with pytest.raises(SystemExit) as refused:
+        main(["init", str(root), "--out", str(tmp_path / "own.yaml")])
+    assert refused.value.code == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_categories_without_training_images_are_left_out_and_none_is_an_error(tmp_path: Path) -> None:
+    write_tiny_folder(tmp_path / "part")
+    (tmp_path / "empty/good").mkdir(parents=True)
+    assert '"empty"' not in first_configuration(tmp_path)
+    for path in (tmp_path / "part/good").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"no image of part can be read: cannot read image .*img"):
+        first_configuration(tmp_path)
+    for path in (tmp_path / "part/good").iterdir():
+        path.unlink()
+    with pytest.raises(DatasetError, match=r"no category in .* has good training images \(layout folder, shown by"):
+        first_configuration(tmp_path)
