@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -21,6 +22,7 @@ app = App(
     name="fedpatch",
     help="Federated PatchCore for visual inspection: train and measure anomaly detection without pooling images.",
     help_format="plaintext",
+    version=lambda: metadata.version("fedpatch"),
     default_parameter=Parameter(validator=_finite),  # of every option of every command
 )
 dataset_app = App(name="dataset", help="Get, check, describe or make a data set.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
@@ -163,3 +164,10 @@ def test_there_is_a_completion_for_each_shell(shell: str) -> None:
     script = app.generate_completion(shell=shell)
     assert "fedpatch" in script
     assert "rollback" in script
+
+
+def test_the_version_is_the_packages_number_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert not ended.value.code
+    assert capsys.readouterr().out == f"{metadata.version('fedpatch')}\n"
