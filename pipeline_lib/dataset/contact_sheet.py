@@ -10,11 +10,12 @@ import pandas as pd
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from data_contracts.config import Layout
+from data_contracts.config import Layout, PreprocessingConfig
 from data_contracts.errors import DatasetError, ImageError
 from data_contracts.settings import Reading
 from pipeline_lib.dataset.ground_truth import category_defects, read_mask_channels, union_mask
 from pipeline_lib.dataset.images import load_image
+from pipeline_lib.dataset.reading import decide_reading, without_brighter
 
 OUTLINE = (255, 64, 64)
 TITLE_PX = 22
@@ -22,16 +23,18 @@ GAP_PX = 6
 
 
 def contact_sheet(
-    index: pd.DataFrame, root: Path, reading: Reading, *, layout: Layout, cell_px: tuple[int, int] = (240, 200)
+    index: pd.DataFrame, root: Path, *, layout: Layout, cell_px: tuple[int, int] = (240, 200)
 ) -> Image.Image:
     """A column a category: a good training image above, a defective test image below.
 
-    index: a dataset index; reading: how its files become pixels; cell_px: (width, height) of each picture.
-    Raises DatasetError for an empty index.
+    index: a dataset index; cell_px: (width, height) of each picture.
+    Raises DatasetError for an empty index, and for training images of a category that differ in bit depth.
     """
     categories = list(dict.fromkeys(index.category))
     if not categories:
         raise DatasetError(f"{root} has no images to show")
+    reading = decide_reading(index, PreprocessingConfig())
+    index = without_brighter(index, reading.value_ranges)
     width, height = cell_px
     sheet = Image.new("RGB", (len(categories) * (width + GAP_PX) + GAP_PX, 2 * (height + TITLE_PX) + GAP_PX), "white")
     draw = ImageDraw.Draw(sheet)

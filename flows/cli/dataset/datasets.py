@@ -168,8 +168,7 @@ def preview_dataset(root: Path, layout: str, out: Path) -> None:
     """Write a picture of the data set."""
     found = chosen_layout(layout, root)
     index = index_dataset(root, layout=found, require_train="none", equal_stems="kept")
-    read_as = reading.decide_reading(index, PreprocessingConfig())
-    sheet = contact_sheet(reading.without_brighter(index, read_as.value_ranges), root, read_as, layout=found)
+    sheet = contact_sheet(index, root, layout=found)
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out)
     print(f"picture: {out}")

@@ -14,7 +14,7 @@ from pipeline_lib.dataset.index import index_dataset
 
 
 def test_a_column_a_category(tiny_root: Path) -> None:
-    sheet = contact_sheet(index_dataset(tiny_root), tiny_root, AS_EARLIER, layout="autovi", cell_px=(64, 48))
+    sheet = contact_sheet(index_dataset(tiny_root), tiny_root, layout="autovi", cell_px=(64, 48))
     assert sheet.width == 2 * (64 + GAP_PX) + GAP_PX
     assert len(np.unique(np.array(sheet))) > 50
 
@@ -30,4 +30,4 @@ def test_outline_surrounds_the_mask_and_leaves_it_alone(tiny_root: Path) -> None
 
 def test_empty_index_is_refused(tiny_root: Path) -> None:
     with pytest.raises(DatasetError, match="no images"):
-        contact_sheet(index_dataset(tiny_root).iloc[:0], tiny_root, AS_EARLIER, layout="autovi")
+        contact_sheet(index_dataset(tiny_root).iloc[:0], tiny_root, layout="autovi")
