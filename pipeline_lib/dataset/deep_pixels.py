@@ -53,13 +53,20 @@ def deep_values(image: Image.Image, raw_mode: str, reopen: Callable[[], Image.Im
 
 
 def refuse_unclear_tiff(tags: Mapping[int, Any], name: str) -> None:
-    """Raise ImageError for a TIFF (its tags) whose values Pillow takes for others: signed, and 16-bit planes."""
+    """Raise ImageError for a TIFF (its tags) whose values Pillow takes for others: signed, and 16-bit colours in planes
+    or multiplied by their alpha."""
     if 2 in tags.get(339, (1,)):
         raise ImageError(
             f"cannot use image {name}: its values are signed (SampleFormat 2), whose range is not known; save it with "
             "unsigned values"
         )
-    if tags.get(284, 1) == 2 and max(tags.get(258, (1,))) > 8:
+    is_deep_tiff = max(tags.get(258, (1,))) > 8
+    if 1 in tags.get(338, ()) and is_deep_tiff:
+        raise ImageError(
+            f"cannot use image {name}: its 16-bit colours are multiplied by their alpha (ExtraSamples 1); save it "
+            "without alpha"
+        )
+    if tags.get(284, 1) == 2 and is_deep_tiff:
         raise ImageError(
             f"cannot use image {name}: its 16-bit colours lie in planes (PlanarConfiguration 2); save it with the "
             "colours of a pixel side by side"

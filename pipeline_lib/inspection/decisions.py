@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from PIL import Image
 from data_contracts.errors import FedpatchError, ImageError
 from data_contracts.settings import BY_TYPE, ImageReading
 from pipeline_lib.dataset.image_files import LeftOut, images_below
-from pipeline_lib.dataset.images import read_bytes, read_stored
+from pipeline_lib.dataset.images import StoredImage, read_bytes, read_stored
 from pipeline_lib.features.image_batches import ImagePatches, iter_images, iter_patches
 from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.maps.regions import Region, regions_above
@@ -149,9 +149,18 @@ def _decide_readable(model: RunModel, patchcore: PatchCore, path: Path, own: str
     sample = {"image": image, "category": own, "path": str(path)}
     (patches,) = iter_patches(patchcore.extractor, iter_images([sample], image_size=patchcore.inference.image_size))
     decision = _decision(model, path, own, image, patchcore.score_extracted(patches))
-    pages = f"the first of {stored.pages} pages" if stored.pages > 1 else ""
-    note = "; ".join(text for text in (decision.note, pages) if text)
+    note = "; ".join(text for text in (decision.note, *file_notes(stored, reading)) if text)
     return replace(decision, patches=patches, reading=reading, note=note)
+
+
+def file_notes(stored: StoredImage, reading: ImageReading) -> Iterator[str]:
+    """What a person should know of a file that is read all the same."""
+    if stored.pages > 1:
+        yield f"the first of {stored.pages} pages"
+    if stored.is_constant:
+        yield "all pixels are the same: it shows nothing"
+    if reading.value_range is not None and (stored.bit_depth > 8) != (reading.value_range > 255):
+        yield f"{stored.bit_depth} bits a value, the training images have {'more' if stored.bit_depth == 8 else '8'}"
 
 
 def misfit(model: RunModel, category: str, image: Image.Image) -> str:

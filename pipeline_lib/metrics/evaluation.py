@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_contracts.config import Layout, PreprocessingConfig
 from data_contracts.errors import DatasetError, ImageError
 from data_contracts.results import SUBSETS, CategoryMetrics, MetricsDocument
 from data_contracts.settings import EvaluationSettings
@@ -20,6 +21,8 @@ from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.dataset.ground_truth import DefectChannel, MaskError, category_defects, read_mask_channels
 from pipeline_lib.dataset.index import category_test_table, index_dataset
 from pipeline_lib.dataset.layout import resolved_layout
+from pipeline_lib.dataset.pixel_findings import reading_of_readable
+from pipeline_lib.dataset.reading import without_brighter
 from pipeline_lib.maps.map_files import find_map, read_map, refuse_other_shape, resize_map
 from pipeline_lib.maps.saved_maps import read_scores, smooth_map
 from pipeline_lib.metrics.bootstrap import ImageSample
@@ -171,6 +174,7 @@ def evaluate_map_files(
     *,
     categories: tuple[str, ...] | None = None,
     stretch_maps: bool = False,
+    preprocessing: PreprocessingConfig | None = None,
 ) -> list[CategoryEvaluation]:
     """Measure anyone's anomaly maps, <maps_root>/<category>/test/<folder>/<stem>.png|.tiff|.tif|.npy.
 
@@ -178,6 +182,7 @@ def evaluate_map_files(
     there is one, else the map's maximum. Raises DatasetError where there is nothing to measure, ImageError naming
     every missing map of a category (up to three), and for a map with other proportions than its image's, which
     `stretch_maps` stretches to it.
+    Images that a run with this `preprocessing` sets aside need no map; a warning names each.
     """
     if not maps_root.is_dir():
         raise DatasetError(f"there is no directory of maps {maps_root}")
@@ -188,10 +193,28 @@ def evaluate_map_files(
                 f"{maps_root} holds no maps: expected <category>/test/<folder>/<stem>.png, .tiff or .npy"
             )
     layout = resolved_layout(settings.layout, root)
-    index = index_dataset(root, layout=layout, categories=categories, splits=("test",))
-    return [
-        _evaluate_files(category_test_table(index, c), c, root, maps_root, settings, stretch_maps) for c in categories
-    ]
+    index = _index_test(root, layout, categories, preprocessing or PreprocessingConfig())
+    results = []
+    for category in categories:
+        rows = category_test_table(index, category)
+        result = _evaluate_files(rows, category, root, maps_root, settings, stretch_maps)
+        aside = index[(index.category == category) & (index.problem != "")]
+        result.warnings.extend(f"{row['path']}: {row['problem']}; left out" for row in aside.to_dict("records"))
+        results.append(result)
+    return results
+
+
+def _index_test(
+    root: Path, layout: Layout, categories: tuple[str, ...], preprocessing: PreprocessingConfig
+) -> pd.DataFrame:
+    """The index of the test images, with a problem where one is brighter than training images allow."""
+    orientation = preprocessing.orientation
+    index = index_dataset(root, layout=layout, categories=categories, splits=("test",), orientation=orientation)
+    deep = sorted(set(index.category[index.bit_depth > 8]))
+    if not deep:
+        return index
+    train = index_dataset(root, layout=layout, categories=deep, splits=("train",), require_train="none")
+    return without_brighter(index, reading_of_readable(pd.concat([train, index]), preprocessing).value_ranges)
 
 
 def _evaluate_files(

@@ -28,7 +28,12 @@ def evaluate_maps(
     config = parse_config({"name": safe_experiment_name(maps)}, overrides)
     config = config.with_layout(chosen_layout(config.dataset.layout, root))
     results = evaluation.evaluate_map_files(
-        root, maps, EvaluationSettings.of(config), categories=categories, stretch_maps=stretch_maps
+        root,
+        maps,
+        EvaluationSettings.of(config),
+        categories=categories,
+        stretch_maps=stretch_maps,
+        preprocessing=config.preprocessing,
     )
     documents = {
         subset: evaluation.metrics_document(

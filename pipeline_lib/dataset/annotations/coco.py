@@ -9,7 +9,7 @@ from typing import Any
 from data_contracts.errors import DatasetError
 from pipeline_lib.dataset.annotations import run_lengths
 from pipeline_lib.dataset.annotations.drawing import Bitmap, EdgePolygon, Shape, edge_box
-from pipeline_lib.dataset.annotations.outlines import BAD_ENTRY, AnnotatedImage, posix, said
+from pipeline_lib.dataset.annotations.outlines import BAD_ENTRY, SHARES, AnnotatedImage, posix, said
 
 
 def read_coco(path: Path, content: dict[str, Any], images: dict[str, AnnotatedImage]) -> list[str]:
@@ -68,6 +68,8 @@ def _shapes(entry: dict[str, Any], image: AnnotatedImage, where: str) -> list[Sh
     x, y, width, height = map(float, entry["bbox"])
     if not (width > 0 and height > 0):
         raise DatasetError(f"its bbox is {width} wide and {height} high")
+    if max(x, y, width, height) <= 1:  # about its middle, as YOLO has it, it may end beyond 1
+        raise DatasetError(f"its bbox has coordinates {SHARES}")
     rotation = (entry.get("attributes") or {}).get("rotation") or 0.0
     return [edge_box(x, y, width, height, degrees=float(rotation))]
 

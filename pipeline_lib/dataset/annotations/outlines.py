@@ -17,6 +17,9 @@ MAX_COORDINATE = 200_000  # pixels; a longer side is none of an image that is re
 BAD_ENTRY = (DatasetError, AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError)
 """What reading an entry raises that is not as its format says."""
 
+SHARES = "from 0 to 1 alone: shares of the image, where pixels belong; export it with coordinates in pixels"
+_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class Outline:
@@ -72,11 +75,8 @@ class AnnotatedImage:
             raise DatasetError(f"{name} has no usable outline")
         if max(map(abs, numbers)) > MAX_COORDINATE:
             raise DatasetError(f"{name} has coordinates beyond {MAX_COORDINATE}")
-        if min(numbers) >= 0 and max(numbers) <= 1:
-            raise DatasetError(
-                f"{name} has coordinates from 0 to 1 alone: shares of the image, where pixels belong; "
-                "export it with coordinates in pixels"
-            )
+        if max(map(abs, numbers)) <= 1 + _ROUNDING:
+            raise DatasetError(f"{name} has coordinates {SHARES}")
         self.outlines.append(Outline(unicodedata.normalize("NFC", name.strip()), tuple(shapes), where))
 
     def reach(self) -> tuple[float, float]:

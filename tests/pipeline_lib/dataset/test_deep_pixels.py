@@ -109,8 +109,11 @@ def test_signed_values_are_refused(tmp_path: Path, dtype: type, order: str) -> N
 
 
 def test_what_pillow_would_read_wrong_or_not_at_all_is_refused_by_name(tmp_path: Path) -> None:
+    with_alpha = np.dstack([COLOURS, COLOURS[..., :1]])
     with pytest.raises(ImageError, match=r"planes\.tif.*lie in planes.*side by side"):
         load_image(write_tiff(tmp_path / "planes.tif", COLOURS, photometric=2, tags=[(284, 2)]))
+    with pytest.raises(ImageError, match=r"alpha\.tif.*multiplied by their alpha.*without alpha"):
+        load_image(write_tiff(tmp_path / "alpha.tif", with_alpha, photometric=2, tags=[(338, 1)]))
     with pytest.raises(ImageError, match=r"ten\.tif: a TIFF whose kind of pixels is not read; accepted are"):
         load_image(write_tiff(tmp_path / "ten.tif", GREY, tags=[(258, 10)]))
 

@@ -157,7 +157,7 @@ def test_an_outline_is_turned_and_scaled_with_its_image(tmp_path: Path, ending: 
     cut, shares = result.problems
     assert f"cut.{ending} is not marked: " in cut
     assert "was drawn on a picture of 24x30 pixels, the image has 24x32, turned by its orientation tag 6" in cut
-    assert "annotations 5: dent has coordinates from 0 to 1 alone" in shares
+    assert "annotations 5: its bbox has coordinates from 0 to 1 alone" in shares
 
 
 def test_images_of_one_name_in_two_directories_are_told_apart_or_not_marked(tmp_path: Path) -> None:

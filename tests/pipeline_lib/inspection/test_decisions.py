@@ -20,18 +20,19 @@ from PIL import Image
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ArtifactError, ConfigError, FedpatchError
+from data_contracts.settings import ImageReading
 from flows.cli import main
 from flows.experiment import centralized_experiment, federated_experiment
 from flows.scoring import score_images
-from pipeline_lib.dataset.images import load_image
+from pipeline_lib.dataset.images import load_image, read_stored
 from pipeline_lib.inspection import decisions as decisions_module
-from pipeline_lib.inspection.decisions import decide_image, find_images
+from pipeline_lib.inspection.decisions import decide_image, file_notes, find_images
 from pipeline_lib.inspection.pictures import explain
 from pipeline_lib.inspection.run_model import open_run_model
 from pipeline_lib.inspection.session import ScoreSession
 from pipeline_lib.maps.regions import regions_above
 from tests.conftest import experiment_values
-from tests.dataset_fixtures import write_tiny_autovi
+from tests.dataset_fixtures import write_image, write_tiny_autovi
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,23 @@ def runs(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert federated_experiment(ExperimentConfig.model_validate(federated), return_state=True).is_completed()
     return root
+
+
+@pytest.mark.parametrize(
+    ("values", "value_range", "note"),
+    [
+        (np.eye(8, dtype=np.uint8), 255, ""),
+        (np.zeros((8, 8), np.uint8), 255, "all pixels are the same: it shows nothing"),
+        (np.eye(8, dtype=np.uint8), 4095, "8 bits a value, the training images have more"),
+        (np.eye(8, dtype=np.uint16), 255, "16 bits a value, the training images have 8"),
+        (np.eye(8, dtype=np.uint16), None, ""),
+    ],
+)
+def test_what_a_readable_file_should_be_looked_at_for(
+    values: np.ndarray, value_range: int | None, note: str, tmp_path: Path
+) -> None:
+    stored = read_stored(write_image(tmp_path / "a.png", values).read_bytes(), name="a.png")
+    assert "; ".join(file_notes(stored, ImageReading(value_range=value_range))) == note
 
 
 def test_the_run_scores_its_test_images_as_it_did_before(runs: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from data_contracts.config import ExperimentConfig
+from data_contracts.config import ExperimentConfig, PreprocessingConfig
 from data_contracts.errors import DatasetError, ImageError
 from data_contracts.settings import EvaluationSettings
 from pipeline_lib.dataset.index import category_test_table, index_dataset
@@ -212,6 +212,22 @@ def test_small_maps_are_resized_and_smoothed_as_asked(root: Path, tmp_path: Path
     (result,) = evaluate_map_files(root, tmp_path / "maps", settings(smoothing_sigma=2.0))
     expected = evaluate(root, lambda row: smooth_map(resize_map(coarse(row), row["height"], row["width"]), 2.0))
     assert result.metrics["all"] == expected.metrics["all"]
+
+
+def test_what_a_run_sets_aside_needs_no_map(root: Path, tmp_path: Path) -> None:
+    for path in (root / "pipe_clip" / "train" / "good").iterdir():
+        write_image(path, np.full((48, 64), 1000, np.uint16))
+    write_maps(root, tmp_path / "maps", noise)
+    write_image(root / "pipe_clip" / "test" / "good" / "bright.png", np.full((48, 64), 1024, np.uint16))
+    (result,) = evaluate_map_files(root, tmp_path / "maps", settings())
+    assert result.metrics["all"].n_good == 6
+    (warning,) = [text for text in result.warnings if "bright" in text]
+    assert "pipe_clip/test/good/bright.png: " in warning
+    assert "0 to 1023" in warning
+    with pytest.raises(ImageError, match=r"1 of 17 maps of pipe_clip are missing: .*bright"):
+        evaluate_map_files(
+            root, tmp_path / "maps", settings(), preprocessing=PreprocessingConfig(value_range="container")
+        )
 
 
 def test_squeezed_maps_are_stretched_where_that_is_asked_for(root: Path, tmp_path: Path) -> None:
