@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from playwright.sync_api import Locator, Page, Response, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from tests.e2e.prefect_stack import Stack
 
@@ -75,10 +76,20 @@ def retry(stack: Stack, flow_run: str, *, picture: str | None = None, ui: UI = "
 
 
 def click_and_wait(button: Locator, path: str) -> Response:
-    """Click, and wait for the server's answer to the request that ends with `path`."""
-    with button.page.expect_response(lambda answer: answer.url.endswith(path)) as asked:
-        button.click()
-    return asked.value
+    """Click, and wait for the server's answer to the request that ends with `path`.
+
+    A page that is still busy can lose a click: where nothing was asked of the server it is made again.
+    """
+    for _ in range(CLICKS):
+        try:
+            with button.page.expect_request(lambda asked: asked.url.endswith(path), timeout=PATIENCE_MS / 4) as asked:
+                button.click()
+        except PlaywrightTimeoutError:
+            continue
+        answer = asked.value.response()
+        assert answer is not None, f"{path} has no answer"
+        return answer
+    raise AssertionError(f"{CLICKS} clicks asked nothing of {path}")
 
 
 def submit(page: Page) -> str:
