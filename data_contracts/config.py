@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from data_contracts.defects import AUTOVI_DEFECT_GROUPS, AUTOVI_LARGE_CATEGORIES
+from data_contracts.earlier_versions import REMOVED_KEYS, hashed_values
 
 Size = tuple[int, int]  # width, height in pixels
 EXTENSION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
@@ -25,18 +26,6 @@ Codec = Literal["float32", "float16", "pca_float16", "pq"]
 Clients = Annotated[tuple[str, ...], Field(min_length=1)]
 HEADLINE_FPR_LIMIT = 0.05
 FPR_LIMITS = (0.01, HEADLINE_FPR_LIMIT, 0.1, 0.3, 1.0)
-ADDED_KEYS = {
-    ("aggregation", "regions"): None,
-    ("preprocessing", "value_range"): "container",
-    ("preprocessing", "orientation"): "stored",
-}
-"""Keys that earlier versions did not have -> the value that means what those did; at it a key is not hashed."""
-SAID_SINCE = {"value_range": "auto", "orientation": "applied"}
-"""What a configuration that says nothing of these keys of `preprocessing` means since; earlier hashes have no key."""
-REMOVED_KEYS = {("federated", "turns"): "parallel", ("aggregation", "budget"): "images"}
-"""Keys that earlier versions had -> the value that is still done: at it a key is dropped, and hashed as it was."""
-HASHED_TRAINING = {"batch_size": 32, "num_workers": 4}
-"""Changes no figure, and is hashed as if it were this: earlier versions hashed what was there, mostly this."""
 
 
 def _client_name(key: Any) -> str:
@@ -440,25 +429,10 @@ class ExperimentConfig(Section):
         return tuple(dict.fromkeys(self.hashes_by_version()))
 
     def hashes_by_version(self) -> tuple[str, ...]:
-        """`config_hash`, that before `preprocessing` had the keys of SAID_SINCE, and that of the versions before."""
+        """`config_hash`, that before `preprocessing` had a value range, and that of the versions before."""
         unimportant: Any = {"name": True, "runtime": True, "dataset": {"root"}, "evaluation": {"save_maps", "coverage"}}
         values = self.model_dump(mode="json", exclude=unimportant)
-        if self.dataset.layout == "auto":  # what was meant before there was a choice; a run says what it found
-            values["dataset"]["layout"] = "autovi"
-        for (section, key), still_done in REMOVED_KEYS.items():
-            values[section][key] = still_done
-        for (section, key), unchanged in ADDED_KEYS.items():
-            if values[section][key] == unchanged:
-                del values[section][key]
-        said = {key: value for key, value in values["preprocessing"].items() if (key, value) not in SAID_SINCE.items()}
-        now, before = values, {**values, "preprocessing": said}
-        if self.federated.min_clients == "all":  # one client was enough where nothing was said
-            one = {"federated": {**values["federated"], "min_clients": 1}}
-            now = now | one if self.federated.mode == "centralized" else now  # without clients both say the same
-            before = before | one
-        last = now | {"preprocessing": said}
-        written = (now | {"training": HASHED_TRAINING}, last | {"training": HASHED_TRAINING}, before)
-        return tuple(canonical_hash(one)[:16] for one in written)
+        return tuple(canonical_hash(one)[:16] for one in hashed_values(values))
 
 
 def canonical_json(value: Any) -> str:

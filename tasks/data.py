@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from prefect import get_run_logger
 
 from data_contracts.config import (
     DatasetConfig,
@@ -24,8 +24,6 @@ from pipeline_lib.partition import saved as saved_partition
 from tasks.progress import progress_log
 from tasks.stage import RETRIED, open_store, stage, step
 
-logger = logging.getLogger(__name__)
-
 
 @step("fingerprint-dataset")
 def fingerprint_dataset(dataset: DatasetConfig, place: Place) -> str:
@@ -38,7 +36,7 @@ def found_layout(config: ExperimentConfig, place: Place) -> ExperimentConfig:
     if config.dataset.layout != "auto":
         return config
     found, shown_by = layout.detect_layout(place.data_root)
-    logger.info("layout %s, shown by %s; another: dataset.layout", found, shown_by)
+    get_run_logger().info("layout %s, shown by %s; another: dataset.layout", found, shown_by)
     return config.with_layout(found)
 
 

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data_contracts.benchmark import BenchmarkConfig, merge_keys
-from data_contracts.config import ADDED_KEYS, EXTENSION_PATTERN, REMOVED_KEYS, ExperimentConfig
+from data_contracts.config import EXTENSION_PATTERN, ExperimentConfig
+from data_contracts.earlier_versions import ADDED_KEYS, REMOVED_KEYS
 from data_contracts.errors import ConfigError
 from pipeline_lib.storage.artifact_store import write_file
 

@@ -8,22 +8,8 @@ from functools import partial
 import pandas as pd
 
 from data_contracts.config import PreprocessingConfig
-from data_contracts.settings import Reading
 from data_contracts.validation import Finding
 from pipeline_lib.dataset.reading import auto_value_ranges, mixed_depths
-
-
-def reading_of_readable(index: pd.DataFrame, preprocessing: PreprocessingConfig) -> Reading:
-    """As `decide_reading`, but where depths are mixed, which is a finding of its own, the deepest counts."""
-    train = index[(index["split"] == "train") & ((index["problem"] == "") | (index["width"] > 0))]
-    match preprocessing.value_range:
-        case "container":
-            ranges: dict[str, int] = {}
-        case "auto":
-            ranges = auto_value_ranges(train)
-        case value:
-            ranges = dict.fromkeys(sorted(set(index["category"])), value)
-    return Reading(orientation=preprocessing.orientation, value_ranges=ranges)
 
 
 def pixel_findings(category: str, rows: pd.DataFrame, preprocessing: PreprocessingConfig) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ The range is the value that becomes white. It is never an image's own: an image 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import pandas as pd
 
@@ -18,12 +19,15 @@ BIT_DEPTHS = (8, 10, 12, 14, 16)
 _SHOWN = 3
 
 
-def decide_reading(index: pd.DataFrame, preprocessing: PreprocessingConfig) -> Reading:
+def decide_reading(
+    index: pd.DataFrame, preprocessing: PreprocessingConfig, *, mixed: Literal["refused", "kept"] = "refused"
+) -> Reading:
     """What `preprocessing` means for the categories of `index`, which holds their training images.
 
     auto: the smallest of BIT_DEPTHS that holds a category's largest value, and what a TIFF's BitsPerSample says where
     that is less than 16; 8-bit files stay 255, and so does a category without training images: nothing is guessed.
-    Raises DatasetError where a category's training images differ in depth.
+    Raises DatasetError where a category's training images differ in depth, unless mixed depths are kept: then the
+    deepest counts.
     """
     orientation, value_range = preprocessing.orientation, preprocessing.value_range
     if value_range == "container":
@@ -31,8 +35,9 @@ def decide_reading(index: pd.DataFrame, preprocessing: PreprocessingConfig) -> R
     train = index[(index["split"] == "train") & (index["problem"] == "")]
     if value_range != "auto":
         return Reading(orientation=orientation, value_ranges=dict.fromkeys(sorted(set(index["category"])), value_range))
-    for message in mixed_depths(train).values():
-        raise DatasetError(message)
+    if mixed == "refused":
+        for message in mixed_depths(train).values():
+            raise DatasetError(message)
     untrained = dict.fromkeys(sorted(set(index["category"])), 255)
     return Reading(orientation=orientation, value_ranges=untrained | auto_value_ranges(train))
 

@@ -15,12 +15,12 @@ from data_contracts.validation import SEVERITIES, Finding, FindingCode, Severity
 from pipeline_lib.dataset.ground_truth import DefectWeights, category_defects
 from pipeline_lib.dataset.layout import GOOD, RULES, find_categories
 from pipeline_lib.dataset.mask_validation import MaskCheck
-from pipeline_lib.dataset.pixel_findings import pixel_findings, reading_of_readable
-from pipeline_lib.dataset.reading import without_brighter
+from pipeline_lib.dataset.pixel_findings import pixel_findings
+from pipeline_lib.dataset.reading import decide_reading, without_brighter
 
 FEW_TRAIN_IMAGES = 10
 THIN_CLASS_IMAGES = 20
-NAMES_OF_GOOD = frozenset({"good", "ok", "normal", "io", "pass", "goods"})
+NAMES_OF_GOOD = frozenset({"good", "ok", "io", "normal"})
 """Folder names, in lower case, under which people keep good images."""
 ASPECT_TOLERANCE = 1.25
 _SHOWN_OF_ONE_KIND = 10
@@ -44,7 +44,8 @@ def validate_dataset(
     root = Path(root)
     index = index.assign(stem=[Path(path).stem for path in index["path"]])
     preprocessing = preprocessing or PreprocessingConfig()
-    index = without_brighter(index, reading_of_readable(index, preprocessing).value_ranges)
+    train = index[index["split"] == "train"]  # without one, a category has no range
+    index = without_brighter(index, decide_reading(train, preprocessing, mixed="kept").value_ranges)
     decoded, readable = index[index["width"] > 0], index[index["problem"] == ""]
     directories = find_categories(root, layout=layout)
     findings: list[Finding] = []

@@ -21,8 +21,7 @@ from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.dataset.ground_truth import DefectChannel, MaskError, category_defects, read_mask_channels
 from pipeline_lib.dataset.index import category_test_table, index_dataset
 from pipeline_lib.dataset.layout import resolved_layout
-from pipeline_lib.dataset.pixel_findings import reading_of_readable
-from pipeline_lib.dataset.reading import without_brighter
+from pipeline_lib.dataset.reading import decide_reading, without_brighter
 from pipeline_lib.maps.map_files import find_map, read_map, refuse_other_shape, resize_map
 from pipeline_lib.maps.saved_maps import read_scores, smooth_map
 from pipeline_lib.metrics.bootstrap import ImageSample
@@ -214,7 +213,7 @@ def _index_test(
     if not deep:
         return index
     train = index_dataset(root, layout=layout, categories=deep, splits=("train",), require_train="none")
-    return without_brighter(index, reading_of_readable(pd.concat([train, index]), preprocessing).value_ranges)
+    return without_brighter(index, decide_reading(train, preprocessing, mixed="kept").value_ranges)
 
 
 def _evaluate_files(

@@ -70,7 +70,7 @@ def _normal_patch(
     neighbor: Neighbor,
     size: tuple[float, float],
     encode: Callable[[Image.Image], bytes],
-    reading: ImageReading = BY_TYPE,
+    reading: ImageReading,
 ) -> NormalPatch:
     origin = neighbor.image_id or neighbor.client or "origin not known"
     if neighbor.image_path is None or neighbor.center is None:

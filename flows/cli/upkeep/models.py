@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from data_contracts.config import REMOVED_KEYS
+from data_contracts.earlier_versions import REMOVED_KEYS
 from data_contracts.errors import ArtifactError
 from data_contracts.results import HEADLINES, CategoryMetrics, MetricValues
 from flows.cli.printing import print_json, print_table

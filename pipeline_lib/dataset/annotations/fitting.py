@@ -14,7 +14,7 @@ from PIL import Image
 
 from data_contracts.errors import DatasetError
 from pipeline_lib.dataset.annotations.outlines import AnnotatedImage
-from pipeline_lib.dataset.images import UPRIGHT, turned
+from pipeline_lib.dataset.images import UPRIGHT, swaps_sides, turned
 
 Size = tuple[int, int]
 
@@ -67,7 +67,7 @@ def drawn_on(said: Size | None, reach: tuple[float, float], upright: Size, orien
 
     Raises DatasetError where neither the image as it is to be seen nor as it is stored has this shape.
     """
-    stored = upright[::-1] if orientation > 4 else upright
+    stored = upright[::-1] if swaps_sides(orientation) else upright
     sizes = {UPRIGHT: upright} if orientation == UPRIGHT else {UPRIGHT: upright, orientation: stored}
     if said is None:
         width, height = reach

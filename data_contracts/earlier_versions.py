@@ -1,0 +1,46 @@
+"""Configurations of earlier versions: which keys came and went since, and what those versions hashed.
+
+A stored `config_hash` may be of any version: `hashed_values` gives what each of them would have written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ADDED_KEYS = {
+    ("aggregation", "regions"): None,
+    ("preprocessing", "value_range"): "container",
+    ("preprocessing", "orientation"): "stored",
+}
+"""Keys that earlier versions did not have -> the value that means what those did; at it a key is not hashed."""
+SAID_SINCE = {"value_range": "auto", "orientation": "applied"}
+"""What a configuration that says nothing of these keys of `preprocessing` means since; earlier hashes have no key."""
+REMOVED_KEYS = {("federated", "turns"): "parallel", ("aggregation", "budget"): "images"}
+"""Keys that earlier versions had -> the value that is still done: at it a key is dropped, and hashed as it was."""
+HASHED_TRAINING = {"batch_size": 32, "num_workers": 4}
+"""Changes no figure, and is hashed as if it were this: earlier versions hashed what was there, mostly this."""
+
+
+def hashed_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """What is hashed of a configuration's values by section, without those that no hash covers.
+
+    As it is now, before `preprocessing` had the keys of SAID_SINCE, and in the versions before that.
+    """
+    sections: dict[str, Any] = {name: dict(one) if isinstance(one, dict) else one for name, one in values.items()}
+    if sections["dataset"]["layout"] == "auto":  # what was meant before there was a choice; a run says what it found
+        sections["dataset"]["layout"] = "autovi"
+    for (section, key), still_done in REMOVED_KEYS.items():
+        sections[section][key] = still_done
+    for (section, key), unchanged in ADDED_KEYS.items():
+        if sections[section][key] == unchanged:
+            del sections[section][key]
+    said = {key: value for key, value in sections["preprocessing"].items() if (key, value) not in SAID_SINCE.items()}
+    now, before = sections, {**sections, "preprocessing": said}
+    federated = sections["federated"]
+    if federated["min_clients"] == "all":  # one client was enough where nothing was said
+        one = {"federated": {**federated, "min_clients": 1}}
+        now = now | one if federated["mode"] == "centralized" else now  # without clients both say the same
+        before = before | one
+    last = now | {"preprocessing": said}
+    return now | {"training": HASHED_TRAINING}, last | {"training": HASHED_TRAINING}, before
