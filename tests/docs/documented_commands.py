@@ -48,10 +48,11 @@ SESSION = (
     "fedpatch dataset validate DIR",
     "fedpatch plan CONFIG",
     "fedpatch plan configs/demo.yaml --set model.coreset_percentage=0.05",
-    "fedpatch plan configs/real3_iid.yaml --set dataset.root=DIR",
+    "fedpatch plan own.yaml",
     "fedpatch partition CONFIG --out DIR",
-    "fedpatch run configs/real3_iid.yaml --set dataset.root=DIR --out runs/first",
-    "fedpatch run configs/real3_centralized.yaml --set dataset.root=DIR --out runs/baseline",
+    "fedpatch run own.yaml --out runs/first",
+    "fedpatch run own.yaml --set federated.mode=centralized --out runs/baseline",
+    "fedpatch show runs/first",
     "fedpatch run configs/real3_iid.yaml --set dataset.root=DIR --set federated.num_rounds=2",
     "fedpatch run configs/autovi_iid.yaml --set dataset.root=DIR",
     "fedpatch run configs/real3_centralized.yaml --set dataset.categories=[cookie] --set seed=SEED",
@@ -149,6 +150,9 @@ ELSEWHERE = {
     ),
     "FEDPATCH_SCREENSHOTS=docs/images pytest -m e2e tests/e2e": CI,
     "pytest -m slow tests/pipeline_lib/metrics/test_spro.py": CI,
+    "fedpatch benchmark configs/benchmark_cost.yaml --set dataset.root=DIR --out runs/cost": (
+        "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares"
+    ),
     "fedpatch benchmark configs/benchmark_seeds.yaml --set dataset.root=DIR --out runs/seeds": (
         "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares"
     ),

@@ -315,3 +315,4 @@ def test_the_benchmark_of_three_seeds_names_what_it_compares() -> None:
     assert {(c.aggregation.oversample_factor, c.upload.codec) for c in sent_4} == {(4.0, "pq")}
     assert {c.federated.partitioning for c in sent_4} == {"iid", "time", "dirichlet"}
     assert config.baselines()["one_bank-category"] == "one_bank-category-centralized"
+    assert len(load_benchmark(ROOT / "configs" / "benchmark_cost.yaml", ["dataset.root=/data"]).cells()) == 3 * 2
