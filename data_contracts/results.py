@@ -14,6 +14,8 @@ from data_contracts.manifests import RegionalMerge
 
 SUBSETS = ("all", "development", "report")
 """Of the test images: all of them, and the two halves."""
+METRICS_FILES = {"all": "metrics.json", "development": "metrics_development.json", "report": "metrics_report.json"}
+"""Of a run directory, by subset."""
 
 
 class MetricValues(BaseModel):

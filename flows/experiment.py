@@ -12,7 +12,7 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.federation import Federation, without_images
 from data_contracts.forms import CENTRALIZED_FORM, FEDERATED_FORM
 from data_contracts.manifests import IndexedDataset, MeasuredBanks
-from data_contracts.settings import BackboneSettings, EvaluationSettings
+from data_contracts.settings import BackboneSettings, EvaluationSettings, place_of
 from flows.steps.calibration import calibrate
 from flows.steps.coverage import measure_coverage
 from flows.steps.dataset import prepare_dataset
@@ -21,7 +21,7 @@ from flows.steps.measuring import measure_banks
 from flows.steps.rounds import train
 from flows.steps.run import Run
 from flows.steps.run_pages import experiment_title, show_failure
-from flows.steps.running import located, partial_state, place_of, refuse_what_does_not_fit, submit, task_runner
+from flows.steps.running import located, partial_state, refuse_what_does_not_fit, submit, task_runner
 from tasks.data import found_layout, resolve_backbone
 from tasks.extensions import try_extensions
 from tasks.reporting import finish_run, publish_clients, publish_results

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from data_contracts.config import ExperimentConfig, PreprocessingConfig
 from data_contracts.errors import DatasetError
+from data_contracts.settings import place_of
 from flows.cli.dataset.layouts import chosen_layout
 from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
-from flows.steps.running import place_of
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.dataset import acquisition, reading, validation
 from pipeline_lib.dataset.annotations.outlines import Annotations
@@ -52,10 +52,11 @@ def acquire_dataset(
     out: Path, categories: list[str] | None, base_url: str | None, *, keep_archives: bool, as_json: bool
 ) -> None:
     """Download and unpack AutoVI, category by category; what is there stays."""
+    archives = acquisition.select_archives(categories)
     if not as_json:
         print(acquisition.LICENSE)
     states = {}
-    for archive in acquisition.select_archives(categories):
+    for archive in archives:
         with show_progress(f"{archive.category}: bytes", quiet=as_json) as progress:
             states[archive.category] = acquisition.acquire_category(
                 archive,

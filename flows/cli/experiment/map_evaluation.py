@@ -11,7 +11,6 @@ from flows.cli.dataset.layouts import chosen_layout
 from flows.cli.printing import print_json, print_metrics
 from pipeline_lib.configuration.files import parse_config
 from pipeline_lib.metrics import evaluation
-from pipeline_lib.results import run_directory
 
 
 def evaluate_maps(
@@ -47,6 +46,8 @@ def evaluate_maps(
     }
     for document in documents.values():
         document.warnings = [warning for result in results for warning in result.warnings]
+    from pipeline_lib.results import run_directory  # with torch, which what may be wrong above does without
+
     run_directory.write_metrics_files(
         out, documents, [result.table for result in results], [result.curves for result in results]
     )

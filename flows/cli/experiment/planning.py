@@ -9,9 +9,9 @@ from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import WeightsError
 from data_contracts.federation import without_images
+from data_contracts.settings import place_of
 from flows.cli.dataset.layouts import chosen_layout
 from flows.cli.printing import print_json, print_table
-from flows.steps.running import place_of
 from pipeline_lib.features.backbone import find_weights
 from pipeline_lib.planning.experiment import ExperimentPlan, plan_experiment
 from pipeline_lib.planning.resources import available_memory_bytes, disk_bytes, free_disk_bytes, memory_bytes, shortages

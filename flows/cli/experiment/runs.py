@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_contracts.errors import ArtifactError
-from data_contracts.results import MetricsDocument
+from data_contracts.results import METRICS_FILES, MetricsDocument
 from flows.cli.printing import print_json, print_table
-from pipeline_lib.results.run_directory import METRICS_FILES
 from pipeline_lib.results.tables import headline_cells, markdown_table
 
 HALVES = {"development": "development half", "report": "other half", "all": "all of test"}
