@@ -84,6 +84,7 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
             runner, resolve_backbone, model=config.model, preprocessing=config.preprocessing, seed=config.seed
         ).result()
         dataset = prepare_dataset(run)
+        run.done(f"index: {len(dataset.indexed.categories)} categories")
         federation = train(run, dataset, backbone)
         publish_clients(dataset.partition, federation)
         empty = dataset.partition.skipped_clients
@@ -94,6 +95,7 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         federation.coverage = measure_coverage(run, dataset.partition, federation)
         result = finish_run(config, backbone, dataset, federation, measured, run.clock.timings_s, place)
         publish_results(result, place)
+        run.done("report")
     text = result.model_dump_json()
     if federation.partial:
         return partial_state("; ".join([f"without {federation.partial}", *skipped]), text)
@@ -116,7 +118,11 @@ def measure(
         federation.calibration = calibrate(
             run.runner, run.config, federation.uploads, federation.features, federation.banks, run.place
         )
+    if federation.calibration:
+        run.done(f"thresholds: {len(federation.calibration)} of {len(federation.uploads)} clients")
     last = measure_banks(run, indexed, federation.banks, backbone)
     brief = EvaluationSettings.of(run.config).model_copy(update={"bootstrap": 0})
     earlier = [measure_banks(run, indexed, one.banks, backbone, settings=brief) for one in federation.rounds[:-1]]
+    if earlier:
+        run.done(f"convergence: {len(earlier)} earlier rounds")
     return [*earlier, last]

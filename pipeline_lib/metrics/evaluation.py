@@ -176,6 +176,7 @@ def evaluate_map_files(
     categories: tuple[str, ...] | None = None,
     stretch_maps: bool = False,
     preprocessing: PreprocessingConfig | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[CategoryEvaluation]:
     """Measure anyone's anomaly maps, <maps_root>/<category>/test/<folder>/<stem>.png|.tiff|.tif|.npy.
 
@@ -202,6 +203,7 @@ def evaluate_map_files(
         aside = index[(index.category == category) & (index.problem != "")]
         result.warnings.extend(f"{row['path']}: {row['problem']}; left out" for row in aside.to_dict("records"))
         results.append(result)
+        progress(len(results), len(categories))
     return results
 
 

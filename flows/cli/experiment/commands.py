@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from flows.cli.next_steps import with_overrides
 from flows.cli.options import Force, Json, Out, Set, app, fail, out_directory
 
 
@@ -62,13 +63,13 @@ def plan(config: Path, /, *, set_: Set = None, json_: Json = False) -> None:
         refuse_wrong_paths([cell.config for cell in matrix.cells()])
         from flows.cli.experiment.planning import print_benchmark_plan
 
-        print_benchmark_plan(matrix, as_json=json_)
+        print_benchmark_plan(matrix, words=with_overrides(config, set_), as_json=json_)
     else:
         settings = load_config(config, set_ or [])
         refuse_wrong_paths([settings])
         from flows.cli.experiment.planning import print_plan
 
-        print_plan(settings, as_json=json_)
+        print_plan(settings, words=with_overrides(config, set_), as_json=json_)
 
 
 @app.command
@@ -213,4 +214,5 @@ def partition(config: Path, /, *, out: Out, set_: Set = None, json_: Json = Fals
     from flows.cli.dataset.datasets import write_partition
     from pipeline_lib.configuration.files import load_config
 
-    write_partition(load_config(config, set_ or []), out or Path("partition"), as_json=json_)
+    words = with_overrides(config, set_)
+    write_partition(load_config(config, set_ or []), out or Path("partition"), words=words, as_json=json_)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.errors import QuorumError
+from flows.cli.next_steps import say_next
 from flows.cli.options import fail
 from flows.cli.printing import print_json, print_table
 from pipeline_lib.benchmark.gathering import finished_results, gather_benchmark
@@ -43,3 +44,4 @@ def print_comparison(name: str, directory: Path, *, as_json: bool) -> None:
     print("(points against the baseline [paired 95 % interval]; * where a difference is shown, Holm-corrected)")
     print(f"comparison: {directory / 'comparison.json'}")
     print(f"report:     {directory / 'benchmark.html'}")
+    say_next("benchmark", report=directory / "benchmark.html")

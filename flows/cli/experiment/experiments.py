@@ -18,6 +18,7 @@ from data_contracts.manifests import ExperimentResult
 from data_contracts.results import MetricsDocument
 from flows.benchmark import full_benchmark
 from flows.cli.experiment.comparing import print_comparison
+from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_metrics, print_where
 from flows.cli.progress import show_progress
 from flows.experiment import centralized_experiment, federated_experiment
@@ -29,6 +30,7 @@ from tasks.resources import refuse_without_weights
 DEMO_CONFIG = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"
 DEMO_IMAGES = 24
 DEMO_SCALE = 0.5
+BENCHMARK_SAYS_AFTER_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,10 @@ def print_experiment(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         print_json({"run_directory": outcome.result.run_directory, **outcome.metrics.model_dump(mode="json")})
         return
+    directory = Path(outcome.result.run_directory)
     print_metrics(outcome.metrics)
-    print_where(Path(outcome.result.run_directory))
+    print_where(directory)
+    say_next("run", run=directory, report=directory / "report.html")
 
 
 def run_demo(out: Path, *, as_json: bool) -> None:
@@ -98,7 +102,7 @@ def run_demo(out: Path, *, as_json: bool) -> None:
     for outcome in outcomes:
         print_metrics(outcome.metrics)
         print_where(Path(outcome.result.run_directory))
-    print("next, on images of your own: fedpatch init DIR")
+    say_next("demo")
 
 
 def run_benchmark(config: BenchmarkConfig, *, as_json: bool, force: bool = False) -> None:
@@ -107,7 +111,7 @@ def run_benchmark(config: BenchmarkConfig, *, as_json: bool, force: bool = False
     Raises ResourceError when an experiment would not fit, unless `force`; QuorumError naming those that failed.
     """
     refuse_without_weights([cell.config for cell in config.cells()])
-    with show_progress(config.name, quiet=as_json):
+    with show_progress(config.name, quiet=as_json, stages_after_s=BENCHMARK_SAYS_AFTER_S):
         state: State[Any] = full_benchmark(config, force=force, return_state=True)  # type: ignore[assignment]
     if state.name == PARTIAL:
         print(f"fedpatch: {state.message}", file=sys.stderr)

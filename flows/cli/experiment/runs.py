@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_contracts.errors import ArtifactError
 from data_contracts.results import METRICS_FILES, MetricsDocument
+from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
 from pipeline_lib.results.tables import headline_cells, markdown_table
 
@@ -23,6 +24,7 @@ def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None
         print(markdown_table(rows))
     else:
         print_table(rows, "AUROC / AUC-sPRO@0.05 in per cent [95 % interval]")
+        say_next("show" if len(directories) == 1 else "show, several", run=directories[-1])
 
 
 def read_halves(directory: Path) -> dict[str, MetricsDocument]:

@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from data_contracts.errors import FedpatchError
+from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
 from pipeline_lib.dataset.image_files import LeftOut
@@ -45,6 +46,9 @@ def score_images(
             print(line)
         if out is not None:
             print(f"decisions: {session.decisions_file}")
+            say_next("score", page=session.decisions_file)
+        else:
+            say_next("score, nowhere", run=model.directory)
     if all("reason" in one for one in found):
         raise SystemExit(1)
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from data_contracts.errors import ArtifactError, PlaceError
+from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
 from pipeline_lib.stations.exchange import Exchange, open_exchange
 from pipeline_lib.stations.retention import prune_exchange
@@ -28,6 +29,7 @@ def show_status(root: Path | None, *, as_json: bool) -> None:
         f"{status.runs} runs refer to {status.referred_bytes / 1e6:.1f} MB; {status.records} records, "
         f"{status.temporary_files} temporary files"
     )
+    say_next("store status")
 
 
 def prune(
