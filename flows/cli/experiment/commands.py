@@ -137,6 +137,9 @@ def show(
 ) -> None:
     """Show the results of finished runs side by side, on all of test and on its halves.
 
+    The development half are the test images whose SHA-256 begins with an even hex digit, to choose settings on; the
+    report half are the others, to report on.
+
     Example: fedpatch show runs/baseline runs/first --markdown
     """
     from flows.cli.experiment.runs import show_runs

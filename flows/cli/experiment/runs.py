@@ -5,31 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_contracts.errors import ArtifactError
-from data_contracts.results import METRICS_FILES, MetricsDocument
+from data_contracts.results import HALVES_EXPLAINED, METRICS_FILES, SUBSET_TITLES, MetricsDocument
 from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
 from pipeline_lib.results.tables import headline_cells, markdown_table
 
-HALVES = {"development": "development half", "report": "other half", "all": "all of test"}
-
 
 def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None:
-    """A row a category and run: image AUROC and AUC-sPRO@0.05 on each half and on all, with intervals."""
+    """Image AUROC and AUC-sPRO@0.05 of each category and run, on all of test and on each half, with intervals."""
     runs = [read_halves(directory) for directory in directories]
     if as_json:
         print_json([{half: document.model_dump(mode="json") for half, document in run.items()} for run in runs])
         return
-    rows = [_row(category, run) for category in _categories(runs) for run in runs if category in run["all"].categories]
+    found = [(category, run) for category in _categories(runs) for run in runs if category in run["all"].categories]
     if markdown:
-        print(markdown_table(rows))
+        print(markdown_table([_row(category, run) for category, run in found]))
     else:
-        print_table(rows, "AUROC / AUC-sPRO@0.05 in per cent [95 % interval]")
+        rows = [row for category, run in found for row in _rows_by_half(category, run)]
+        print_table(rows, "per cent [95 % interval]")
+        if any(len(run) > 1 for run in runs):
+            print(f"({HALVES_EXPLAINED})")
         say_next("show" if len(directories) == 1 else "show, several", run=directories[-1])
 
 
 def read_halves(directory: Path) -> dict[str, MetricsDocument]:
     """The metrics on all of test and on those halves that the run measured: one of stations has none."""
-    there = [half for half in HALVES if half == "all" or (directory / METRICS_FILES[half]).exists()]
+    there = [half for half in SUBSET_TITLES if half == "all" or (directory / METRICS_FILES[half]).exists()]
     return {half: read_document(directory, half) for half in there}
 
 
@@ -48,7 +49,7 @@ def _categories(runs: list[dict[str, MetricsDocument]]) -> list[str]:
 
 def _row(category: str, run: dict[str, MetricsDocument]) -> dict[str, str]:
     row = {"category": category, "experiment": run["all"].experiment}
-    for half, title in HALVES.items():
+    for half, title in SUBSET_TITLES.items():
         if half not in run:
             row[f"{title}: AUROC / AUC-sPRO@0.05"] = row[f"{title}: good, defective"] = "-"
             continue
@@ -56,3 +57,13 @@ def _row(category: str, run: dict[str, MetricsDocument]) -> dict[str, str]:
         row[f"{title}: AUROC / AUC-sPRO@0.05"] = " / ".join(headline_cells(values).values())
         row[f"{title}: good, defective"] = f"{values.n_good}, {values.n_defective}"
     return row
+
+
+def _rows_by_half(category: str, run: dict[str, MetricsDocument]) -> list[dict[str, str]]:
+    """As `_row`, below each other, which fits a terminal."""
+    rows = []
+    for half in sorted(run, key=lambda half: half != "all"):
+        values = run[half].categories[category]
+        row = {"category": category, "experiment": run["all"].experiment, "test images": SUBSET_TITLES[half]}
+        rows.append(row | headline_cells(values) | {"good": str(values.n_good), "defective": str(values.n_defective)})
+    return rows
