@@ -15,7 +15,7 @@ from rich.cells import cell_len
 
 NAMES = ("category", "client", "experiment", "against", "model", "image", "run", "folder", "part", "stage", "defect")
 LEFT = (*NAMES, "state", "decision", "note", "test images")
-SHORTEST_NAME = 12
+SHORTEST_NAME = 8
 PROSE = 24  # characters that a cell of several words may keep in a line
 CUT = "…"
 _WHOLE = re.compile(r"\[[^\]]*\]\)?|\d %")  # an interval, a share
@@ -98,10 +98,10 @@ def _without_borders(block: Block) -> Block:
 
 
 def _with_broken_cells(block: Block) -> Block:
-    cells = {
-        column: own if column in NAMES else [_wrapped(cell[0], PROSE if _is_prose(cell[0]) else 0) for cell in own]
-        for column, own in block.cells.items()
-    }
+    cells = dict(block.cells)
+    for column in {*cells} - {*NAMES}:
+        in_header = max(map(len, block.header[column]))
+        cells[column] = [_wrapped(cell[0], PROSE if _is_prose(cell[0]) else in_header) for cell in block.cells[column]]
     return replace(block, cells=cells)
 
 
@@ -118,19 +118,17 @@ def _wrapped(text: str, least: int) -> list[str]:
 
 
 def _with_short_names(block: Block, width: int) -> Block:
-    """As many characters less in the longest names as are too many, down to SHORTEST_NAME."""
-    cells = dict(block.cells)
-    while (over := replace(block, cells=cells).width - width) > 0:
-        own = {column: replace(block, cells=cells).width_of(column) for column in cells if column in NAMES}
+    """The longest names a character shorter, and again until it fits, down to SHORTEST_NAME."""
+    while block.width > width:
+        own = {column: block.width_of(column) for column in block.cells if column in NAMES}
         column = max(own, key=lambda name: own[name], default="")
         if not column or own[column] <= SHORTEST_NAME:
             break
-        target = max(SHORTEST_NAME, own[column] - over)
-        names = shortened([cell[0] for cell in block.cells[column]], target)
-        if max(map(len, names)) >= own[column]:
+        names = shortened([cell[0] for cell in block.cells[column]], own[column] - 1)
+        if max(map(cell_len, names)) >= own[column]:
             break
-        cells[column] = [[name] for name in names]
-    return replace(block, cells=cells)
+        block = replace(block, cells=block.cells | {column: [[name] for name in names]})
+    return block
 
 
 def shortened(names: Sequence[str], width: int) -> list[str]:
@@ -145,8 +143,13 @@ def shortened(names: Sequence[str], width: int) -> list[str]:
 def _cut(name: str, width: int) -> str:
     if len(name) <= width:
         return name
+    head, cut, tail = name.partition(CUT)  # where it was cut before
     end = (width - len(CUT)) // 2
-    return name[: width - len(CUT) - end] + CUT + name[len(name) - end :]
+    return (head if cut else name)[: width - len(CUT) - end] + CUT + _end(tail if cut else name, end)
+
+
+def _end(text: str, length: int) -> str:
+    return text[len(text) - length :]
 
 
 def _continued(block: Block, width: int) -> list[Block]:

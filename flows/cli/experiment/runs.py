@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_contracts.errors import ArtifactError
-from data_contracts.results import HALVES_EXPLAINED, METRICS_FILES, SUBSET_TITLES, MetricsDocument
+from data_contracts.results import HALVES_EXPLAINED, METRICS_FILES, SUBSET_TITLES, SUBSETS, MetricsDocument
 from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
 from pipeline_lib.results.tables import headline_cells, markdown_table
@@ -21,10 +21,16 @@ def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None
     if markdown:
         print(markdown_table([_row(category, run) for category, run in found]))
     else:
-        rows = [row for category, run in found for row in _rows_by_half(category, run)]
+        rows = [
+            _half_row(category, run, half)
+            for category in _categories(runs)
+            for half in SUBSETS
+            for run in runs
+            if half in run and category in run["all"].categories
+        ]
         print_table(rows, "per cent [95 % interval]")
         if any(len(run) > 1 for run in runs):
-            print(f"({HALVES_EXPLAINED})")
+            print("\n".join(HALVES_EXPLAINED))
         say_next("show" if len(directories) == 1 else "show, several", run=directories[-1])
 
 
@@ -59,11 +65,8 @@ def _row(category: str, run: dict[str, MetricsDocument]) -> dict[str, str]:
     return row
 
 
-def _rows_by_half(category: str, run: dict[str, MetricsDocument]) -> list[dict[str, str]]:
-    """As `_row`, below each other, which fits a terminal."""
-    rows = []
-    for half in sorted(run, key=lambda half: half != "all"):
-        values = run[half].categories[category]
-        row = {"category": category, "experiment": run["all"].experiment, "test images": SUBSET_TITLES[half]}
-        rows.append(row | headline_cells(values) | {"good": str(values.n_good), "defective": str(values.n_defective)})
-    return rows
+def _half_row(category: str, run: dict[str, MetricsDocument], half: str) -> dict[str, str]:
+    """As `_row`, of one half: below each other they fit a terminal, and runs are beside each other."""
+    values = run[half].categories[category]
+    names = {"category": category, "experiment": run["all"].experiment, "test images": SUBSET_TITLES[half]}
+    return names | headline_cells(values) | {"good, defective": f"{values.n_good}, {values.n_defective}"}
