@@ -14,6 +14,13 @@ from data_contracts.manifests import RegionalMerge
 
 SUBSETS = ("all", "development", "report")
 """Of the test images: all of them, and the two halves."""
+SUBSET_TITLES = {"development": "development half", "report": "report half", "all": "all of test"}
+HALVES_EXPLAINED = (
+    "development half: the SHA-256 of the image begins with an even hex digit",
+    "report half:      the others; settings are chosen on the development half, and reported here",
+)
+METRICS_FILES = {"all": "metrics.json", "development": "metrics_development.json", "report": "metrics_report.json"}
+"""Of a run directory, by subset."""
 
 
 class MetricValues(BaseModel):

@@ -22,6 +22,7 @@ from data_contracts.config import (
     PreprocessingConfig,
     canonical_hash,
 )
+from data_contracts.errors import ConfigError
 
 
 class Settings(BaseModel):
@@ -35,6 +36,10 @@ def default_store() -> Path:
     return Path(os.environ.get("FEDPATCH_STORE") or Path.home() / ".cache" / "fedpatch" / "store")
 
 
+RUNS = Path("runs")
+"""In the current directory: where runs go unless `runtime.out` says it."""
+
+
 class Place(Settings):
     """Where and on what a task runs. Never part of a cache key."""
 
@@ -45,6 +50,29 @@ class Place(Settings):
     deterministic: bool = True
     batch_size: int = 32
     num_workers: int = 4
+
+
+def place_of(config: ExperimentConfig) -> Place:
+    """Where this run reads and writes: as configured, else `$FEDPATCH_DATASET` and `$FEDPATCH_STORE`.
+
+    Raises ConfigError when nothing says where the data set lies.
+    """
+    root = config.dataset.root or os.environ.get("FEDPATCH_DATASET")
+    if not root:
+        raise ConfigError(
+            "dataset.root: not given; say where the data set lies: --set dataset.root=/data/autovi, or by name "
+            "config.dataset.root (full-benchmark: config.base.dataset.root); or start the command, or the worker, with "
+            "FEDPATCH_DATASET=/data/autovi"
+        )
+    return Place(
+        store=(config.runtime.store or default_store()).expanduser().absolute(),
+        data_root=Path(root).expanduser().absolute(),
+        device=config.runtime.device,
+        threads=config.runtime.threads,
+        deterministic=config.runtime.deterministic,
+        batch_size=config.training.batch_size,
+        num_workers=config.training.num_workers,
+    )
 
 
 class BackboneSettings(Settings):

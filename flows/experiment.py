@@ -12,7 +12,7 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.federation import Federation, without_images
 from data_contracts.forms import CENTRALIZED_FORM, FEDERATED_FORM
 from data_contracts.manifests import IndexedDataset, MeasuredBanks
-from data_contracts.settings import BackboneSettings, EvaluationSettings
+from data_contracts.settings import BackboneSettings, EvaluationSettings, place_of
 from flows.steps.calibration import calibrate
 from flows.steps.coverage import measure_coverage
 from flows.steps.dataset import prepare_dataset
@@ -21,7 +21,7 @@ from flows.steps.measuring import measure_banks
 from flows.steps.rounds import train
 from flows.steps.run import Run
 from flows.steps.run_pages import experiment_title, show_failure
-from flows.steps.running import located, partial_state, place_of, refuse_what_does_not_fit, submit, task_runner
+from flows.steps.running import located, partial_state, refuse_what_does_not_fit, submit, task_runner
 from tasks.data import found_layout, resolve_backbone
 from tasks.extensions import try_extensions
 from tasks.reporting import finish_run, publish_clients, publish_results
@@ -84,6 +84,7 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
             runner, resolve_backbone, model=config.model, preprocessing=config.preprocessing, seed=config.seed
         ).result()
         dataset = prepare_dataset(run)
+        run.done(f"index: {len(dataset.indexed.categories)} categories")
         federation = train(run, dataset, backbone)
         publish_clients(dataset.partition, federation)
         empty = dataset.partition.skipped_clients
@@ -94,6 +95,7 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         federation.coverage = measure_coverage(run, dataset.partition, federation)
         result = finish_run(config, backbone, dataset, federation, measured, run.clock.timings_s, place)
         publish_results(result, place)
+        run.done("report")
     text = result.model_dump_json()
     if federation.partial:
         return partial_state("; ".join([f"without {federation.partial}", *skipped]), text)
@@ -116,7 +118,11 @@ def measure(
         federation.calibration = calibrate(
             run.runner, run.config, federation.uploads, federation.features, federation.banks, run.place
         )
+    if federation.calibration:
+        run.done(f"thresholds: {len(federation.calibration)} of {len(federation.uploads)} clients")
     last = measure_banks(run, indexed, federation.banks, backbone)
     brief = EvaluationSettings.of(run.config).model_copy(update={"bootstrap": 0})
     earlier = [measure_banks(run, indexed, one.banks, backbone, settings=brief) for one in federation.rounds[:-1]]
+    if earlier:
+        run.done(f"convergence: {len(earlier)} earlier rounds")
     return [*earlier, last]

@@ -13,16 +13,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
-from torch import nn
 
 from data_contracts.config import EXTENSION_PATTERN, FederatedConfig
 from data_contracts.errors import ConfigError
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Kind = Literal["backbone", "partitioner", "aggregation_strategy"]
-BackboneBuilder = Callable[[], nn.Module]
+BackboneBuilder = Callable[[], "nn.Module"]
 _MARK = "__fedpatch_extension__"
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 
+from pipeline_lib.stations.exchange import open_exchange
 from pipeline_lib.stations.retention import prune_exchange
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.retention import prune_store
 from tasks.stage import step
-from tasks.stations import open_exchange
 
 
 @step("prune-store")

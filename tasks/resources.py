@@ -8,13 +8,11 @@ from pathlib import Path
 
 from data_contracts.config import ExperimentConfig, ModelConfig
 from data_contracts.errors import DownloadError, FedpatchError, ResourceError, WeightsError
-from data_contracts.settings import Place, default_store
+from data_contracts.settings import Place
 from pipeline_lib.features.backbone import find_weights
-from pipeline_lib.planning import backbone_trial
+from pipeline_lib.planning import backbone_trial, first_checks
 from pipeline_lib.planning.experiment import plan_experiment
 from pipeline_lib.planning.resources import shortages
-from pipeline_lib.results import run_directory
-from pipeline_lib.storage import writable
 from tasks.stage import RETRY_DELAYS_SECONDS
 
 
@@ -39,11 +37,7 @@ def refuse_what_does_not_fit(runs: Mapping[str, tuple[ExperimentConfig, Place]])
 
 def refuse_unwritable(configs: Iterable[ExperimentConfig], *, out: Path | None = None) -> None:
     """Raise PlaceError, naming each place where a run could not write: its store, and `out` or its own directory."""
-    places = [
-        (config.runtime.store or default_store(), out or config.runtime.out or run_directory.RUNS) for config in configs
-    ]
-    for store, directory in dict.fromkeys(places):
-        writable.refuse_unwritable({"runtime.store (FEDPATCH_STORE)": store, "runtime.out (--out)": directory})
+    first_checks.refuse_unwritable(configs, out=out)
 
 
 def refuse_backbones(runs: Iterable[tuple[ExperimentConfig, Place]]) -> None:

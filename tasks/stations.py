@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 
 from prefect.artifacts import create_table_artifact
 
 from data_contracts.config import ExperimentConfig, canonical_hash
-from data_contracts.errors import ArtifactError, ConfigError, UploadError
+from data_contracts.errors import ArtifactError, UploadError
 from data_contracts.exchange import FiguresManifest, Publication, Slot, StationResults
 from data_contracts.federation import Federation, FederationRound, Refusal
 from data_contracts.manifests import (
@@ -26,25 +25,15 @@ from pipeline_lib.metrics import evaluation
 from pipeline_lib.report import finished_run
 from pipeline_lib.results import documents, run_directory, tables
 from pipeline_lib.stations import calibration as station_calibration
+from pipeline_lib.stations import exchange as shared_place
 from pipeline_lib.stations import figures as pooled_figures
 from pipeline_lib.stations import results as station_results
-from pipeline_lib.stations.exchange import Exchange
 from pipeline_lib.storage import retention
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.references import manifests_in
 from tasks.stage import open_store, stage, step
 
 StationFigures = pooled_figures.StationFigures
-
-
-def open_exchange() -> Exchange:
-    """The shared place of this machine, `$FEDPATCH_EXCHANGE`; the mount points of machines may differ."""
-    url = os.environ.get("FEDPATCH_EXCHANGE")
-    if not url:
-        raise ConfigError(
-            "FEDPATCH_EXCHANGE is not set; give the worker the shared place, a directory or s3://bucket/prefix"
-        )
-    return Exchange(url)
 
 
 def figures_hash(config_hash: str, banks: tuple[BankManifest, ...]) -> str:
@@ -99,7 +88,7 @@ def pack_calibration(scores: Manifest, place: Place) -> Manifest:
 @step("publish", run_name="publish-{publication.slot.kind}")
 def publish(publication: Publication, place: Place) -> int:
     """Put it into the shared place; returns the bytes that had to be sent."""
-    return open_exchange().publish(publication, open_store(place))
+    return shared_place.open_exchange().publish(publication, open_store(place))
 
 
 @step("fetch", run_name="fetch-{slot.kind}-{slot.sender}")
@@ -112,13 +101,13 @@ def fetch(slot: Slot, place: Place, banks: tuple[str, ...] | None = None) -> Pub
     def wanted(manifest: Manifest) -> bool:
         return not isinstance(manifest, BankManifest) or banks is None or manifest.bank in (*banks, GLOBAL_BANK)
 
-    return open_exchange().fetch(slot, open_store(place), wanted=wanted)
+    return shared_place.open_exchange().fetch(slot, open_store(place), wanted=wanted)
 
 
 @step("fetch-uploads", run_name="fetch-uploads-{slot.sender}")
 def fetch_uploads(slot: Slot, place: Place) -> tuple[ClientUploads, list[Refusal]]:
     """Copy what a station sent into this machine's store: (what it published, what of it is refused)."""
-    store, exchange = open_store(place), open_exchange()
+    store, exchange = open_store(place), shared_place.open_exchange()
     try:
         uploads = exchange.read(slot).uploads
     except UploadError as error:
@@ -136,13 +125,13 @@ def fetch_uploads(slot: Slot, place: Place) -> tuple[ClientUploads, list[Refusal
 @step("open-round", run_name="open-round-{number}")
 def open_round(run_id: str, number: int) -> None:
     """Uploads are taken (again)."""
-    open_exchange().reopen(run_id, number)
+    shared_place.open_exchange().reopen(run_id, number)
 
 
 @step("close-round", run_name="close-round-{number}")
 def close_round(run_id: str, number: int, reason: str) -> None:
     """Uploads are refused from now on, with this reason."""
-    open_exchange().close(run_id, number, reason)
+    shared_place.open_exchange().close(run_id, number, reason)
 
 
 # --- what a machine keeps of a run in its own store ------------------------------------------------------------------
@@ -160,7 +149,7 @@ def accepted_uploads(slots: Sequence[Slot], accepted: Sequence[str], place: Plac
 
     `accepted`: the SHA-256 of all uploads in the banks. Raises ArtifactError where the provenance of one is gone.
     """
-    store, exchange = open_store(place), open_exchange()
+    store, exchange = open_store(place), shared_place.open_exchange()
     uploads, provenance = [], []
     for slot in slots:
         try:

@@ -9,8 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
 from data_contracts.exchange import Name
-from data_contracts.settings import Place
-from flows.steps.running import place_of
+from data_contracts.settings import Place, place_of
 
 
 def own_config(config: ExperimentConfig) -> ExperimentConfig:

@@ -16,10 +16,10 @@ from data_contracts.settings import (
     Place,
     ScoringSettings,
     client_config_hash,
+    place_of,
     sizes_of,
 )
 from flows.across_machines.places import own_config, station_name
-from flows.steps.running import place_of
 from tasks import stations as exchanged
 from tasks.clients import calibrate_client, extract_client_features, select_client_coreset
 from tasks.data import fingerprint_dataset, found_layout, index_dataset, resolve_backbone

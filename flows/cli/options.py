@@ -10,7 +10,10 @@ from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, Parameter
 
+from data_contracts.errors import PlaceError
 from pipeline_lib.storage.writable import refuse_unwritable
+
+PICTURES = (".png", ".jpg", ".jpeg")
 
 
 def _finite(_: Any, value: Any) -> None:
@@ -47,6 +50,20 @@ def out_directory(text: str) -> Parameter:
     return Parameter(name="--out", help=text, validator=_tried)
 
 
+def _drawable(_type: Any, file: Path) -> None:
+    if file.suffix.lower() not in PICTURES:
+        raise PlaceError(f"--out: {file} is no picture; its name ends with {' or '.join(PICTURES)}")
+    refuse_unwritable({"--out": file.parent})
+
+
+def _is_there(_type: Any, directory: Path | None) -> None:
+    if directory is not None and not directory.expanduser().is_dir():
+        raise PlaceError(f"there is no directory {directory}")
+
+
+Picture = Annotated[Path, Parameter(name="--out", help="A .png or .jpg.", validator=_drawable)]
+StoreToBe = Annotated[Path | None, Parameter(name="--store", help="$FEDPATCH_STORE or ~/.cache/fedpatch/store.")]
+Store = Annotated[StoreToBe, Parameter(validator=_is_there)]
 Set = Annotated[
     list[str] | None,
     Parameter(name="--set", help="Override a key of the configuration, such as --set dataset.root=/data", negative=""),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from data_contracts.results import MetricsDocument
+from flows.cli.fitting import fit
 from pipeline_lib.results import tables
+
+PIPED_WIDTH = 160
 
 
 def print_metrics(metrics: MetricsDocument) -> None:
@@ -34,15 +37,14 @@ def print_where(directory: Path) -> None:
 
 
 def print_table(rows: list[dict[str, Any]], title: str) -> None:
-    """Rows as a table, "-" where a row lacks a column; as wide as it needs where the output is not a terminal."""
-    table = Table(title=title, title_justify="left")
+    """Rows as a table as wide as the terminal at most, 160 characters elsewhere; "-" where a row lacks a column."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("category", "client", "state", "experiment") else "right")
-    for row in rows:
-        table.add_row(*("-" if row.get(column) is None else str(row[column]) for column in columns))
+    texts = [["-" if row.get(column) is None else str(row[column]) for column in columns] for row in rows]
     console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+    width = console.width if console.is_terminal or "COLUMNS" in os.environ else PIPED_WIDTH
+    print(title)
+    for block in fit(columns, texts, width):
+        print(*block.drawn(), sep="\n")
 
 
 def print_json(value: Any) -> None:

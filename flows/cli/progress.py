@@ -1,4 +1,4 @@
-"""Progress: bars that move in a terminal; elsewhere, as in a nightly run's log, a line for each finished experiment."""
+"""Progress: bars that move in a terminal; elsewhere, as in a nightly run's log, a line for each stage or experiment."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from rich.text import Text
 
 STEP = re.compile(r"^(?P<what>.+): (?P<done>\d+) of (?P<total>\d+)$")
 EXPERIMENT = re.compile(r"^\d+ of \d+ experiments\b")
+STAGE = re.compile(r"^.+: .+, \d+ s$")  # as flows/steps/run.py logs the end of one
+SELDOM_S = 30.0
 LOGGERS = ("prefect.task_runs", "prefect.flow_runs")
 
 
@@ -59,15 +61,27 @@ class _ProgressHandler(logging.Handler):
 
 
 class _LineHandler(logging.Handler):
-    """Prints how far a benchmark is, with the time, for a log that someone reads in the morning."""
+    """Prints how far a run is, with the time, for a log that someone reads in the morning.
 
-    def __init__(self) -> None:
+    Experiments of a benchmark each; stages after `quiet_s` seconds without a line; other steps seldom.
+    """
+
+    def __init__(self, quiet_s: float) -> None:
         super().__init__(logging.INFO)
+        self.quiet_s, self.said = quiet_s, time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        if EXPERIMENT.match(message):
-            print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+        if EXPERIMENT.match(message) or (STAGE.match(message) and time.monotonic() - self.said >= self.quiet_s):
+            self.say(message)
+
+    def update(self, what: str, done: int, total: int) -> None:
+        if time.monotonic() - self.said >= SELDOM_S:
+            self.say(f"{what}: {done} of {total}")
+
+    def say(self, text: str) -> None:
+        self.said = time.monotonic()
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -87,14 +101,21 @@ def _listening(handler: logging.Handler) -> Iterator[None]:
 
 
 @contextmanager
-def show_progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Show the progress that tasks log while the block runs; yields a callback for progress of the caller's own."""
+def show_progress(
+    title: str, *, quiet: bool = False, stages_after_s: float = 0.0
+) -> Iterator[Callable[[int, int], None]]:
+    """Show the progress that tasks log while the block runs; yields a callback for progress of the caller's own.
+
+    Without a terminal a stage that ends is said where nothing was for `stages_after_s`, so that many experiments give
+    a log that can be read.
+    """
     if quiet:
         yield lambda done, total: None
         return
     if not sys.stderr.isatty():
-        with _listening(_LineHandler()):
-            yield lambda done, total: None
+        lines = _LineHandler(stages_after_s)
+        with _listening(lines):
+            yield lambda done, total: lines.update(title, done, total)
         return
     columns = (
         TextColumn("{task.description}"),

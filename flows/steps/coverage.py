@@ -41,6 +41,7 @@ def measure_coverage(run: Run, partition: Partition, federation: Federation) -> 
                 get_run_logger().warning("client %s gives no coverage: %s", name, cause)
             else:
                 found[name] = future.result()
+    run.done(f"coverage: {len(found)} of {len(federation.features)} clients")
     return found
 
 

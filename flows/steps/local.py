@@ -48,6 +48,7 @@ def measure_alone(
         with run.clock.stage("calibrate"):
             calibration = calibrate(run.runner, run.config, [client], federation.features, banks, run.place)
         measured = measure_banks(run, indexed, banks, backbone)
+        run.done(f"{client.client_id} alone: {len(banks)} categories")
         found.append(
             LocalClient(
                 client_id=client.client_id,

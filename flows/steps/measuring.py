@@ -49,6 +49,9 @@ def measure_banks(
             for category in categories
         }
         tables = [future.result() for future in features.values()]
+    own = settings is None and config.federated.mode != "local_only"  # not what is measured beside the run's figures
+    if own:
+        run.done(f"test features: {len(categories)} categories")
     with run.clock.stage("score"):
         scored = {
             category: submit(
@@ -64,6 +67,8 @@ def measure_banks(
             for category in categories
         }
         maps = [future.result() for future in scored.values()]
+    if own:
+        run.done(f"scores: {len(categories)} categories")
     with run.clock.stage("measure"):
         measured = [
             submit(
@@ -79,4 +84,7 @@ def measure_banks(
             )
             for category in categories
         ]
-        return MeasuredBanks(scored=maps, measured=[future.result() for future in measured], features=tables)
+        found = MeasuredBanks(scored=maps, measured=[future.result() for future in measured], features=tables)
+    if own:
+        run.done(f"metrics: {len(categories)} categories")
+    return found

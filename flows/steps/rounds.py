@@ -70,6 +70,10 @@ def train(run: Run, dataset: PreparedDataset, backbone: BackboneSettings) -> Fed
                 return federation
             is_alone = config.federated.mode == "local_only"
             banks = [] if is_alone else aggregate(run, federation.accepted, number, backbone)
+        if num_rounds > 1:
+            run.done(f"round {number} of {num_rounds}: {len(sent)} of {len(features)} clients")
+        elif banks:
+            run.done(f"memory banks: {len(banks)}")
         categories = {client.client_id: client.categories for client in partition.clients}
         federation.rounds.append(closed.state(banks, categories))
     federation.features = {client.client_id: features[client.client_id].result() for client in federation.uploads}
@@ -120,8 +124,13 @@ def send_round(
         )
         for name, future in features.items()
     }
+    if number == 1:
+        extracted = sum(failure_of(future) is None for future in features.values())
+        run.done(f"features: {extracted} of {len(features)} clients")
     causes = {name: failure_of(features[name]) or failure_of(coreset) for name, coreset in coresets.items()}
     failed = {name: cause for name, cause in causes.items() if cause}
+    if num_rounds == 1:
+        run.done(f"coresets: {len(features) - len(failed)} of {len(features)} clients")
     return [coreset.result() for name, coreset in coresets.items() if name not in failed], failed
 
 

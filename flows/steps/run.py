@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.task_runners import TaskRunner
 
 from data_contracts.config import ExperimentConfig
@@ -38,3 +39,13 @@ class Run:
     place: Place
     runner: TaskRunner[Any]
     clock: StageClock = field(default_factory=StageClock)
+    _said: list[float] = field(default_factory=lambda: [time.perf_counter()])
+
+    def done(self, what: str) -> None:
+        """Log that `what`, such as "features: 3 of 3 clients", is done, with the seconds since the line before.
+
+        The command line shows these where its output is not a terminal (flows/cli/progress.py).
+        """
+        now = time.perf_counter()
+        get_run_logger().info("%s: %s, %.0f s", self.config.name, what, now - self._said[0])
+        self._said[0] = now

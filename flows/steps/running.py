@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 from prefect import Task
@@ -17,7 +16,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 
 from data_contracts.config import ExperimentConfig, RuntimeConfig
 from data_contracts.errors import ConfigError
-from data_contracts.settings import Place, default_store
+from data_contracts.settings import Place, place_of
 from tasks import resources
 
 R = TypeVar("R")
@@ -25,29 +24,6 @@ R = TypeVar("R")
 PARTIAL = "Partial"
 
 KILLED = "a worker process was killed, and all that the pool was at went with it; retry goes on from what is finished"
-
-
-def place_of(config: ExperimentConfig) -> Place:
-    """Where this run reads and writes: as configured, else `$FEDPATCH_DATASET` and `$FEDPATCH_STORE`.
-
-    Raises ConfigError when nothing says where the data set lies.
-    """
-    root = config.dataset.root or os.environ.get("FEDPATCH_DATASET")
-    if not root:
-        raise ConfigError(
-            "dataset.root: not given; say where the data set lies: --set dataset.root=/data/autovi, or by name "
-            "config.dataset.root (full-benchmark: config.base.dataset.root); or start the command, or the worker, with "
-            "FEDPATCH_DATASET=/data/autovi"
-        )
-    return Place(
-        store=(config.runtime.store or default_store()).expanduser().absolute(),
-        data_root=Path(root).expanduser().absolute(),
-        device=config.runtime.device,
-        threads=config.runtime.threads,
-        deterministic=config.runtime.deterministic,
-        batch_size=config.training.batch_size,
-        num_workers=config.training.num_workers,
-    )
 
 
 def located(config: ExperimentConfig, place: Place) -> ExperimentConfig:

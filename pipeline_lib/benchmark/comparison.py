@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_contracts.results import COMPARED, MetricsDocument, MetricValues
+from data_contracts.results import COMPARED, METRICS_FILES, MetricsDocument, MetricValues
 from pipeline_lib.benchmark.paired import (
     Difference,
     ResampledMetrics,
@@ -20,7 +20,6 @@ from pipeline_lib.benchmark.paired import (
     value_interval,
 )
 from pipeline_lib.results.image_samples import read_samples
-from pipeline_lib.results.run_directory import METRICS_FILES
 
 LEVEL = 0.05
 

@@ -14,7 +14,7 @@ from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ArtifactError, ConfigError
 from data_contracts.manifests import ExperimentResult
-from data_contracts.results import AUC_SPRO
+from data_contracts.results import AUC_SPRO, METRICS_FILES
 from pipeline_lib.benchmark import clients as client_comparison
 from pipeline_lib.benchmark import comparison, coverage, ranking, splits
 from pipeline_lib.benchmark.record import BenchmarkRecord, exemplary
@@ -22,7 +22,7 @@ from pipeline_lib.benchmark.side_by_side import Case, ScoredMaps, category_cases
 from pipeline_lib.configuration import hardware
 from pipeline_lib.configuration.files import as_earlier, load_config, parse_config, read_yaml
 from pipeline_lib.models.saved_model import read_model
-from pipeline_lib.results.run_directory import METRICS_FILES, RESULT_FILE
+from pipeline_lib.results.run_directory import RESULT_FILE
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
 Results = Mapping[str, Mapping[int, ExperimentResult]]  # experiment -> seed -> result

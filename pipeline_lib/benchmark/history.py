@@ -15,11 +15,10 @@ from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import canonical_hash
 from data_contracts.errors import ArtifactError
 from data_contracts.history import HistoryEntry, HistoryValue, Regression
-from data_contracts.results import COMPARED, MetricsDocument
+from data_contracts.results import COMPARED, METRICS_FILES, MetricsDocument
 from pipeline_lib.benchmark.comparison import LEVEL, ExperimentRuns, against_baselines, read_runs
 from pipeline_lib.benchmark.paired import holm, paired_difference
 from pipeline_lib.benchmark.record import Rows
-from pipeline_lib.results.run_directory import METRICS_FILES
 from pipeline_lib.storage.artifact_store import write_file
 from pipeline_lib.storage.files import write_json_file
 

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data_contracts.benchmark import BenchmarkConfig, merge_keys
-from data_contracts.config import EXTENSION_PATTERN, ExperimentConfig
+from data_contracts.config import EXTENSION_PATTERN, ExperimentConfig, ModelConfig
 from data_contracts.earlier_versions import ADDED_KEYS, REMOVED_KEYS
-from data_contracts.errors import ConfigError
+from data_contracts.errors import ConfigError, WeightsError
 from pipeline_lib.storage.artifact_store import write_file
 
 
@@ -63,6 +63,16 @@ def load_benchmark(path: Path | str, overrides: Sequence[str] = (), out: Path | 
 def is_benchmark(path: Path | str) -> bool:
     """Whether a YAML file holds a benchmark: keys that no experiment has. Raises ConfigError of one line."""
     return bool({"base", "experiments", "groups"} & set(read_yaml(Path(path))))
+
+
+def given_weights(model: ModelConfig) -> Path | None:
+    """The file that `model.weights_path` names; None without one. Raises WeightsError where it is not there."""
+    if model.weights_path is None:
+        return None
+    path = model.weights_path.expanduser()
+    if not path.is_file():
+        raise WeightsError(f"model.weights_path: there is no file {path}")
+    return path
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

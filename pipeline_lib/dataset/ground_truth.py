@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -308,8 +309,8 @@ def _pixel_values(image: Any) -> np.ndarray:
         image = image.convert("L")
     values = np.array(image)
     if values.ndim == 3:
-        colours = values[..., :1] if values.shape[2] == 2 else values[..., :3]
-        values = colours.max(axis=2)
+        n_colours = 1 if values.shape[2] == 2 else 3
+        values = reduce(np.maximum, (values[..., colour] for colour in range(n_colours)))  # faster than max over them
     if values.dtype.itemsize > 1 and values.size and values.max() > 255 and not (values % 257).any():
         values = values // 257
     return values

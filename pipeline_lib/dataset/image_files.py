@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from data_contracts.errors import DatasetError
 from pipeline_lib.dataset.images import is_hidden, is_image_file
 
 _HIDDEN, _ENDING, _NO_FILE = "hidden or recycled", "unsupported ending", "neither file nor directory"
@@ -58,6 +59,12 @@ def images_below(directory: Path, left_out: LeftOut, *, leave: Leave | None = No
     """
     images, inner = _look(directory, left_out, leave or _none)
     return sorted(images + _below(inner, left_out, leave or _none))
+
+
+def refuse_missing(path: Path) -> None:
+    """Raise DatasetError where there is neither a file nor a directory."""
+    if not path.exists():
+        raise DatasetError(f"there is no file or directory {path}")
 
 
 def count_outside(directory: Path, folders: Collection[str], left_out: LeftOut) -> None:

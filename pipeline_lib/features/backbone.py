@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from data_contracts.config import ModelConfig, PreprocessingConfig
 from data_contracts.errors import ConfigError, DownloadError, WeightsError
 from data_contracts.settings import BackboneSettings
+from pipeline_lib.configuration.files import given_weights
 from pipeline_lib.extensions import extension_digest, is_extension, load_extension
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -112,10 +113,7 @@ def find_weights(
     source = source or backbone_source(model.backbone)
     if source.library == "extension":
         return None, "extension"
-    if model.weights_path is not None:
-        path = model.weights_path.expanduser()
-        if not path.is_file():
-            raise WeightsError(f"model.weights_path: there is no file {path}")
+    if (path := given_weights(model)) is not None:
         return path, str(model.weights_path)
     if model.weights == "random":
         return None, "random"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_contracts.errors import FedpatchError, ImageError
 from data_contracts.settings import BY_TYPE, ImageReading
-from pipeline_lib.dataset.image_files import LeftOut, images_below
+from pipeline_lib.dataset.image_files import LeftOut, images_below, refuse_missing
 from pipeline_lib.dataset.images import StoredImage, read_bytes, read_stored
 from pipeline_lib.features.image_batches import ImagePatches, iter_images, iter_patches
 from pipeline_lib.inspection.run_model import RunModel
@@ -90,10 +90,9 @@ def find_images(paths: Iterable[Path | str], *, out: Path | None = None, left_ou
                 found += images_below(path, passed_over, leave=partial(_left, results))
             except OSError as error:
                 raise FedpatchError(f"cannot list {path}: {error.strerror or error}") from error
-        elif path.exists():
-            found.append(path)
         else:
-            raise FedpatchError(f"there is no file or directory {path}")
+            refuse_missing(path)
+            found.append(path)
     if left_out is None and (line := passed_over.describe()):
         logger.warning("%s", line)
     return list(dict.fromkeys(found))

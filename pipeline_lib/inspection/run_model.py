@@ -15,15 +15,9 @@ from data_contracts.errors import ArtifactError, FedpatchError
 from data_contracts.manifests import GLOBAL_BANK
 from data_contracts.numbers import require_number
 from pipeline_lib.metrics.thresholds import Threshold, conformal_threshold
+from pipeline_lib.models.model_file import INDEX_FILE, MODEL_FILE, PROVENANCE_DIRECTORY
 from pipeline_lib.models.patchcore import PatchCore
-from pipeline_lib.models.saved_model import (
-    INDEX_FILE,
-    MODEL_FILE,
-    PROVENANCE_DIRECTORY,
-    SavedModel,
-    load_extractor,
-    read_model,
-)
+from pipeline_lib.models.saved_model import SavedModel, load_extractor, read_model
 from pipeline_lib.storage.artifact_store import read_checked
 
 

@@ -22,8 +22,7 @@ from typing import Any
 
 from data_contracts.errors import ArtifactError, FedpatchError
 from data_contracts.results import MetricsDocument
-from pipeline_lib.inspection.run_model import open_run_model
-from pipeline_lib.models.saved_model import MODEL_FILE, PROVENANCE_DIRECTORY
+from pipeline_lib.models.model_file import MODEL_FILE, PROVENANCE_DIRECTORY, read_model_file
 from pipeline_lib.storage.artifact_store import write_file
 from pipeline_lib.storage.files import safe_name, write_json_file
 
@@ -92,6 +91,9 @@ def current_id(shelf: Path) -> str | None:
 
 def check_model(directory: Path) -> None:
     """Raise ArtifactError unless the model, all its banks and its calibration scores are intact."""
+    read_model_file(directory)
+    from pipeline_lib.inspection.run_model import open_run_model  # with torch, which the shelf's list does without
+
     model = open_run_model(directory)
     for bank in model.saved.banks:
         model.saved.bank_rows(bank)

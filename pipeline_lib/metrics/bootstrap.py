@@ -111,8 +111,8 @@ def resampled_auc_spro(
         n_normal, n_channels = chunk @ counts.n_normal_px, chunk @ counts.n_channels
         empty = (n_normal == 0) | (n_channels == 0)
         x, y = np.zeros((2, len(chunk), normal_above.shape[1] + 2))
-        x[:, 1:-1] = chunk @ normal_above / np.where(empty, 1, n_normal)[:, None]
-        y[:, 1:-1] = chunk @ counts.spro_sum / np.where(empty, 1, n_channels)[:, None]
+        np.divide(chunk @ normal_above, np.where(empty, 1, n_normal)[:, None], out=x[:, 1:-1])
+        np.divide(chunk @ counts.spro_sum, np.where(empty, 1, n_channels)[:, None], out=y[:, 1:-1])
         x[:, -1], y[:, -1] = 1.0, y[:, -2]
         areas[start : start + _CHUNK] = np.where(empty, np.nan, curve_area(x, y, limit=fpr_limit))
     return areas

@@ -26,6 +26,7 @@ from pipeline_lib.maps.map_files import find_map, read_map, refuse_other_shape, 
 from pipeline_lib.maps.saved_maps import read_scores, smooth_map
 from pipeline_lib.metrics.bootstrap import ImageSample
 from pipeline_lib.metrics.category import compute_metrics, halves, mean_metrics, metrics_table
+from pipeline_lib.metrics.kept_images import kept_images
 from pipeline_lib.metrics.spro.records import EvaluationImage
 
 LoadMap = Callable[[], np.ndarray]
@@ -130,6 +131,7 @@ def evaluate_category(
     """
     category = str(rows.category.iloc[0])
     images, warnings = evaluation_images(rows, root, loaders, scores, settings, on_bad_image=on_bad_image)
+    images = kept_images(images)
     development, report = halves(images)
     metrics: dict[str, CategoryMetrics] = {}
     tables = []
@@ -174,6 +176,7 @@ def evaluate_map_files(
     categories: tuple[str, ...] | None = None,
     stretch_maps: bool = False,
     preprocessing: PreprocessingConfig | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[CategoryEvaluation]:
     """Measure anyone's anomaly maps, <maps_root>/<category>/test/<folder>/<stem>.png|.tiff|.tif|.npy.
 
@@ -200,6 +203,7 @@ def evaluate_map_files(
         aside = index[(index.category == category) & (index.problem != "")]
         result.warnings.extend(f"{row['path']}: {row['problem']}; left out" for row in aside.to_dict("records"))
         results.append(result)
+        progress(len(results), len(categories))
     return results
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +30,9 @@ from pipeline_lib.extensions import is_extension
 from pipeline_lib.features.backbone import backbone_source, extension_weights_sha256, find_pretrained_weights
 from pipeline_lib.features.extractor import FeatureExtractor, shared_extractor
 from pipeline_lib.features.image_batches import ImageSize
+from pipeline_lib.models.model_file import MODEL_FILE, SCHEMA_VERSION, no_model, read_model_file
 from pipeline_lib.storage.artifact_store import read_checked, sha256_of_file, write_file
 from pipeline_lib.storage.files import safe_name, write_json_file
-
-INDEX_FILE = "dataset_index.parquet"
-PROVENANCE_DIRECTORY = "provenance"
-MODEL_FILE = "model.json"
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -129,24 +124,15 @@ def write_model_file(
 def read_model(directory: Path | str) -> SavedModel:
     """Read a saved model or a run directory. Raises ArtifactError when it is none, naming what is wrong."""
     directory = Path(directory)
-    path = directory / MODEL_FILE
+    content = read_model_file(directory)
     try:
-        content = json.loads(path.read_bytes())
-        if content["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema_version is {content['schema_version']}, this version reads {SCHEMA_VERSION}")
         backbone = BackboneSettings.model_validate(content["backbone"])
         inference = _inference(content["inference"]) if "inference" in content else _inference_of_run(directory)
         banks = {str(bank): dict(e) for bank, e in content["banks"].items()}
         reading = Reading.model_validate(content.get("reading", {}))  # earlier models have none
         return SavedModel(directory, backbone, inference, banks, reading)
-    except OSError as error:
-        raise ArtifactError(
-            f"{directory} holds no trained model: cannot read {path} ({error.strerror}); "
-            "give a run directory or what PatchCore.save wrote"
-        ) from error
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
-        reason = " ".join(str(error).split())
-        raise ArtifactError(f"{path} does not describe a trained model ({reason}); train or save it again") from error
+        raise no_model(directory / MODEL_FILE, error) from error
 
 
 def load_extractor(settings: BackboneSettings, device: torch.device | str = "cpu") -> FeatureExtractor:

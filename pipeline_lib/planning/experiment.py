@@ -26,7 +26,7 @@ from pipeline_lib.planning.backbone_trial import patch_grid, try_backbone, unwei
 from pipeline_lib.planning.extension_trial import try_extensions
 from pipeline_lib.upload import codec
 
-SAMPLES = 9
+SAMPLES = 5
 NPZ_BYTES = 1024  # names and headers of an upload's arrays
 
 

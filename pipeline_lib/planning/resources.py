@@ -154,7 +154,7 @@ def free_disk_bytes(directory: Path) -> int:
 
 
 def _measuring_bytes(images: int, defective: int, native_px: tuple[int, int]) -> int:
-    """Maps of one image at a time, kept scores, a batch, and some 50 bytes a marked pixel."""
+    """Kept maps and masks, kept scores, a batch, and some 50 bytes a marked pixel."""
     pixels = native_px[0] * native_px[1]
-    kept = min(256 * MIB, defective * pixels * 4)
+    kept = min(256 * MIB, defective * pixels * 4) + min(256 * MIB, (images * 4 + defective) * pixels)
     return int(kept + 80 * MIB + pixels * 40 + defective * pixels * MARKED_SHARE * 50 + images * 20_000)

@@ -49,14 +49,21 @@ class Probe:
     """What a few seconds on this machine say about its speed; each thing is measured once."""
 
     def __init__(self) -> None:
-        self._images: dict[tuple[str, int], float] = {}
+        self._images: dict[tuple[object, ...], float] = {}
         self._products: dict[tuple[int, int, int], float] = {}
 
     def seconds_per_image(self, plan: ExperimentPlan, split: str, category: str, at_once: int) -> float:
-        """Of an image read, extracted and stored by so many tasks at a time."""
-        key = feature_key(plan, split, category), at_once
+        """Of an image read, extracted and stored by so many tasks at a time; images of one size take equally long."""
+        part = (plan.train if split == "train" else plan.test)[category]
+        network = (
+            plan.backbone.backbone,
+            plan.backbone.layers,
+            plan.backbone.neighborhood_size,
+            plan.backbone.extraction,
+        )
+        run = at_once, plan.config.runtime.threads, plan.config.training.batch_size
+        key = *network, part.native_px, part.resized_px, *run
         if key not in self._images:
-            part = (plan.train if split == "train" else plan.test)[category]
             self._images[key] = _seconds_per_image(plan, category, part, at_once)
         return self._images[key]
 

@@ -10,7 +10,15 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
-from data_contracts.results import AUC_SPRO, HEADLINE_LIMIT, HEADLINES, SUBSETS, MetricsDocument, MetricValues
+from data_contracts.results import (
+    AUC_SPRO,
+    HEADLINE_LIMIT,
+    HEADLINES,
+    SUBSET_TITLES,
+    SUBSETS,
+    MetricsDocument,
+    MetricValues,
+)
 from pipeline_lib.drawing.html_pages import page_template
 from pipeline_lib.maps.visualize import ANCHORS
 from pipeline_lib.report import decision_table, facts, tables
@@ -70,7 +78,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         warnings=facts.quiet_warnings(record),
         intervals=_interval_figures(record.documents),
         overview=[tables.overview(record.documents[half]) for half in _there(record)],
-        halves=[(half, tables.HALVES[half]) for half in _there(record)],
+        halves=[(half, SUBSET_TITLES[half]) for half in _there(record)],
         decisions=decision_table.decisions(document),
         decision_notes=decision_table.notes(document),
         target_rate=f"{100 * record.config.decision.target_false_alarm_rate:g}",

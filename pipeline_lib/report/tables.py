@@ -12,6 +12,7 @@ from data_contracts.results import (
     HEADLINES,
     IMAGE_AUROC,
     METRICS,
+    SUBSET_TITLES,
     CategoryMetrics,
     FederationSummary,
     MetricsDocument,
@@ -24,7 +25,6 @@ from pipeline_lib.results.tables import THIN_CLASS
 
 TNRS = ("0.99", "0.95", "0.9")
 SPLIT_METRICS = (*METRICS[:-1], auc_spro("0.3"), METRICS[-1])
-HALVES = {"development": "development half", "report": "report half", "all": "all of test"}
 Interval = tuple[float, float] | None
 UNDEFINED = "-"
 
@@ -84,7 +84,7 @@ def overview(document: MetricsDocument) -> Table:
     )  # fmt: skip
     rows = [_overview_row(name, values) for name, values in document.categories.items()]
     rows.append(_overview_row("mean of categories", document.mean))
-    return Table(f"By category, {HALVES[document.subset]}", columns, tuple(rows), emphasized_last=True)
+    return Table(f"By category, {SUBSET_TITLES[document.subset]}", columns, tuple(rows), emphasized_last=True)
 
 
 def _overview_row(name: str, values: MetricValues) -> tuple[Cell, ...]:
@@ -105,13 +105,15 @@ def _caught(values: MetricValues, rate: str, *, with_interval: bool) -> Cell:
 
 def halves(documents: Mapping[str, MetricsDocument], category: str) -> Table:
     """One category: a row a half of the test set; AUC-sPRO at every limit."""
-    found = {half: documents[half].categories.get(category, CategoryMetrics()) for half in HALVES if half in documents}
+    found = {
+        half: documents[half].categories.get(category, CategoryMetrics()) for half in SUBSET_TITLES if half in documents
+    }
     limits = sorted({limit for values in found.values() for limit in values.auc_spro}, key=float)
     metrics = (IMAGE_AUROC, *map(auc_spro, limits))
     columns = ("test images", *(metric.title for metric in metrics), "good", "defective")
     rows = tuple(
         (
-            Cell(HALVES[half]),
+            Cell(SUBSET_TITLES[half]),
             *(measure(metric.of(values), metric.interval(values)) for metric in metrics),
             count(values.n_good),
             defective_count(values),
@@ -131,7 +133,7 @@ def splits(values: CategoryMetrics, half: str) -> Table | None:
         "name", "kind", *(metric.title for metric in SPLIT_METRICS),
         *(f"TPR at TNR {100 * float(rate):.0f}" for rate in TNRS), "good", "defective",
     )  # fmt: skip
-    return Table(f"By defect, folder and group, {HALVES[half]}", columns, rows, text_columns=2) if rows else None
+    return Table(f"By defect, folder and group, {SUBSET_TITLES[half]}", columns, rows, text_columns=2) if rows else None
 
 
 def _split_row(scope: str, name: str, values: MetricValues) -> tuple[Cell, ...]:

@@ -12,7 +12,7 @@ from data_contracts.manifests import BankManifest, ClientUploads
 from data_contracts.tables import BANK_PROVENANCE
 from pipeline_lib.client.calibration import rows_in_bank
 from pipeline_lib.client.provenance import Provenance
-from pipeline_lib.models.saved_model import PROVENANCE_DIRECTORY
+from pipeline_lib.models.model_file import PROVENANCE_DIRECTORY
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.files import safe_name, write_table_file
 from pipeline_lib.upload.codec import decode_rows

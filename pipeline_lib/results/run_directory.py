@@ -17,10 +17,8 @@ import pandas as pd
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import BankManifest, PreparedDataset
-from data_contracts.results import (
-    MetricsDocument,
-)
-from data_contracts.settings import BackboneSettings, Reading
+from data_contracts.results import METRICS_FILES, MetricsDocument
+from data_contracts.settings import RUNS, BackboneSettings, Reading
 from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES, METRICS_TABLE
 from data_contracts.validation import ValidationReport
 from pipeline_lib.configuration.files import write_config
@@ -31,10 +29,8 @@ from pipeline_lib.models.saved_model import bank_file, write_model_file
 from pipeline_lib.storage.artifact_store import ArtifactStore, sha256_of_file, write_file
 from pipeline_lib.storage.files import copy_artifact, write_json_file, write_table_file
 
-RUNS = Path("runs")  # in the current directory: where runs go unless `runtime.out` says it
 CALIBRATION_FILE = "calibration.parquet"
 RESULT_FILE = "result.json"
-METRICS_FILES = {"all": "metrics.json", "development": "metrics_development.json", "report": "metrics_report.json"}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,16 @@ from pipeline_lib.upload.package import check_plain_npz
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_ARTIFACT_BYTES = 4 * 2**30
 ROUND_PREFIX = "round_"
+
+
+def open_exchange() -> Exchange:
+    """The shared place of this machine, `$FEDPATCH_EXCHANGE`; the mount points of machines may differ."""
+    url = os.environ.get("FEDPATCH_EXCHANGE")
+    if not url:
+        raise ConfigError(
+            "FEDPATCH_EXCHANGE is not set; give the worker the shared place, a directory or s3://bucket/prefix"
+        )
+    return Exchange(url)
 
 
 class Exchange:

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from data_contracts.config import ExperimentConfig
+from data_contracts.results import METRICS_FILES
 from flows.cli import main
-from pipeline_lib.results.run_directory import METRICS_FILES
 from tests.conftest import ROOT
 from tests.dataset_fixtures import write_tiny_autovi
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.options import Json, app, dataset_app, out_directory
+from flows.cli.options import Json, Picture, app, dataset_app, out_directory
 
 
 @dataset_app.command
@@ -95,9 +95,7 @@ def stats(
 
 
 @dataset_app.command
-def preview(
-    root: Path, /, *, out: Annotated[Path, Parameter(name="--out", help="A .png or .jpg.")], layout: str = "auto"
-) -> None:
+def preview(root: Path, /, *, out: Picture, layout: str = "auto") -> None:
     """Draw a data set in one picture: a good and a defective image of each category, masks outlined.
 
     Example: fedpatch dataset preview /data --out preview.jpg

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from data_contracts.config import ExperimentConfig, PreprocessingConfig
 from data_contracts.errors import DatasetError
+from data_contracts.settings import place_of
 from flows.cli.dataset.layouts import chosen_layout
+from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
-from flows.steps.running import place_of
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.dataset import acquisition, reading, validation
 from pipeline_lib.dataset.annotations.outlines import Annotations
@@ -23,8 +24,8 @@ from pipeline_lib.features.preprocessing import collect_normalization_statistics
 from pipeline_lib.partition import assignment, saved, statistics
 
 
-def write_partition(config: ExperimentConfig, out: Path, *, as_json: bool) -> None:
-    """Compute and save the partition that `fedpatch run` uses with this configuration."""
+def write_partition(config: ExperimentConfig, out: Path, *, words: list[str], as_json: bool) -> None:
+    """Compute and save the partition that `fedpatch run` uses; `words` name the configuration on the command line."""
     root = place_of(config).data_root
     index = index_dataset(
         root,
@@ -45,17 +46,18 @@ def write_partition(config: ExperimentConfig, out: Path, *, as_json: bool) -> No
     ]
     print_table(rows, "images of each client")
     print(f"partition: {out / 'partition.parquet'}")
-    print(f"a run on it: --set federated.partitioning=saved --set federated.partition_path={out}")
+    say_next("partition", config=words, out=out)
 
 
 def acquire_dataset(
     out: Path, categories: list[str] | None, base_url: str | None, *, keep_archives: bool, as_json: bool
 ) -> None:
     """Download and unpack AutoVI, category by category; what is there stays."""
+    archives = acquisition.select_archives(categories)
     if not as_json:
         print(acquisition.LICENSE)
     states = {}
-    for archive in acquisition.select_archives(categories):
+    for archive in archives:
         with show_progress(f"{archive.category}: bytes", quiet=as_json) as progress:
             states[archive.category] = acquisition.acquire_category(
                 archive,
@@ -69,7 +71,8 @@ def acquire_dataset(
     if as_json:
         print_json({"root": str(out), "license": acquisition.LICENSE, "categories": states})
     else:
-        print(f"data set: {out}; check it with fedpatch dataset validate {out}")
+        print(f"data set: {out}")
+        say_next("acquire", root=out)
 
 
 def import_images(
@@ -92,7 +95,8 @@ def import_images(
     print_table([{"defect": name, "masks": count} for name, count in result.channels.items()], "masks")
     for problem in result.problems:
         print(f"warning: {problem}")
-    print(f"category: {result.directory}; check it with fedpatch dataset validate {out}")
+    print(f"category: {result.directory}")
+    say_next("import", root=out)
 
 
 def normalization_statistics(root: Path, layout: str, *, as_json: bool) -> None:
@@ -124,6 +128,7 @@ def validate_root(root: Path, layout: str, *, as_json: bool) -> None:
         print_json(report.model_dump(mode="json"))
     else:
         print(validation.render_validation_text(report))
+        say_next("validate, errors" if report.count("error") else "validate", root=root)
     if report.count("error"):
         raise SystemExit(1)
 
@@ -162,6 +167,7 @@ def synthesize_root(
         print_json({"root": str(root)})
     else:
         print(f"data set: {root}")
+        say_next("synthesize", root=root)
 
 
 def preview_dataset(root: Path, layout: str, out: Path) -> None:

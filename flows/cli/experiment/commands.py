@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from flows.cli.next_steps import with_overrides
 from flows.cli.options import Force, Json, Out, Set, app, fail, out_directory
 
 
@@ -22,19 +23,19 @@ def run(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = Fal
     config
         A YAML file such as configs/real3_iid.yaml.
     """
-    from flows.cli.temporary_server import temporary_server
     from pipeline_lib.configuration.files import load_config
+    from pipeline_lib.planning.first_checks import refuse_wrong_paths
 
     overrides = [*(set_ or []), *([f"runtime.out={json.dumps(str(out.absolute()))}"] if out else [])]
     settings = load_config(config, overrides)
+    (place,) = refuse_wrong_paths([settings])
+    from flows.cli.temporary_server import temporary_server
+
     with temporary_server() as server:  # it starts while the rest is imported
         from flows.cli.dataset.layouts import chosen_layout
         from flows.cli.experiment.experiments import print_experiment, run_and_describe
-        from flows.steps.running import place_of
         from tasks import resources
 
-        place = place_of(settings)
-        resources.refuse_unwritable([settings])
         resources.refuse_without_weights([settings])
         settings = settings.with_layout(chosen_layout(settings.dataset.layout, place.data_root))
         resources.refuse_backbones([(settings, place)])
@@ -54,13 +55,21 @@ def plan(config: Path, /, *, set_: Set = None, json_: Json = False) -> None:
     Examples: fedpatch plan configs/autovi_iid.yaml --set dataset.root=/data;
     fedpatch plan configs/benchmark_full.yaml --set dataset.root=/data
     """
-    from flows.cli.experiment.planning import print_benchmark_plan, print_plan
     from pipeline_lib.configuration.files import is_benchmark, load_benchmark, load_config
+    from pipeline_lib.planning.first_checks import refuse_wrong_paths
 
     if is_benchmark(config):
-        print_benchmark_plan(load_benchmark(config, set_ or []), as_json=json_)
+        matrix = load_benchmark(config, set_ or [])
+        refuse_wrong_paths([cell.config for cell in matrix.cells()])
+        from flows.cli.experiment.planning import print_benchmark_plan
+
+        print_benchmark_plan(matrix, words=with_overrides(config, set_), as_json=json_)
     else:
-        print_plan(load_config(config, set_ or []), as_json=json_)
+        settings = load_config(config, set_ or [])
+        refuse_wrong_paths([settings])
+        from flows.cli.experiment.planning import print_plan
+
+        print_plan(settings, words=with_overrides(config, set_), as_json=json_)
 
 
 @app.command
@@ -95,18 +104,27 @@ def benchmark(
 
     Example: fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=/data
     """
+    from pipeline_lib.configuration.files import load_benchmark
+    from pipeline_lib.planning.first_checks import refuse_wrong_paths
+
+    matrix = load_benchmark(config, set_ or [], out)
     if compare_only:
+        if matrix.out is None:
+            fail("--compare-only takes the runs of a benchmark: say with --out where they are")
+        if not matrix.out.expanduser().is_dir():
+            fail(f"no experiment of {config} is there: there is no directory {matrix.out}")
         from flows.cli.experiment.comparing import compare_finished
 
-        compare_finished(config, set_ or [], out, as_json=json_)
+        compare_finished(matrix, as_json=json_)
         return
+    refuse_wrong_paths([cell.config for cell in matrix.cells()], out=matrix.out)
     from flows.cli.temporary_server import temporary_server
 
     with temporary_server() as server:
         from flows.cli.experiment.experiments import run_benchmark
 
         server.wait()
-        run_benchmark(config, set_ or [], out, as_json=json_, force=force)
+        run_benchmark(matrix, as_json=json_, force=force)
 
 
 @app.command
@@ -118,6 +136,9 @@ def show(
     json_: Json = False,
 ) -> None:
     """Show the results of finished runs side by side, on all of test and on its halves.
+
+    The development half are the test images whose SHA-256 begins with an even hex digit, to choose settings on; the
+    report half are the others, to report on.
 
     Example: fedpatch show runs/baseline runs/first --markdown
     """
@@ -174,13 +195,13 @@ def score(
     Examples: fedpatch score runs/first new_images --out scored;
     fedpatch score runs/first camera --category pipe_clip --watch --json
     """
-    from flows.cli.experiment import scoring
+    from flows.cli.experiment.scored_paths import model_and_images
 
-    opened, images = scoring.open_model(model, paths, false_alarm_rate, threshold)
-    if explain and out is None:
-        fail("--explain draws pictures: say where they go with --out")
-    if watch and len(images) != 1:
-        fail("--watch takes one directory")
+    directory, images = model_and_images(model, paths, out=out, explain=explain, watch=watch)
+    from flows.cli.experiment import scoring
+    from pipeline_lib.inspection.run_model import open_run_model
+
+    opened = open_run_model(directory, target_rate=false_alarm_rate, threshold=threshold)
     if watch:
         scoring.watch_folder(opened, images[0], category, out, explain=explain, as_json=json_)
     else:
@@ -196,4 +217,5 @@ def partition(config: Path, /, *, out: Out, set_: Set = None, json_: Json = Fals
     from flows.cli.dataset.datasets import write_partition
     from pipeline_lib.configuration.files import load_config
 
-    write_partition(load_config(config, set_ or []), out or Path("partition"), as_json=json_)
+    words = with_overrides(config, set_)
+    write_partition(load_config(config, set_ or []), out or Path("partition"), words=words, as_json=json_)

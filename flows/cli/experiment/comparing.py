@@ -5,27 +5,26 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.errors import QuorumError
+from flows.cli.next_steps import say_next
 from flows.cli.options import fail
 from flows.cli.printing import print_json, print_table
 from pipeline_lib.benchmark.gathering import finished_results, gather_benchmark
 from pipeline_lib.benchmark.report.written import write_benchmark
 from pipeline_lib.benchmark.tables import comparison_table, pair_table
-from pipeline_lib.configuration.files import load_benchmark
 
 
-def compare_finished(path: Path, overrides: list[str], out: Path | None, *, as_json: bool) -> None:
+def compare_finished(config: BenchmarkConfig, *, as_json: bool) -> None:
     """Compare what the benchmark's directory holds and write its files anew; nothing runs, the history stays as it is.
 
     Raises QuorumError naming experiments that are not there, after writing the comparison of the others.
     """
-    config = load_benchmark(path, overrides, out)
-    if config.out is None:
-        fail("--compare-only takes the runs of a benchmark: say with --out where they are")
+    assert config.out is not None  # the command asks for it
     directory = config.out.expanduser().absolute()
     results, missing = finished_results(config, directory)
     if not results:
-        fail(f"no experiment of {path} is there: {next(iter(missing.values()))}")
+        fail(f"no experiment of {config.name} is there: {next(iter(missing.values()))}")
     write_benchmark(gather_benchmark(config, results, missing), directory)
     print_comparison(config.name, directory, as_json=as_json)
     if missing:
@@ -45,3 +44,4 @@ def print_comparison(name: str, directory: Path, *, as_json: bool) -> None:
     print("(points against the baseline [paired 95 % interval]; * where a difference is shown, Holm-corrected)")
     print(f"comparison: {directory / 'comparison.json'}")
     print(f"report:     {directory / 'benchmark.html'}")
+    say_next("benchmark", report=directory / "benchmark.html")

@@ -11,23 +11,26 @@ from typing import Any
 
 from prefect.client.schemas.objects import State
 
+from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import FedpatchError, QuorumError
 from data_contracts.manifests import ExperimentResult
 from data_contracts.results import MetricsDocument
 from flows.benchmark import full_benchmark
 from flows.cli.experiment.comparing import print_comparison
+from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_metrics, print_where
 from flows.cli.progress import show_progress
 from flows.experiment import centralized_experiment, federated_experiment
 from flows.steps.running import PARTIAL
-from pipeline_lib.configuration.files import load_benchmark, load_config
+from pipeline_lib.configuration.files import load_config
 from pipeline_lib.dataset.synthetic.dataset import synthesize_dataset
-from tasks.resources import refuse_unwritable, refuse_without_weights
+from tasks.resources import refuse_without_weights
 
 DEMO_CONFIG = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"
 DEMO_IMAGES = 24
 DEMO_SCALE = 0.5
+BENCHMARK_SAYS_AFTER_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,10 @@ def print_experiment(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         print_json({"run_directory": outcome.result.run_directory, **outcome.metrics.model_dump(mode="json")})
         return
+    directory = Path(outcome.result.run_directory)
     print_metrics(outcome.metrics)
-    print_where(Path(outcome.result.run_directory))
+    print_where(directory)
+    say_next("run", run=directory, report=directory / "report.html")
 
 
 def run_demo(out: Path, *, as_json: bool) -> None:
@@ -97,19 +102,16 @@ def run_demo(out: Path, *, as_json: bool) -> None:
     for outcome in outcomes:
         print_metrics(outcome.metrics)
         print_where(Path(outcome.result.run_directory))
-    print("next, on images of your own: fedpatch init DIR")
+    say_next("demo")
 
 
-def run_benchmark(path: Path, overrides: list[str], out: Path | None, *, as_json: bool, force: bool = False) -> None:
+def run_benchmark(config: BenchmarkConfig, *, as_json: bool, force: bool = False) -> None:
     """Run the matrix, print the comparison.
 
     Raises ResourceError when an experiment would not fit, unless `force`; QuorumError naming those that failed.
     """
-    config = load_benchmark(path, overrides, out)
-    configs = [cell.config for cell in config.cells()]
-    refuse_unwritable(configs, out=config.out)
-    refuse_without_weights(configs)
-    with show_progress(config.name, quiet=as_json):
+    refuse_without_weights([cell.config for cell in config.cells()])
+    with show_progress(config.name, quiet=as_json, stages_after_s=BENCHMARK_SAYS_AFTER_S):
         state: State[Any] = full_benchmark(config, force=force, return_state=True)  # type: ignore[assignment]
     if state.name == PARTIAL:
         print(f"fedpatch: {state.message}", file=sys.stderr)

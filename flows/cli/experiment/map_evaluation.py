@@ -8,10 +8,11 @@ from pathlib import Path
 from data_contracts.results import SUBSETS
 from data_contracts.settings import EvaluationSettings
 from flows.cli.dataset.layouts import chosen_layout
+from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_metrics
+from flows.cli.progress import show_progress
 from pipeline_lib.configuration.files import parse_config
 from pipeline_lib.metrics import evaluation
-from pipeline_lib.results import run_directory
 
 
 def evaluate_maps(
@@ -27,14 +28,16 @@ def evaluate_maps(
     """Measure map files and write the metrics files."""
     config = parse_config({"name": safe_experiment_name(maps)}, overrides)
     config = config.with_layout(chosen_layout(config.dataset.layout, root))
-    results = evaluation.evaluate_map_files(
-        root,
-        maps,
-        EvaluationSettings.of(config),
-        categories=categories,
-        stretch_maps=stretch_maps,
-        preprocessing=config.preprocessing,
-    )
+    with show_progress("categories measured", quiet=as_json) as progress:
+        results = evaluation.evaluate_map_files(
+            root,
+            maps,
+            EvaluationSettings.of(config),
+            categories=categories,
+            stretch_maps=stretch_maps,
+            preprocessing=config.preprocessing,
+            progress=progress,
+        )
     documents = {
         subset: evaluation.metrics_document(
             {result.category: result.metrics[subset] for result in results},
@@ -47,6 +50,8 @@ def evaluate_maps(
     }
     for document in documents.values():
         document.warnings = [warning for result in results for warning in result.warnings]
+    from pipeline_lib.results import run_directory  # with torch, which what may be wrong above does without
+
     run_directory.write_metrics_files(
         out, documents, [result.table for result in results], [result.curves for result in results]
     )
@@ -55,6 +60,7 @@ def evaluate_maps(
     else:
         print_metrics(documents["all"])
         print(f"metrics: {out / 'metrics.json'}")
+        say_next("evaluate", out=out)
 
 
 def safe_experiment_name(maps: Path) -> str:

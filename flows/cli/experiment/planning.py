@@ -9,16 +9,17 @@ from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import WeightsError
 from data_contracts.federation import without_images
+from data_contracts.settings import place_of
 from flows.cli.dataset.layouts import chosen_layout
+from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
-from flows.steps.running import place_of
 from pipeline_lib.features.backbone import find_weights
 from pipeline_lib.planning.experiment import ExperimentPlan, plan_experiment
 from pipeline_lib.planning.resources import available_memory_bytes, disk_bytes, free_disk_bytes, memory_bytes, shortages
 
 
-def print_plan(config: ExperimentConfig, *, as_json: bool) -> None:
-    """Print what a run will make and need."""
+def print_plan(config: ExperimentConfig, *, words: list[str], as_json: bool) -> None:
+    """Print what a run will make and need; `words` name the configuration on the command line."""
     from pipeline_lib.planning.stage_times import stage_seconds
 
     root = place_of(config).data_root
@@ -44,10 +45,11 @@ def print_plan(config: ExperimentConfig, *, as_json: bool) -> None:
     for problem in value["does_not_fit"]:
         print(f"does not fit: {problem}")
     _say_what_is_fetched([config])
+    say_next("plan, too large" if value["does_not_fit"] else "plan", config=words)
 
 
-def print_benchmark_plan(config: BenchmarkConfig, *, as_json: bool) -> None:
-    """Print what all runs of a benchmark together will make and need."""
+def print_benchmark_plan(config: BenchmarkConfig, *, words: list[str], as_json: bool) -> None:
+    """Print what all runs of a benchmark together will make and need; `words` as in `print_plan`."""
     from pipeline_lib.planning.benchmark import ASSUMED, plan_benchmark
 
     runs = [(cell, plan_experiment(cell.config, place_of(cell.config).data_root)) for cell in config.cells()]
@@ -94,6 +96,7 @@ def print_benchmark_plan(config: BenchmarkConfig, *, as_json: bool) -> None:
     for problem in problems:
         print(f"does not fit: {problem}")
     _say_what_is_fetched([cell.config for cell, _ in runs])
+    say_next("plan, too large" if problems else "plan, benchmark", config=words)
 
 
 def _say_what_is_fetched(configs: list[ExperimentConfig]) -> None:

@@ -5,30 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_contracts.errors import ArtifactError
-from data_contracts.results import MetricsDocument
+from data_contracts.results import HALVES_EXPLAINED, METRICS_FILES, SUBSET_TITLES, SUBSETS, MetricsDocument
+from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
-from pipeline_lib.results.run_directory import METRICS_FILES
 from pipeline_lib.results.tables import headline_cells, markdown_table
-
-HALVES = {"development": "development half", "report": "other half", "all": "all of test"}
 
 
 def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None:
-    """A row a category and run: image AUROC and AUC-sPRO@0.05 on each half and on all, with intervals."""
+    """Image AUROC and AUC-sPRO@0.05 of each category and run, on all of test and on each half, with intervals."""
     runs = [read_halves(directory) for directory in directories]
     if as_json:
         print_json([{half: document.model_dump(mode="json") for half, document in run.items()} for run in runs])
         return
-    rows = [_row(category, run) for category in _categories(runs) for run in runs if category in run["all"].categories]
+    found = [(category, run) for category in _categories(runs) for run in runs if category in run["all"].categories]
     if markdown:
-        print(markdown_table(rows))
+        print(markdown_table([_row(category, run) for category, run in found]))
     else:
-        print_table(rows, "AUROC / AUC-sPRO@0.05 in per cent [95 % interval]")
+        rows = [
+            _half_row(category, run, half)
+            for category in _categories(runs)
+            for half in SUBSETS
+            for run in runs
+            if half in run and category in run["all"].categories
+        ]
+        print_table(rows, "per cent [95 % interval]")
+        if any(len(run) > 1 for run in runs):
+            print("\n".join(HALVES_EXPLAINED))
+        say_next("show" if len(directories) == 1 else "show, several", run=directories[-1])
 
 
 def read_halves(directory: Path) -> dict[str, MetricsDocument]:
     """The metrics on all of test and on those halves that the run measured: one of stations has none."""
-    there = [half for half in HALVES if half == "all" or (directory / METRICS_FILES[half]).exists()]
+    there = [half for half in SUBSET_TITLES if half == "all" or (directory / METRICS_FILES[half]).exists()]
     return {half: read_document(directory, half) for half in there}
 
 
@@ -47,7 +55,7 @@ def _categories(runs: list[dict[str, MetricsDocument]]) -> list[str]:
 
 def _row(category: str, run: dict[str, MetricsDocument]) -> dict[str, str]:
     row = {"category": category, "experiment": run["all"].experiment}
-    for half, title in HALVES.items():
+    for half, title in SUBSET_TITLES.items():
         if half not in run:
             row[f"{title}: AUROC / AUC-sPRO@0.05"] = row[f"{title}: good, defective"] = "-"
             continue
@@ -55,3 +63,10 @@ def _row(category: str, run: dict[str, MetricsDocument]) -> dict[str, str]:
         row[f"{title}: AUROC / AUC-sPRO@0.05"] = " / ".join(headline_cells(values).values())
         row[f"{title}: good, defective"] = f"{values.n_good}, {values.n_defective}"
     return row
+
+
+def _half_row(category: str, run: dict[str, MetricsDocument], half: str) -> dict[str, str]:
+    """As `_row`, of one half: below each other they fit a terminal, and runs are beside each other."""
+    values = run[half].categories[category]
+    names = {"category": category, "experiment": run["all"].experiment, "test images": SUBSET_TITLES[half]}
+    return names | headline_cells(values) | {"good, defective": f"{values.n_good}, {values.n_defective}"}

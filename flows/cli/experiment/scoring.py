@@ -8,11 +8,12 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from data_contracts.errors import FedpatchError
+from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
 from pipeline_lib.dataset.image_files import LeftOut
 from pipeline_lib.inspection.decisions import find_images
-from pipeline_lib.inspection.run_model import RunModel, open_run_model
+from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.inspection.session import ScoreSession
 
 
@@ -45,6 +46,9 @@ def score_images(
             print(line)
         if out is not None:
             print(f"decisions: {session.decisions_file}")
+            say_next("score", page=session.decisions_file)
+        else:
+            say_next("score, nowhere", run=model.directory)
     if all("reason" in one for one in found):
         raise SystemExit(1)
 
@@ -64,19 +68,6 @@ def watch_folder(
                 _say_refused(summary)
             else:
                 print("  ".join(str(value) for value in _row(summary).values()), flush=True)
-
-
-def open_model(
-    model: Path | None, paths: list[Path], false_alarm_rate: float | None, threshold: float | None
-) -> tuple[RunModel, list[Path]]:
-    """The model and the images: the model is given by --model, or else is the first of the paths."""
-    if model is None:
-        if not paths:
-            raise FedpatchError("give a run directory and images: fedpatch score RUN_DIR IMAGES...")
-        model, paths = paths[0], paths[1:]
-    if not paths:
-        raise FedpatchError(f"give images or directories to score with {model}: fedpatch score RUN_DIR IMAGES...")
-    return open_run_model(model, target_rate=false_alarm_rate, threshold=threshold), paths
 
 
 def _row(summary: dict[str, object]) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.options import Json, app, exchange_app, model_app, store_app
+from flows.cli.options import Json, Store, StoreToBe, app, exchange_app, model_app, store_app
 
 Models = Annotated[
     Path | None, Parameter(name="--models", help="Directory of the models; $FEDPATCH_MODELS or ./models.")
@@ -58,11 +58,8 @@ def rollback(*, models: Models = None, json_: Json = False) -> None:
     commands.roll_back(commands.shelf_of(models), as_json=json_)
 
 
-Store = Annotated[Path | None, Parameter(name="--store", help="$FEDPATCH_STORE or ~/.cache/fedpatch/store.")]
-
-
 @app.command
-def doctor(*, store: Store = None, json_: Json = False) -> None:
+def doctor(*, store: StoreToBe = None, json_: Json = False) -> None:
     """Tell what is wrong with this installation: versions, weights, GPU, disk, server. Exit status 1 for problems.
 
     Example: fedpatch doctor --json

@@ -10,6 +10,7 @@ import prefect
 from prefect.settings import get_current_settings
 
 from data_contracts.settings import default_store
+from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json
 from flows.connection import ADVICE, LOOPBACK, NO_ANSWER, leave_loopback_out_of_proxies, no_answer, proxy_of
 from flows.connection import server_version as ask_version
@@ -31,7 +32,10 @@ def examine(store: Path | None, *, as_json: bool) -> None:
             print(f"{MARKS[check.status]}  {check.name}: {check.found}")
             if check.advice:
                 print(f"         -> {check.advice}")
-    if any(check.status == "problem" for check in checks):
+    problems = any(check.status == "problem" for check in checks)
+    if not as_json:
+        say_next("doctor, problems" if problems else "doctor")
+    if problems:
         raise SystemExit(1)
 
 

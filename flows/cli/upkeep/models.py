@@ -9,6 +9,7 @@ from typing import Any
 from data_contracts.earlier_versions import REMOVED_KEYS
 from data_contracts.errors import ArtifactError
 from data_contracts.results import HEADLINES, CategoryMetrics, MetricValues
+from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
 from pipeline_lib.configuration.files import load_run_config
 from pipeline_lib.inspection.shelf import CURRENT, ShelvedModel, list_models, promote, read_metrics, rollback
@@ -60,6 +61,7 @@ def compare_models(first: Path, second: Path, shelf: Path, *, as_json: bool) -> 
     print_table(rows, "per cent [95 % interval], all test images")
     for key, (here, there) in differing.items():
         print(f"{key}: {here} | {there}")
+    say_next("model compare", run=second)
 
 
 def _settings(directory: Path) -> dict[str, Any]:
@@ -125,4 +127,5 @@ def _say(shelf: Path, value: dict[str, str], *, as_json: bool) -> None:
         print_json(value)
         return
     instead = f", instead of {value['before']}" if "before" in value else ""
-    print(f"in use: {value['current']}{instead}\nscore with: fedpatch score {shelf / CURRENT} IMAGES...")
+    print(f"in use: {value['current']}{instead}")
+    say_next("in use", current=shelf / CURRENT)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from data_contracts.errors import ArtifactError
+from data_contracts.errors import ArtifactError, PlaceError
+from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
-from pipeline_lib.stations.exchange import Exchange
+from pipeline_lib.stations.exchange import Exchange, open_exchange
 from pipeline_lib.stations.retention import prune_exchange
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.retention import prune_store, store_status
-from tasks.stations import open_exchange
 
 
 def show_status(root: Path | None, *, as_json: bool) -> None:
@@ -29,6 +29,7 @@ def show_status(root: Path | None, *, as_json: bool) -> None:
         f"{status.runs} runs refer to {status.referred_bytes / 1e6:.1f} MB; {status.records} records, "
         f"{status.temporary_files} temporary files"
     )
+    say_next("store status")
 
 
 def prune(
@@ -59,8 +60,11 @@ def prune(
 
 
 def prune_shared(url: str | None, keep_days: float, *, dry_run: bool, as_json: bool) -> None:
-    """Remove runs that are over. Raises ArtifactError where one could not be removed."""
-    report = prune_exchange(Exchange(url) if url else open_exchange(), keep_days=keep_days, dry_run=dry_run)
+    """Remove runs that are over. Raises PlaceError without that place, ArtifactError where one could not be removed."""
+    exchange = Exchange(url) if url else open_exchange()
+    if exchange.is_directory and not Path(exchange.root).is_dir():
+        raise PlaceError(f"the shared place: there is no directory {exchange.root}")
+    report = prune_exchange(exchange, keep_days=keep_days, dry_run=dry_run)
     if as_json:
         print_json(asdict(report))
     else:

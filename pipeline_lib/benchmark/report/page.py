@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from data_contracts.results import SUBSET_TITLES
 from pipeline_lib.benchmark.comparison import against_baselines, named_pairs
 from pipeline_lib.benchmark.record import HEADLINE, BenchmarkRecord
 from pipeline_lib.benchmark.report.chosen import TITLES, Figure, benchmark_figures
@@ -18,7 +19,7 @@ from pipeline_lib.drawing.drawing import inline_svg, style_sheet
 from pipeline_lib.drawing.html_pages import page_template
 from pipeline_lib.results.tables import per_cent
 
-SUBSETS = {"all": "all test images", "development": "development half", "report": "other half"}
+SUBSETS = {"all": "all test images"} | {half: SUBSET_TITLES[half] for half in ("development", "report")}
 
 
 def render_benchmark(record: BenchmarkRecord, figures: Sequence[Figure] | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ def test_run_prints_the_table_and_json(
     assert "my_lab" in shown.out
     assert "AUC-sPRO@0.05" in shown.out
     assert str(tmp_path / "out") in shown.out
+    assert re.findall(r"^\d\d:\d\d:\d\d my_lab: ([^,:]+).*, \d+ s$", shown.err, re.MULTILINE) == [
+        "index", "features", "coresets", "memory banks", "thresholds", "test features", "scores", "metrics", "report",
+    ]  # fmt: skip
+    assert shown.err.splitlines()[-1].startswith(f"next: open {tmp_path / 'out' / 'report.html'}; ")
     assert (tmp_path / "out" / "metrics.json").is_file()
     assert call("run", config, "--set", "federated.num_clients=2", "--out", tmp_path / "out2", "--json") == 0
     document = json.loads(capsys.readouterr().out)

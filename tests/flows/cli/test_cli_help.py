@@ -89,7 +89,7 @@ def test_the_options_that_are_floats_are_known() -> None:
         (["store", "prune", "--keep-days", "-1"], "keep_days is -1; it accepts a finite number at least 0"),
         (["store", "prune", "--unfinished-days", "-0.5"], "unfinished_days is -0.5"),
         (["store", "prune", "--max-gb", "-1"], "max_bytes is -1e+09"),
-        (["exchange", "prune", "EXCHANGE", "--keep-days", "-1"], "keep_days is -1"),
+        (["exchange", "prune", ".", "--keep-days", "-1"], "keep_days is -1"),
         (["dataset", "synthesize", "--out", "made", "--scale", "0"], "scale is 0"),
         (["dataset", "synthesize", "--out", "made", "--images", "-3"], "images is -3"),
     ],
@@ -152,7 +152,7 @@ def test_what_is_left_out_is_said_on_stderr_in_one_line(
     with pytest.raises(SystemExit) as stop:
         main(["dataset", command, str(tmp_path / "data"), *out])
     assert not stop.value.code
-    layout, line = capsys.readouterr().err.splitlines()
+    layout, line, *_ = capsys.readouterr().err.splitlines()
     assert layout.startswith("layout autovi, ")
     assert line.startswith(f"fedpatch: {tmp_path / 'data'}: left out: ")
     assert "1 hidden or recycled" in line

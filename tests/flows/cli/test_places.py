@@ -54,10 +54,11 @@ def test_store_and_run_directory_of_the_configuration(
     assert all(f"{place} (" in line for place in places)
 
 
-def test_prefect_home(tmp_path: Path) -> None:
+def test_prefect_home(tiny_root: Path, tmp_path: Path) -> None:
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "PREFECT_HOME": NOWHERE}
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "run", DEMO]
+    run = ["run", DEMO, "--set", f"dataset.root={tiny_root}", "--out", str(tmp_path)]
+    command = [sys.executable, "-c", "from flows.cli import main; main()", *run]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    *_, line = done.stderr.splitlines()
     assert line.startswith(f"fedpatch: PREFECT_HOME: {NOWHERE} cannot be written")

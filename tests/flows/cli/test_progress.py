@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import time
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -24,10 +26,51 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return re.findall(r"^\d\d:\d\d:\d\d (.*)$", capsys.readouterr().err, re.MULTILINE)
 
 
-def test_nothing_is_shown_where_the_output_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with show_progress("work") as report:
-        report(1, 2)
-    assert "work" not in "".join(capsys.readouterr())
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Moves the clock of the lines by so many seconds; nothing sleeps."""
+    now = [1000.0]
+    monkeypatch.setattr("flows.cli.progress.time", SimpleNamespace(monotonic=lambda: now[0], strftime=time.strftime))
+
+    def move(seconds: float) -> None:
+        now[0] += seconds
+
+    return move
+
+
+def test_work_of_a_moment_gives_no_line_and_long_work_few(
+    clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with show_progress("images scored") as report:
+        for done in range(1, 101):
+            clock(1.0)
+            report(done, 100)
+    assert lines(capsys) == [f"images scored: {done} of 100" for done in (30, 60, 90)]
+
+
+STAGES = ["iid: features: 3 of 3 clients, 12 s", "iid: coresets: 3 of 3 clients, 4 s", "iid: report, 0 s"]
+
+
+def test_a_run_gets_a_line_for_each_stage_and_nothing_of_the_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("prefect.flow_runs")
+    with show_progress("iid"):
+        for stage in STAGES:
+            logger.info("client_0: images extracted: 40 of 80", extra=LOCAL)
+            logger.info(stage, extra=LOCAL)
+        logger.info("layout autovi, shown by ballscrew/defects_config.json; another: dataset.layout", extra=LOCAL)
+    assert lines(capsys) == STAGES
+
+
+def test_a_benchmark_says_a_stage_only_after_a_while_without_a_line(
+    clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("prefect.flow_runs")
+    with show_progress("quick", stages_after_s=60.0):
+        for stage in STAGES:
+            clock(40.0)
+            logger.info(stage, extra=LOCAL)
+        logger.info("1 of 3 experiments, about 4 min left; last: iid", extra=LOCAL)
+    assert lines(capsys) == [STAGES[1], "1 of 3 experiments, about 4 min left; last: iid"]
 
 
 def test_a_log_gets_a_line_for_each_experiment_and_nothing_of_the_steps(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError
-from flows.steps.running import located, place_of
+from data_contracts.settings import place_of
+from flows.steps.running import located
 
 
 def test_the_configuration_comes_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

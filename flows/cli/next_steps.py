@@ -1,0 +1,49 @@
+"""What one would do next: the last line of a command, on stderr, so that what it prints stays as it is."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+NEXT = {
+    "demo": "on images of your own: fedpatch init DIR",
+    "init": "look at the sizes in {file}, then: fedpatch plan {file}; fedpatch run {file} --out runs/first",
+    "acquire": "check it: fedpatch dataset validate {root}",
+    "import": "check it: fedpatch dataset validate {root}",
+    "synthesize": "a configuration for it: fedpatch init {root}",
+    "validate": "a configuration for it: fedpatch init {root}",
+    "validate, errors": "mend what is listed as an error, then: fedpatch dataset validate {root}",
+    "partition": "a run on it: fedpatch run {config} --set federated.partitioning=saved "
+    "--set federated.partition_path={out}",
+    "plan": "fedpatch run {config}",
+    "plan, benchmark": "fedpatch benchmark {config}",
+    "plan, too large": "make it smaller (model.coreset_percentage, dataset.max_images), then: fedpatch plan {config}",
+    "run": "open {report}; on new images: fedpatch score {run} IMAGES --out scored",
+    "benchmark": "open {report}",
+    "show": "on new images: fedpatch score {run} IMAGES --out scored",
+    "show, several": "put the one that you choose in use: fedpatch model promote {run}",
+    "evaluate": "beside a run: fedpatch show {out} RUN_DIR",
+    "score": "open {page}",
+    "score, nowhere": "with pictures and tables: fedpatch score {run} IMAGES --out scored",
+    "model compare": "put the second in use: fedpatch model promote {run}",
+    "in use": "fedpatch score {current} IMAGES --out scored",
+    "doctor": "try it: fedpatch demo",
+    "doctor, problems": "mend what is marked as a problem, then: fedpatch doctor",
+    "store status": "what may go: fedpatch store prune --dry-run",
+}
+"""After which command, and how it ended -> the line; what comes after `fedpatch` can be called as it stands."""
+
+
+def say_next(after: str, **values: Path | str | list[str]) -> None:
+    """Print the line of `NEXT`; a list of values is words of a command line, in which each is quoted."""
+    words = {
+        name: shlex.join(value) if isinstance(value, list) else shlex.quote(str(value))
+        for name, value in values.items()
+    }
+    print(f"next: {NEXT[after].format(**words)}", file=sys.stderr)
+
+
+def with_overrides(config: Path, overrides: list[str] | None) -> list[str]:
+    """The words that name a configuration on a command line, with its --set."""
+    return [str(config), *(word for override in overrides or [] for word in ("--set", override))]

@@ -1,0 +1,37 @@
+"""model.json: what makes a directory a trained model, and where the rest of it lies. Read without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from data_contracts.errors import ArtifactError
+
+MODEL_FILE = "model.json"
+INDEX_FILE = "dataset_index.parquet"
+PROVENANCE_DIRECTORY = "provenance"
+SCHEMA_VERSION = 1
+
+
+def read_model_file(directory: Path) -> dict[str, Any]:
+    """What model.json holds. Raises ArtifactError where the directory has none, or one of another kind."""
+    path = directory / MODEL_FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema_version is {content['schema_version']}, this version reads {SCHEMA_VERSION}")
+    except OSError as error:
+        raise ArtifactError(
+            f"{directory} holds no trained model: cannot read {path} ({error.strerror}); "
+            "give a run directory or what PatchCore.save wrote"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise no_model(path, error) from error
+    return content
+
+
+def no_model(path: Path, error: Exception) -> ArtifactError:
+    """What is said of a model.json that cannot be understood."""
+    reason = " ".join(str(error).split())
+    return ArtifactError(f"{path} does not describe a trained model ({reason}); train or save it again")
