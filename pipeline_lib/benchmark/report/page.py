@@ -120,7 +120,7 @@ def _rank_line(row: Mapping[str, Any]) -> dict[str, str]:
         TITLES[HEADLINE]: per_cent(row["value"]),
         "place": "1" if row["place"] == 1 else "below",
         "points from the best": _points(row["points"]),
-        "p (Holm)": "-" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
+        "simultaneous 95 %": f"{_points(row['ci95'][0])} to {_points(row['ci95'][1])}" if row["ci95"] else "-",
     }
 
 

@@ -31,7 +31,7 @@ def row(experiment: str, metric: str, delta: float | None, verdict: str) -> dict
     return {
         "experiment": experiment, "baseline": "centralized", "group": "main", "metric": metric, "value": 0.9,
         "delta_points": delta, "ci95": None if delta is None else [delta - 1, delta + 1], "p_value": 0.01,
-        "p_holm": 0.02, "verdict": verdict, "seeds": 1, "upload_share_of_image_bytes": 0.5,
+        "p_holm": 0.02, "verdict": verdict, "not_tested": None, "seeds": 3, "upload_share_of_image_bytes": 0.5,
         "upload_share_of_pixel_bytes": 0.1, "download_bytes": 10, "bank_rows": 7, "named": False,
     }  # fmt: skip
 
@@ -282,6 +282,26 @@ def test_the_headline_counts_named_pairs_apart() -> None:
     assert headline_sentence(verdicts("worse", named=True)).startswith(
         "No experiment was tested against a baseline. The"
     )
+
+
+def one_seed(*experiments: str) -> list[dict[str, Any]]:
+    found = verdicts(*["not tested"] * len(experiments))
+    alone = {"not_tested": "one seed: not tested", "seeds": 1, "ci95": None, "p_value": None, "p_holm": None}
+    return [row | alone | {"experiment": name} for row, name in zip(found, experiments, strict=True)]
+
+
+def test_one_seed_has_no_star_no_interval_and_no_ranking_and_the_head_says_so() -> None:
+    rows = [row("centralized", "auc_spro_0.05", 0.0, "baseline") | {"seeds": 1}, *one_seed("a", "b")]
+    page = render_benchmark(record(rows, {}))
+    assert headline_sentence(rows).startswith("One seed: not tested. Another seed")
+    assert headline_figures(rows)[-1] == (
+        "AUC-sPRO@0.05, lowest against its baseline", "+1.0 points", "a, one seed: not tested"
+    )  # fmt: skip
+    cells = re.findall(r"<td>([^<]+)</td>", page[page.index('id="differences"') :].split("</table>")[0])
+    assert "90.0 (+1.0)" in cells
+    assert not any("*" in cell or "[" in cell for cell in cells)
+    assert 'id="ranking"' not in page
+    assert page.count('class="not"') == 4  # two experiments in two charts
 
 
 def test_the_ends_are_given_with_their_verdict() -> None:
