@@ -30,6 +30,13 @@ DATASET_INDEX = pa.schema(
 
 PARTITION = pa.schema([("image_id", pa.string()), ("client_id", pa.string())])
 
+IMAGE_GROUPS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("group", pa.string()),  # <category>/<name>; images that are not in the table stand alone
+    ]
+)
+
 CLIENT_IMAGES = pa.schema(
     [
         ("image_id", pa.string()),

@@ -8,16 +8,19 @@ from data_contracts.config import (
     DatasetConfig,
     ExperimentConfig,
     FederatedConfig,
+    GroupRule,
     ModelConfig,
     Orientation,
     PreprocessingConfig,
 )
 from data_contracts.manifests import ClientImages, IndexedDataset, Manifest, Partition
 from data_contracts.settings import BackboneSettings, Place
-from data_contracts.tables import CLIENT_IMAGES, DATASET_INDEX, PARTITION
+from data_contracts.tables import CLIENT_IMAGES, DATASET_INDEX, IMAGE_GROUPS, PARTITION
 from pipeline_lib.configuration import seeding
 from pipeline_lib.dataset import index as dataset_index
 from pipeline_lib.dataset import layout, reading, validation
+from pipeline_lib.dataset.groups import assignment as group_assignment
+from pipeline_lib.dataset.groups import thumbnails
 from pipeline_lib.features import backbone
 from pipeline_lib.partition import assignment, statistics
 from pipeline_lib.partition import saved as saved_partition
@@ -52,6 +55,7 @@ def index_dataset(
 ) -> IndexedDataset:
     """Find, open and hash every image (DESIGN artifact 1), and decide how its pixels are read."""
     store = open_store(place)
+    pictures = thumbnails.Thumbnails()
     index = dataset_index.index_dataset(
         place.data_root,
         layout=dataset.layout,
@@ -60,6 +64,7 @@ def index_dataset(
         require_train="each" if dataset.on_bad_image == "fail" else "any",
         orientation=orientation,
         progress=progress_log("images indexed"),
+        look=pictures.add,
     )
     read_as = reading.decide_reading(
         index, PreprocessingConfig.model_validate({"value_range": value_range, "orientation": orientation})
@@ -68,6 +73,7 @@ def index_dataset(
     if dataset.on_bad_image == "fail":
         dataset_index.refuse_bad_images(index)
     found = layout.select_categories(place.data_root, layout=dataset.layout, categories=dataset.categories)
+    readable = index.loc[index.problem == "", "image_id"].tolist()
     categories = tuple(found)  # also those without a single image
     truth = {
         category: dataset_index.ground_truth_sha256(index, place.data_root, category, layout=dataset.layout)
@@ -85,7 +91,24 @@ def index_dataset(
         },
         n_set_aside=int((index.problem != "").sum()),
         reading=read_as,
+        thumbnails=store.write_arrays("thumbnails", pictures.to_arrays(readable), rows=len(readable)),
     )
+
+
+@step("fingerprint-groups")
+def fingerprint_groups(rule: GroupRule) -> str | None:
+    """A hash of the file that names the groups, or None where they come from elsewhere."""
+    return group_assignment.rule_fingerprint(rule)
+
+
+@stage("group-images")
+def group_images(
+    index: Manifest, thumbnails: Manifest, rule: GroupRule, fingerprint: str | None, place: Place
+) -> Manifest:
+    """Which images show one part, one place or one tile (`dataset.group`)."""
+    store = open_store(place)
+    table = group_assignment.assign_groups(store.read_table(index), rule, store.read_arrays(thumbnails))
+    return store.write_table("image_groups", table, IMAGE_GROUPS)
 
 
 @stage("validate-dataset")

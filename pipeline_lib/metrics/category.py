@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -158,11 +159,14 @@ def metrics_table(
     return frame.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(["n_good", "n_defective"], "int64"))
 
 
-def half_of(sha256: str) -> Literal["development", "report"]:
+def half_of(sha256: str, group: str | None = None) -> Literal["development", "report"]:
     """The half of an image: development where its SHA-256 begins with an even hex digit, else report.
 
-    Settings are chosen on the first and reported on the second. Raises ValueError for anything but hex digits.
+    That of its group's name where it has one, so that a group is in one half. Settings are chosen on the first and
+    reported on the second. Raises ValueError for anything but hex digits.
     """
+    if group is not None:
+        sha256 = hashlib.sha256(group.encode()).hexdigest()
     return "report" if int(sha256[:1], 16) % 2 else "development"
 
 
@@ -171,7 +175,7 @@ def halves(images: Sequence[EvaluationImage]) -> tuple[list[EvaluationImage], li
     development: list[EvaluationImage] = []
     report: list[EvaluationImage] = []
     for image in images:
-        (report if half_of(image.sha256) == "report" else development).append(image)
+        (report if half_of(image.sha256, image.group) == "report" else development).append(image)
     return development, report
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -20,15 +21,21 @@ from pipeline_lib.metrics.thresholds import (
 
 
 def add_decisions(
-    documents: Mapping[str, MetricsDocument], calibration: pd.DataFrame, scores: pd.DataFrame, target_rate: float
+    documents: Mapping[str, MetricsDocument],
+    calibration: pd.DataFrame,
+    scores: pd.DataFrame,
+    target_rate: float,
+    *,
+    group_of: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Fill in `decision` of every category: thresholds from `calibration`, rates on the document's test images.
 
     documents: subset (all | development | report) -> document; calibration: CALIBRATION_SCORES; scores: IMAGE_SCORES
-    of all of test. A category without calibration scores keeps None.
+    of all of test; group_of: image_id -> group of the images that do not stand alone. A category without calibration
+    scores keeps None.
     """
     for subset, document in documents.items():
-        decide_categories(document.categories, calibration, scores, target_rate, subset=subset)
+        decide_categories(document.categories, calibration, scores, target_rate, subset=subset, group_of=group_of)
 
 
 def decide_categories(
@@ -38,11 +45,16 @@ def decide_categories(
     target_rate: float,
     *,
     subset: str,
+    group_of: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Fill in `decision` of every category that has calibration scores, from the test images of one subset."""
     chosen = scores
     if subset != "all":
-        chosen = scores[[half_of(digest) == subset for digest in scores.sha256]]
+        own_half = [
+            half_of(digest, group_of.get(image_id)) == subset
+            for image_id, digest in zip(scores.image_id, scores.sha256, strict=True)
+        ]
+        chosen = scores[own_half]
     for category, values in categories.items():
         own = calibration[calibration.category == category]
         if len(own):

@@ -13,6 +13,7 @@ from data_contracts.federation import Federation
 from data_contracts.manifests import Manifest, MeasuredBanks, PreparedDataset
 from data_contracts.settings import BackboneSettings
 from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
+from pipeline_lib.dataset.groups import assignment
 from pipeline_lib.maps import saved_maps
 from pipeline_lib.metrics import decisions
 from pipeline_lib.results import documents as results_documents
@@ -57,9 +58,10 @@ def experiment_figures(
     scores = _joined(store, (category.scores for category in last.scored), IMAGE_SCORES)
     calibration = _joined(store, federation.calibration, CALIBRATION_SCORES)
     target_rate = config.decision.target_false_alarm_rate
-    decisions.add_decisions(documents, calibration, scores, target_rate)
+    group_of = assignment.stored_groups(store, dataset.indexed.groups)
+    decisions.add_decisions(documents, calibration, scores, target_rate, group_of=group_of)
     if federation.alone:
-        local.fill_local_results(documents, federation.alone, store, target_rate)
+        local.fill_local_results(documents, federation.alone, store, target_rate, group_of=group_of)
     unknown_names = results_warnings.name_warnings(config, dataset.indexed.categories, documents["all"])
     for document in documents.values():
         document.warnings += unknown_names

@@ -26,15 +26,20 @@ ByClient = dict[str, dict[str, CategoryMetrics]]  # client -> category -> metric
 
 
 def fill_local_results(
-    documents: Mapping[str, MetricsDocument], clients: Sequence[LocalClient], store: ArtifactStore, target_rate: float
+    documents: Mapping[str, MetricsDocument],
+    clients: Sequence[LocalClient],
+    store: ArtifactStore,
+    target_rate: float,
+    *,
+    group_of: Mapping[str, str],
 ) -> None:
     """Set categories, mean and `local_clients` of the documents (subset -> document) from what each client scored.
 
-    target_rate: of false alarms, for each client's thresholds.
+    target_rate: of false alarms, for each client's thresholds; group_of: image_id -> group, where it has one.
     """
     read = {client.client_id: read_categories(client.measured, store) for client in clients}
     for client in clients:
-        _decide(client, read[client.client_id][0], store, target_rate)
+        _decide(client, read[client.client_id][0], store, target_rate, group_of)
     warnings = list(dict.fromkeys(warning for _, found in read.values() for warning in found))
     for subset, document in documents.items():
         by_client: ByClient = {name: by_subset[subset] for name, (by_subset, _) in read.items()}
@@ -53,6 +58,7 @@ def _decide(
     by_subset: Mapping[str, Mapping[str, CategoryMetrics]],
     store: ArtifactStore,
     target_rate: float,
+    group_of: Mapping[str, str],
 ) -> None:
     """The client's thresholds, and what they do on the test images; nothing without calibration scores."""
     if not (client.calibration and client.scored):
@@ -60,7 +66,7 @@ def _decide(
     calibration = pd.concat([store.read_table(manifest) for manifest in client.calibration], ignore_index=True)
     scores = pd.concat([store.read_table(category.scores) for category in client.scored], ignore_index=True)
     for subset, categories in by_subset.items():
-        decide_categories(categories, calibration, scores, target_rate, subset=subset)
+        decide_categories(categories, calibration, scores, target_rate, subset=subset, group_of=group_of)
 
 
 def mean_over_clients(values: Sequence[CategoryMetrics]) -> CategoryMetrics:

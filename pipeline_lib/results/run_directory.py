@@ -2,8 +2,8 @@
 
 config.yaml, environment.json, metrics.json (all of test), metrics_development.json and metrics_report.json (its
 halves), metrics.parquet, curves.parquet, scores.parquet, partition.parquet, partition_stats.json, validation.json,
-validation.txt, calibration.parquet (out-of-fold scores of normal training images), manifests.json, banks/<bank>.npz,
-model.json, report.html; maps/ where asked for.
+validation.txt, groups.parquet (with dataset.group), calibration.parquet (out-of-fold scores of normal training images),
+manifests.json, banks/<bank>.npz, model.json, report.html; maps/ where asked for.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from pipeline_lib.storage.files import copy_artifact, write_json_file, write_tab
 
 RUNS = Path("runs")  # in the current directory: where runs go unless `runtime.out` says it
 CALIBRATION_FILE = "calibration.parquet"
+GROUPS_FILE = "groups.parquet"  # with dataset.group
 RESULT_FILE = "result.json"
 METRICS_FILES = {"all": "metrics.json", "development": "metrics_development.json", "report": "metrics_report.json"}
 
@@ -88,6 +89,8 @@ def write_dataset_files(out: Path, store: ArtifactStore, dataset: PreparedDatase
     copy_artifact(store, dataset.partition.stats, out / "partition_stats.json")
     copy_artifact(store, dataset.validation, out / "validation.json")
     copy_artifact(store, dataset.indexed.index, out / "dataset_index.parquet")
+    if dataset.indexed.groups is not None:
+        copy_artifact(store, dataset.indexed.groups, out / GROUPS_FILE)
     report = ValidationReport.model_validate(store.read_json(dataset.validation))
     write_file(out / "validation.txt", render_validation_text(report).encode())
 

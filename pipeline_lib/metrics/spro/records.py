@@ -27,6 +27,7 @@ class EvaluationImage:
     score: float
     load_map: Callable[[], np.ndarray]  # float32 (height, width), at the image's own size
     load_channels: Callable[[], list[DefectChannel]]  # called once, and only where label_index is not 0
+    group: str | None = None  # of images of one part, place or tile; None: it stands alone
 
 
 @dataclass(frozen=True)
