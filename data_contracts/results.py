@@ -31,7 +31,9 @@ class MetricValues(BaseModel):
     n_good: int = 0
     n_defective: int = 0
     ci95: dict[str, tuple[float, float] | None] = Field(
-        default_factory=dict, description="95 % intervals of image_auroc and auc_spro_0.05; empty without a bootstrap"
+        default_factory=dict,
+        description="95 % intervals of image_auroc and auc_spro_0.05 over draws of test images, or of their groups; "
+        "empty with evaluation.bootstrap: 0",
     )
 
 

@@ -1,7 +1,7 @@
 """Metrics of runs in the same resamples of the same test images, from which differences are taken.
 
-In each resample the images of every category are drawn anew, good and defective apart, the same draw for all
-experiments and seeds. A difference of two experiments is taken within the resample, so what both share cancels; what
+In each resample the images of every category, or their groups, are drawn anew, the same draw for all experiments and
+seeds. A difference of two experiments is taken within the resample, so what both share cancels; what
 is shown by it says `differences`.
 """
 
@@ -22,7 +22,7 @@ class ResampledMetrics:
 
     by_category: Mapping[str, Mapping[str, np.ndarray]]  # metric -> category -> float64 (1 + resamples,)
     images: Mapping[str, tuple[str, ...]]  # category -> image ids, in order
-    degrees: Mapping[str, int]  # category -> of freedom: images drawn of the smaller class, less one
+    degrees: Mapping[str, int]  # category -> of freedom: images (groups) of the smaller class, less one
 
     def mean(self, metric: str) -> np.ndarray | None:
         """Mean over categories, float64 (1 + resamples,); None where a category has none."""
@@ -50,9 +50,9 @@ def resampled_metrics(
         if any(sample.image_ids != images[category] for sample in ordered):
             raise ValueError(f"the clients were not measured on the same test images of {category}")
         labels = ordered[0].label_index
-        degrees[category] = min(int((labels == 0).sum()), int((labels != 0).sum())) - 1
+        degrees[category] = min(ordered[0].independent) - 1
         rng = stage_rng(seed, "paired bootstrap", category, len(labels))
-        drawn = resample_weights(labels, resamples=resamples, rng=rng)
+        drawn = resample_weights(labels, resamples=resamples, rng=rng, group_index=ordered[0].group_index)
         weights = np.concatenate([np.ones((1, len(labels))), drawn])
         for metric, measure in RESAMPLED.items():
             values = [measure(sample, weights) for sample in ordered]

@@ -13,7 +13,7 @@ import pandas as pd
 from data_contracts.results import HEADLINES, METRICS, CategoryMetrics, MetricValues
 from data_contracts.tables import CURVES, METRICS_TABLE
 from pipeline_lib.dataset.ground_truth import DefectChannel
-from pipeline_lib.metrics.bootstrap import GRID_SCORES, ImageSample, confidence_intervals
+from pipeline_lib.metrics.bootstrap import GRID_SCORES, ImageSample, confidence_intervals, group_numbers
 from pipeline_lib.metrics.image_metrics import image_metrics, precision_recall, roc
 from pipeline_lib.metrics.spro.evaluate import evaluate_pixels
 from pipeline_lib.metrics.spro.records import WHOLE, EvaluationImage, PixelMetrics, SproCurve, SubsetKey
@@ -66,11 +66,13 @@ def compute_metrics(
             members.setdefault(key, set()).add(position)
     labels = np.array([image.label_index for image in images], np.int64)
     scores = np.array([image.score for image in images], np.float64)
+    groups = group_numbers([image.group for image in images])
 
     def sample_of(key: SubsetKey, chosen: np.ndarray) -> ImageSample:
         counts = pixels.counts.get(key)
         ids = tuple(images[i].image_id for i in chosen)
-        return ImageSample(ids, labels[chosen], scores[chosen], counts and counts.of_images(chosen))
+        own_groups = None if groups is None else groups[chosen]
+        return ImageSample(ids, labels[chosen], scores[chosen], counts and counts.of_images(chosen), own_groups)
 
     sample = sample_of(WHOLE, np.arange(len(images)))
     ci95 = confidence_intervals(sample, resamples=bootstrap, rng=rng)

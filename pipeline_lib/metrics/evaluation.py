@@ -30,6 +30,7 @@ from pipeline_lib.metrics.category import compute_metrics, halves, mean_metrics,
 from pipeline_lib.metrics.spro.records import EvaluationImage
 
 LoadMap = Callable[[], np.ndarray]
+FEW_GROUPS = 10
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,22 @@ def evaluate_category(
         tables.append(metrics_table({category: result.metrics}, subset=subset))
         if subset == "all":
             curves, sample = result.curves, result.sample
+            warnings += _few_groups(category, sample)
             warnings += [
                 f"{image_id} has no usable mask: left out of the pixel metrics" for image_id in result.unmasked
             ]
     return CategoryEvaluation(category, metrics, pd.concat(tables, ignore_index=True), curves, warnings, sample)
+
+
+def _few_groups(category: str, sample: ImageSample) -> list[str]:
+    if sample.group_index is None:
+        return []
+    return [
+        f"the {label} test images of {category} are of {n} groups: below {FEW_GROUPS}, intervals are rough and rather "
+        "too narrow"
+        for label, n in zip(("good", "defective"), sample.independent, strict=True)
+        if 0 < n < FEW_GROUPS
+    ]
 
 
 def metrics_document(

@@ -19,7 +19,7 @@ from data_contracts.results import (
     auc_spro,
 )
 from data_contracts.validation import ValidationReport
-from pipeline_lib.metrics.intervals import auroc_interval, share_interval
+from pipeline_lib.metrics.intervals import share_interval
 from pipeline_lib.results.tables import THIN_CLASS
 
 TNRS = ("0.99", "0.95", "0.9")
@@ -135,13 +135,10 @@ def splits(values: CategoryMetrics, half: str) -> Table | None:
 
 
 def _split_row(scope: str, name: str, values: MetricValues) -> tuple[Cell, ...]:
-    auroc = values.image_auroc
-    interval = None if auroc is None else auroc_interval(auroc, values.n_good, values.n_defective)
     return (
         Cell(name),
         Cell(scope),
-        measure(auroc, interval),
-        *(measure(metric.of(values), metric.interval(values)) for metric in SPLIT_METRICS[1:]),
+        *(measure(metric.of(values), metric.interval(values)) for metric in SPLIT_METRICS),
         *(_caught(values, rate, with_interval=True) for rate in TNRS),
         count(values.n_good),
         defective_count(values),
