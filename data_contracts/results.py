@@ -25,6 +25,14 @@ class MetricValues(BaseModel):
     image_ap: float | None = None
     pixel_auroc: float | None = None
     auc_spro: dict[str, float | None] = Field(default_factory=dict, description="FPR limit as text -> area / limit")
+    auc_spro_chance: dict[str, float | None] = Field(
+        default_factory=dict, description="the same of a map of noise, exactly, from areas of masks and saturation"
+    )
+    unmarked_image_auroc: float | None = Field(
+        None,
+        description="image AUROC with defective images scored by their highest score well away from every mask: what "
+        "of it has nothing to do with defects; about 0.5 where nothing has",
+    )
     tpr_at_tnr: dict[str, float | None] = Field(
         default_factory=dict, description="true negative rate as text (0.99, 0.95, 0.9) -> true positive rate"
     )
@@ -55,6 +63,10 @@ class Metric(NamedTuple):
         """Its 95 % interval, where the values have one."""
         return values.ci95.get(self.key)
 
+    def chance(self, values: MetricValues) -> float | None:
+        """What an AUC-sPRO of these images is for a map of noise; None for other figures and earlier runs."""
+        return values.auc_spro_chance.get(self.part) if self.field == "auc_spro" else None
+
 
 def auc_spro(limit: str) -> Metric:
     """AUC-sPRO up to a false positive rate, as text."""
@@ -66,7 +78,8 @@ IMAGE_AUROC = Metric("image_auroc", "image AUROC", "image_auroc")
 IMAGE_AP = Metric("image_ap", "image AP", "image_ap")
 AUC_SPRO = auc_spro(HEADLINE_LIMIT)
 PIXEL_AUROC = Metric("pixel_auroc", "pixel AUROC", "pixel_auroc")
-METRICS = (IMAGE_AUROC, IMAGE_AP, AUC_SPRO, PIXEL_AUROC)
+UNMARKED_AUROC = Metric("unmarked_image_auroc", "AUROC of unmarked patches", "unmarked_image_auroc")
+METRICS = (IMAGE_AUROC, UNMARKED_AUROC, IMAGE_AP, AUC_SPRO, PIXEL_AUROC)
 COMPARED = (IMAGE_AUROC, IMAGE_AP, AUC_SPRO)
 """What experiments are compared by."""
 HEADLINES = (IMAGE_AUROC, AUC_SPRO)

@@ -17,6 +17,7 @@ from pipeline_lib.metrics.bootstrap import GRID_SCORES, ImageSample, confidence_
 from pipeline_lib.metrics.image_metrics import image_metrics, precision_recall, roc
 from pipeline_lib.metrics.spro.evaluate import evaluate_pixels
 from pipeline_lib.metrics.spro.records import WHOLE, EvaluationImage, PixelMetrics, SproCurve, SubsetKey
+from pipeline_lib.metrics.unmarked import unmarked_image_auroc
 
 DEFECT, FOLDER, GROUP = "defect", "folder", "group"
 
@@ -83,14 +84,15 @@ def compute_metrics(
         found = pixels.by_subset.get(key, PixelMetrics.undefined(fpr_limits))
         split_rng = np.random.default_rng(split_seed)
         intervals = confidence_intervals(sample_of(key, chosen), resamples=bootstrap, rng=split_rng)
-        return _metric_values(labels[chosen], scores[chosen], found, intervals)
+        unmarked = unmarked_image_auroc(labels[chosen], pixels.highest_unmarked[chosen])
+        return _metric_values(labels[chosen], scores[chosen], found, intervals, unmarked)
 
     def split(scope: str) -> dict[str, MetricValues]:
         return {name: values((kind, name)) for kind, name in sorted(members) if kind == scope}
 
-    whole = pixels.by_subset[WHOLE]
+    whole, unmarked = pixels.by_subset[WHOLE], unmarked_image_auroc(labels, pixels.highest_unmarked)
     metrics = CategoryMetrics(
-        **_metric_values(labels, scores, whole, ci95).model_dump(),
+        **_metric_values(labels, scores, whole, ci95, unmarked).model_dump(),
         by_defect=split(DEFECT),
         by_folder=split(FOLDER),
         by_group=split(GROUP),
@@ -115,6 +117,7 @@ def mean_metrics(categories: Iterable[MetricValues]) -> MetricValues:
     return MetricValues(
         **{metric.field: _mean(metric.of(values) for values in every) for metric in METRICS if not metric.part},
         auc_spro=by_key("auc_spro"),
+        auc_spro_chance=by_key("auc_spro_chance"),
         tpr_at_tnr=by_key("tpr_at_tnr"),
         n_good=sum(values.n_good for values in every),
         n_defective=sum(values.n_defective for values in every),
@@ -198,8 +201,14 @@ def _metric_values(
     scores: np.ndarray,
     pixels: PixelMetrics,
     ci95: Mapping[str, tuple[float, float] | None],
+    unmarked: float | None,
 ) -> MetricValues:
-    of_pixels = {"pixel_auroc": pixels.pixel_auroc, "auc_spro": _limit_keys(pixels.auc_spro)}
+    of_pixels = {
+        "pixel_auroc": pixels.pixel_auroc,
+        "auc_spro": _limit_keys(pixels.auc_spro),
+        "auc_spro_chance": _limit_keys(pixels.auc_spro_chance),
+        "unmarked_image_auroc": unmarked,
+    }
     return image_metrics(labels, scores).model_copy(update=of_pixels | {"ci95": dict(ci95)})
 
 
@@ -224,6 +233,7 @@ def _rows(
     found: list[tuple[str, float | None, float | None]] = [
         *((metric.key, None, metric.of(values)) for metric in METRICS if not metric.part),
         *(("auc_spro", float(limit), value) for limit, value in values.auc_spro.items()),
+        *(("auc_spro_chance", float(limit), value) for limit, value in values.auc_spro_chance.items()),
         *(("auc_spro_weighted", float(limit), value) for limit, value in (auc_spro_weighted or {}).items()),
         *((f"tpr_at_tnr_{rate}", None, value) for rate, value in values.tpr_at_tnr.items()),
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from data_contracts.manifests import BankManifest
 from data_contracts.results import (
+    AUC_SPRO,
     COMPARED,
     HEADLINES,
     IMAGE_AUROC,
@@ -79,19 +80,30 @@ def file_size(n_bytes: int) -> str:
 def overview(document: MetricsDocument) -> Table:
     """A row a category and their mean: the headline metrics with intervals, and counts."""
     columns = (
-        "category", *(metric.title for metric in METRICS),
+        "category", *(metric.title for metric in METRICS), f"{AUC_SPRO.title} above chance",
         *(f"TPR at TNR {100 * float(rate):.0f}" for rate in TNRS), "good", "defective",
     )  # fmt: skip
-    rows = [_overview_row(name, values) for name, values in document.categories.items()]
-    rows.append(_overview_row("mean of categories", document.mean))
+    rows = [_overview_row(name, values, _above_chance([values])) for name, values in document.categories.items()]
+    rows.append(_overview_row("mean of categories", document.mean, _above_chance([*document.categories.values()])))
     return Table(f"By category, {HALVES[document.subset]}", columns, tuple(rows), emphasized_last=True)
 
 
-def _overview_row(name: str, values: MetricValues) -> tuple[Cell, ...]:
+def _above_chance(categories: Sequence[MetricValues]) -> Cell:
+    """(figure - chance) / (1 - chance) of AUC-sPRO with the chance below it, means over categories that have it."""
+    both = [(AUC_SPRO.of(values), AUC_SPRO.chance(values)) for values in categories]
+    found = [(value, chance) for value, chance in both if value is not None and chance is not None and chance < 1]
+    if not found:
+        return Cell(UNDEFINED)
+    share = sum((value - chance) / (1 - chance) for value, chance in found) / len(found)
+    return Cell(f"{100 * share:.1f}", f"chance {100 * sum(chance for _, chance in found) / len(found):.1f}")
+
+
+def _overview_row(name: str, values: MetricValues, above_chance: Cell) -> tuple[Cell, ...]:
     with_intervals = isinstance(values, CategoryMetrics)
     return (
         Cell(name),
         *(measure(metric.of(values), metric.interval(values)) for metric in METRICS),
+        above_chance,
         *(_caught(values, rate, with_interval=with_intervals) for rate in TNRS),
         count(values.n_good),
         defective_count(values) if with_intervals else count(values.n_defective),
