@@ -24,6 +24,7 @@ Layout = Literal["auto", "autovi", "mvtec", "mvtec_ad2", "visa", "folder"]
 Orientation = Literal["applied", "stored"]
 Codec = Literal["float32", "float16", "pca_float16", "pq"]
 GroupRule = Literal["found"] | Annotated[dict[Literal["pattern", "file"], str], Field(min_length=1, max_length=1)]
+Promise = Literal["rate", "bound"]
 Clients = Annotated[tuple[str, ...], Field(min_length=1)]
 HEADLINE_FPR_LIMIT = 0.05
 FPR_LIMITS = (0.01, HEADLINE_FPR_LIMIT, 0.1, 0.3, 1.0)
@@ -349,7 +350,7 @@ class DecisionConfig(Section):
     target_false_alarm_rate: float = Field(
         0.05, gt=0, lt=1, description="share of good images that may be called defective"
     )
-    promise: Literal["rate", "bound"] = Field(
+    promise: Promise = Field(
         "rate",
         description="what target_false_alarm_rate is: the rate that is to be expected, or its upper bound at 95 % "
         "confidence, which is refused where normal images (groups, where they have some) are too few",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_contracts.config import HEADLINE_FPR_LIMIT
+from data_contracts.config import HEADLINE_FPR_LIMIT, Promise
 from data_contracts.manifests import RegionalMerge
 
 SUBSETS = ("all", "development", "report")
@@ -96,17 +96,25 @@ class ThresholdResult(BaseModel):
 
     threshold: float | None = None
     target_rate: float | None = Field(None, description="false-alarm rate that was asked for")
+    promise: Promise = Field("rate", description="which of the next two target_rate is a limit of")
     nominal_rate: float | None = Field(None, description="expected false-alarm rate if test is like training")
     upper_bound: float | None = Field(
-        None, description="one-sided bound of the false-alarm rate of this threshold; null: too few normal images"
+        None,
+        description="one-sided bound of the false-alarm rate of this threshold; null in earlier results: fewer normal "
+        "images than a bound at target_rate needs",
     )
     confidence: float = 0.95
     n_calibration: int = 0
+    n_groups: int | None = Field(
+        None, description="with dataset.group: groups that the calibration scores are of, which rates and bound go by"
+    )
     note: str = ""
     false_alarms: int = 0
     n_good: int = 0
     realised_rate: float | None = None
-    realised_ci95: tuple[float, float] | None = None
+    realised_ci95: tuple[float, float] | None = Field(
+        None, description="as this and found_ci95 would be for one image of each group"
+    )
     excess_p_value: float | None = Field(
         None, description="chance of so many false alarms or more if test is like training; small: drift"
     )

@@ -114,7 +114,13 @@ def measure(
         return []
     with run.clock.stage("calibrate"):
         federation.calibration = calibrate(
-            run.runner, run.config, federation.uploads, federation.features, federation.banks, run.place
+            run.runner,
+            run.config,
+            federation.uploads,
+            federation.features,
+            federation.banks,
+            indexed.groups,
+            run.place,
         )
     last = measure_banks(run, indexed, federation.banks, backbone)
     brief = EvaluationSettings.of(run.config).model_copy(update={"bootstrap": 0})

@@ -16,6 +16,7 @@ from tasks.data import (
     group_images,
     index_dataset,
     partition_dataset,
+    refuse_too_few_groups,
     validate_dataset,
 )
 from tasks.stage import on_store
@@ -79,7 +80,16 @@ def partition_images(run: Run, indexed: IndexedDataset) -> Partition:
             index=indexed.index,
             federated=config.federated,
             saved=submit(run.runner, fingerprint_partition, federated=config.federated).result(),
+            groups=indexed.groups if config.federated.partition_groups else None,
             seed=config.seed,
+            place=run.place,
+        ).result()
+        submit(
+            run.runner,
+            refuse_too_few_groups,
+            indexed=indexed,
+            partition=partition,
+            config=config,
             place=run.place,
         ).result()
     for client in partition.skipped_clients:

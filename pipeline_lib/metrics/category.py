@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ import pandas as pd
 from data_contracts.results import HEADLINES, METRICS, CategoryMetrics, MetricValues
 from data_contracts.tables import CURVES, METRICS_TABLE
 from pipeline_lib.dataset.ground_truth import DefectChannel
+from pipeline_lib.dataset.groups.halves import half_of
 from pipeline_lib.metrics.bootstrap import GRID_SCORES, ImageSample, confidence_intervals, group_numbers
 from pipeline_lib.metrics.image_metrics import image_metrics, precision_recall, roc
 from pipeline_lib.metrics.spro.evaluate import evaluate_pixels
@@ -162,17 +162,6 @@ def metrics_table(
     frame = pd.DataFrame(rows, columns=METRICS_TABLE.names)
     numbers = ["fpr_limit", "value", "ci_low", "ci_high"]
     return frame.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(["n_good", "n_defective"], "int64"))
-
-
-def half_of(sha256: str, group: str | None = None) -> Literal["development", "report"]:
-    """The half of an image: development where its SHA-256 begins with an even hex digit, else report.
-
-    That of its group's name where it has one, so that a group is in one half. Settings are chosen on the first and
-    reported on the second. Raises ValueError for anything but hex digits.
-    """
-    if group is not None:
-        sha256 = hashlib.sha256(group.encode()).hexdigest()
-    return "report" if int(sha256[:1], 16) % 2 else "development"
 
 
 def halves(images: Sequence[EvaluationImage]) -> tuple[list[EvaluationImage], list[EvaluationImage]]:

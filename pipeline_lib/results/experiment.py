@@ -52,16 +52,18 @@ def experiment_figures(
         federation.incidents,
         search_recall={category.category: category.search_recall for category in last.scored},
     )
+    if (groups := dataset.indexed.groups) is not None:
+        frames = [store.read_table(table) for table in (dataset.indexed.index, groups, dataset.partition.table)]
+        warnings += results_warnings.group_warnings(*frames)
     warnings += tables.choice_warnings(config, summary)
     documents = results_documents.build_documents(config, last.measured, store, summary, timings_s, warnings)
     rounds.fill_round_means(documents, [one.measured for one in measured[:-1]], store)
     scores = _joined(store, (category.scores for category in last.scored), IMAGE_SCORES)
     calibration = _joined(store, federation.calibration, CALIBRATION_SCORES)
-    target_rate = config.decision.target_false_alarm_rate
-    group_of = assignment.stored_groups(store, dataset.indexed.groups)
-    decisions.add_decisions(documents, calibration, scores, target_rate, group_of=group_of)
+    group_of = assignment.stored_groups(store, groups)
+    decisions.add_decisions(documents, calibration, scores, config.decision, group_of=group_of)
     if federation.alone:
-        local.fill_local_results(documents, federation.alone, store, target_rate, group_of=group_of)
+        local.fill_local_results(documents, federation.alone, store, config.decision, group_of=group_of)
     unknown_names = results_warnings.name_warnings(config, dataset.indexed.categories, documents["all"])
     for document in documents.values():
         document.warnings += unknown_names
@@ -108,4 +110,5 @@ def write_experiment_files(
 
 def _joined(store: ArtifactStore, manifests: Iterable[Manifest], schema: pa.Schema) -> pd.DataFrame:
     frames = [store.read_table(manifest) for manifest in manifests]
+    frames = [frame for frame in frames if len(frame)] or frames[:1]  # an empty one may lack the column group
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=schema.names)

@@ -21,7 +21,7 @@ from data_contracts.results import (
     MetricsDocument,
 )
 from data_contracts.settings import BackboneSettings, Reading
-from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES, METRICS_TABLE
+from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS_TABLE, calibration_schema
 from data_contracts.validation import ValidationReport
 from pipeline_lib.configuration.files import write_config
 from pipeline_lib.configuration.hardware import describe_environment
@@ -109,12 +109,14 @@ def write_model(
         copy_artifact(store, bank, out / bank_file(bank.bank))
     more = {}
     if len(calibration):
-        write_table_file(out / CALIBRATION_FILE, [calibration], CALIBRATION_SCORES)
+        write_table_file(out / CALIBRATION_FILE, [calibration], calibration_schema(calibration.columns))
         more["calibration"] = {
             "file": CALIBRATION_FILE,
             "sha256": sha256_of_file(out / CALIBRATION_FILE),
             "target_false_alarm_rate": config.decision.target_false_alarm_rate,
         }
+        if config.decision.promise != "rate":
+            more["calibration"]["promise"] = config.decision.promise
     write_model_file(out, backbone, {bank.bank: bank.model_dump() for bank in banks}, reading, **more)
 
 

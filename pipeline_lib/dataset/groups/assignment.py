@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,13 @@ def assign_groups(index: pd.DataFrame, rule: GroupRule, thumbnails: Mapping[str,
     return pd.DataFrame(rows, columns=IMAGE_GROUPS.names, dtype=str)
 
 
+def named_groups(index: pd.DataFrame, rule: GroupRule | None) -> dict[str, str] | None:
+    """image_id -> group as far as no pixels are needed, so of near copies nothing; None without a rule."""
+    if rule is None or rule == "found":
+        return None if rule is None else {}
+    return group_by_image(assign_groups(index, rule, {}))
+
+
 def group_by_image(table: pd.DataFrame) -> dict[str, str]:
     """image_id -> group of an IMAGE_GROUPS table; an image that is not in it stands alone."""
     return dict(zip(table["image_id"], table["group"], strict=True))
@@ -81,6 +88,13 @@ def large_groups(index: pd.DataFrame, table: pd.DataFrame) -> list[str]:
                 "what goes by group has few to go by"
             )
     return sentences
+
+
+def category_thumbnails(image_ids: Iterable[str], thumbnails: Mapping[str, np.ndarray]) -> np.ndarray:
+    """uint8 (image, height, width) of these images, in their order; thumbnails as in `assign_groups`."""
+    position = {image_id: i for i, image_id in enumerate(thumbnails["image_ids"].tolist())}
+    found: np.ndarray = thumbnails["thumbnails"][[position[image_id] for image_id in image_ids]]
+    return found
 
 
 def _by_pattern(readable: pd.DataFrame, pattern: str) -> list[str | None]:
@@ -138,12 +152,10 @@ def _read(file: Path) -> bytes:
 
 
 def _found(readable: pd.DataFrame, thumbnails: Mapping[str, np.ndarray]) -> list[str | None]:
-    position = {image_id: i for i, image_id in enumerate(thumbnails["image_ids"].tolist())}
     names: dict[str, str] = {}
     for _, rows in readable.groupby("category", sort=True):
         ids = rows["image_id"].tolist()
-        pictures = thumbnails["thumbnails"][[position[image_id] for image_id in ids]]
-        chains = connected(len(ids), near_copies(pictures))
+        chains = connected(len(ids), near_copies(category_thumbnails(ids, thumbnails)))
         for chain in range(int(chains.max(initial=-1)) + 1):
             members = [ids[i] for i in np.flatnonzero(chains == chain)]
             names |= {image_id: f"like {members[0].split('/', 1)[1]}" for image_id in members}

@@ -52,10 +52,9 @@ def connected(n_images: int, pairs: list[NearCopy]) -> np.ndarray:
     first, second = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
     graph = sparse.coo_array((np.ones(len(pairs)), (first, second)), shape=(n_images, n_images))
     _, chains = sparse.csgraph.connected_components(graph, directed=False)
-    chains = chains.astype(np.int64)
-    alone = ~np.isin(np.arange(n_images), np.concatenate([first, second]))
-    chains[alone] = -1
-    return chains
+    paired = np.isin(np.arange(n_images), np.concatenate([first, second]))
+    numbers: np.ndarray = np.where(paired, chains.astype(np.int64), -1)
+    return numbers
 
 
 def _remainders(thumbnails: np.ndarray) -> np.ndarray:
@@ -69,7 +68,7 @@ def _remainders(thumbnails: np.ndarray) -> np.ndarray:
     if len(high) > 1:
         high -= high.mean(axis=0)
     if n_components := min(COMPONENTS, len(high) // IMAGES_A_COMPONENT):
-        start = np.ones(min(high.shape), np.float32)
+        start = np.random.default_rng(0).standard_normal(min(high.shape), np.float32)  # the same every time
         _, _, components = svds(high, k=n_components, v0=start)
         high -= (high @ components.T) @ components
     return _scaled(high)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from PIL import Image
 
@@ -25,11 +23,9 @@ class Thumbnails:
         small = stored.to_rgb(read_as).resize((SIDE_PX, SIDE_PX), Image.Resampling.BOX, reducing_gap=2.0)
         self._by_id[image_id] = np.asarray(small.convert("L"))
 
-    def of(self, image_ids: Sequence[str]) -> np.ndarray:
-        """uint8 (image, SIDE_PX, SIDE_PX), in the order of the ids."""
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Named arrays for an npz file: image_ids (image,) in order, thumbnails uint8 (image, SIDE_PX, SIDE_PX)."""
+        image_ids = sorted(self._by_id)
         found = [self._by_id[image_id] for image_id in image_ids]
-        return np.stack(found) if found else np.empty((0, SIDE_PX, SIDE_PX), np.uint8)
-
-    def to_arrays(self, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """Named arrays for an npz file, of these images."""
-        return {"image_ids": np.array(list(image_ids), np.str_), "thumbnails": self.of(image_ids)}
+        thumbnails = np.stack(found) if found else np.empty((0, SIDE_PX, SIDE_PX), np.uint8)
+        return {"image_ids": np.array(image_ids, np.str_), "thumbnails": thumbnails}
