@@ -130,6 +130,7 @@ class ClientUploads(BaseModel):
     client_id: str
     uploads: tuple[UploadManifest, ...]
     provenance: tuple[Manifest, ...]
+    manifest_bytes: int = Field(0, ge=0, description="of the file that a station published; 0: there is none")
 
 
 class RegionalMerge(BaseModel):

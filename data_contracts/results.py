@@ -153,6 +153,7 @@ class Coverage(BaseModel):
     mean: float
     q50: float
     q90: float
+    q95: float | None = Field(None, description="null in runs of earlier versions")
     q99: float
     covering_radius: float = Field(description="the largest")
 
@@ -208,6 +209,12 @@ class FederationSummary(BaseModel):
         [], description="banks that hold every uploaded row: aggregation.strategy had nothing to decide"
     )
     regional: dict[str, RegionalMerge] = Field({}, description="bank -> its merge in two levels; aggregation.regions")
+    bytes_left_by_kind: dict[str, dict[str, int]] = Field(
+        {},
+        description="of a federated run: client, also one that failed -> bytes that left it over all rounds: coresets, "
+        "refused_coresets, manifests, calibration_scores, coverage; of stations also figures (scores and counts of "
+        "test images). upload_bytes of a client are its coresets",
+    )
     rounds: list[RoundSummary] = Field([], description="empty for one round")
     pooling_error: float | None = Field(
         None,

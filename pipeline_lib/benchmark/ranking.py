@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline_lib.benchmark.comparison import ExperimentRuns
 from pipeline_lib.benchmark.differences import LEVEL, Component, image_component, weighted_quantile
+from pipeline_lib.benchmark.paired import ResampledMetrics
 
 
 def rank(runs: Mapping[str, ExperimentRuns], metric: str) -> list[dict[str, Any]]:
@@ -41,8 +42,7 @@ def rank(runs: Mapping[str, ExperimentRuns], metric: str) -> list[dict[str, Any]
     rows: list[dict[str, Any]] = [{"experiment": best, "value": values[best], "place": 1, "points": 0.0, "ci95": None}]
     for name in order[1:]:
         difference = values[name] - values[best]
-        pair = ({seed: runs[one].resampled[seed] for seed in seeds} for one in (name, best))
-        images = image_component(*pair, metric)
+        images = image_component(_of(runs[name], seeds), _of(runs[best], seeds), metric)
         half = None if images is None else _half_width(images, _seed_component(runs, metric, order, seeds), len(order))
         row: dict[str, Any] = {"experiment": name, "value": values[name], "place": 1}
         row |= {"points": round(100 * difference, 4), "ci95": None}
@@ -51,6 +51,10 @@ def rank(runs: Mapping[str, ExperimentRuns], metric: str) -> list[dict[str, Any]
             row["place"] = None if difference + half < 0 else 1
         rows.append(row)
     return rows
+
+
+def _of(own: ExperimentRuns, seeds: tuple[int, ...]) -> dict[int, ResampledMetrics]:
+    return {seed: own.resampled[seed] for seed in seeds}
 
 
 def _half_width(images: Component, seeds: Component, n_experiments: int) -> float:

@@ -80,6 +80,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         target_rate=f"{100 * record.config.decision.target_false_alarm_rate:g}",
         sections=sections,
         clients=tables.clients(document.federation),
+        bytes_left=tables.bytes_left(document.federation),
         coverage=tables.coverage(document.federation),
         local_clients=tables.local_clients(document),
         rounds=tables.rounds(document.federation),

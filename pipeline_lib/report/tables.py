@@ -185,6 +185,19 @@ def clients(federation: FederationSummary) -> Table:
     return Table("Clients: what each had and sent", columns, tuple(rows), text_columns=2)
 
 
+def bytes_left(federation: FederationSummary) -> Table | None:
+    """A row a client: all bytes that left it, by kind; None where nothing did, and for runs of earlier versions."""
+    found = federation.bytes_left_by_kind
+    kinds = [kind for kind in dict.fromkeys(kind for own in found.values() for kind in own)
+             if any(own.get(kind) for own in found.values())]  # fmt: skip
+    rows = tuple(
+        (Cell(name), *(Cell(file_size(own.get(kind, 0))) for kind in kinds), Cell(file_size(sum(own.values()))))
+        for name, own in found.items()
+    )
+    columns = ("client", *(kind.replace("_", " ") for kind in kinds), "all")
+    return Table("What left each client, over all rounds", columns, rows) if rows else None
+
+
 def coverage(federation: FederationSummary) -> Table | None:
     """A row a client and category: how far its patches lie from the final bank; None where it was not measured."""
     rows = tuple(
@@ -192,12 +205,15 @@ def coverage(federation: FederationSummary) -> Table | None:
             Cell(name),
             Cell(category),
             count(found.patches),
-            *(Cell(f"{v:.3g}") for v in (found.q50, found.q90, found.q99, found.mean, found.covering_radius)),
+            *(
+                Cell(UNDEFINED if v is None else f"{v:.3g}")
+                for v in (found.q50, found.q90, found.q95, found.q99, found.mean, found.covering_radius)
+            ),
         )
         for name, client in federation.clients.items()
         for category, found in client.coverage.items()
     )
-    columns = ("client", "category", "patches", "50 %", "90 %", "99 %", "mean", "largest")
+    columns = ("client", "category", "patches", "50 %", "90 %", "95 %", "99 %", "mean", "largest")
     caption = "Coverage: distances of each client's training patches to the nearest row of the final bank"
     return Table(caption, columns, rows, text_columns=2) if rows else None
 

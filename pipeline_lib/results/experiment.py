@@ -44,6 +44,7 @@ def experiment_figures(
     )
     covered = {client: store.read_json(manifest) for client, manifest in federation.coverage.items()}
     summary = results_documents.with_coverage(summary, covered)
+    summary = results_documents.with_bytes_left(summary, results_documents.scores_and_coverage_left(federation, store))
     warnings = results_warnings.run_warnings(
         dataset.indexed,
         backbone,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from data_contracts.config import ExperimentConfig
+from data_contracts.exchange import StationResults
 from data_contracts.results import CategoryMetrics, FederationSummary, MetricValues
 from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES, calibration_schema
 from pipeline_lib.configuration.seeding import stage_rng
@@ -59,6 +61,18 @@ def pool_stations(
         scores=scores,
         calibration=calibration,
     )
+
+
+def bytes_left(results: Sequence[Mapping[str, StationResults]]) -> dict[str, Counter[str]]:
+    """Station -> bytes of what it handed over with its figures, over all rounds."""
+    found: dict[str, Counter[str]] = {}
+    for of_round in results:
+        for station, one in of_round.items():
+            own = found.setdefault(station, Counter())
+            own["figures"] += sum(manifest.size_bytes for manifest in one.figures)
+            own["calibration_scores"] += one.calibration.size_bytes if one.calibration else 0
+            own["manifests"] += one.manifest_bytes
+    return found
 
 
 def image_rows(category: str, by_station: Mapping[str, StationFigures]) -> pd.DataFrame:

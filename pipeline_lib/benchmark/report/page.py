@@ -108,10 +108,14 @@ def _group_line(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _coverage_line(row: Mapping[str, Any]) -> dict[str, str]:
-    shares = {"mean": "mean", "50 %": "q50", "90 %": "q90", "99 %": "q99", "largest": "covering_radius"}
+    shares = {"mean": "mean", "50 %": "q50", "90 %": "q90", "95 %": "q95", "99 %": "q99", "largest": "covering_radius"}
     counts = {"clients": str(row["clients"]), "patches": f"{row['patches']:,}".replace(",", " ")}
     names = {"experiment": row["experiment"], "category": row["category"]}
-    return names | counts | {title: f"{row[key]:#.3g}".rstrip(".") for title, key in shares.items()}
+    return (
+        names
+        | counts
+        | {title: "-" if row.get(key) is None else f"{row[key]:#.3g}".rstrip(".") for title, key in shares.items()}
+    )
 
 
 def _rank_line(row: Mapping[str, Any]) -> dict[str, str]:

@@ -209,7 +209,7 @@ def test_coverage_has_a_chart_a_category_and_a_table_where_it_was_measured(tmp_p
     rows = [row("one", "image_auroc", -2.0, "worse")]
     covered = [
         {"experiment": name, "category": category, "clients": 3, "patches": 12345, "mean": 2.0, "q50": 1.5, "q90": 4.0,
-         "q99": 5.25, "covering_radius": radius}
+         "q95": 4.5, "q99": 5.25, "covering_radius": radius}
         for category in ("tiles", "screws") for name, radius in (("one", 6.0), ("two", 12.0))
     ]  # fmt: skip
     plain = render_benchmark(record(rows, {}))
@@ -217,8 +217,8 @@ def test_coverage_has_a_chart_a_category_and_a_table_where_it_was_measured(tmp_p
     assert 'id="coverage"' not in plain
     assert page.count("<svg") == plain.count("<svg") + 2
     table = page[page.index('id="coverage"') :].split("<tbody>")[1]
-    assert re.findall(r"<t[hd][^>]*>([^<]+)</t[hd]>", table)[:9] == [
-        "one", "tiles", "3", "12 345", "2.00", "1.50", "4.00", "5.25", "6.00",
+    assert re.findall(r"<t[hd][^>]*>([^<]+)</t[hd]>", table)[:10] == [
+        "one", "tiles", "3", "12 345", "2.00", "1.50", "4.00", "4.50", "5.25", "6.00",
     ]  # fmt: skip
     chart = coverage_chart(covered[:2], description="")
     ends = [max(x for x, _ in mark.points) for mark in chart.marks if isinstance(mark, Line) and len(mark.points) == 2
