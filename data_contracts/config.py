@@ -23,6 +23,8 @@ Extension = Annotated[str, Field(pattern=EXTENSION_PATTERN, description="module:
 Layout = Literal["auto", "autovi", "mvtec", "mvtec_ad2", "visa", "folder"]
 Orientation = Literal["applied", "stored"]
 Codec = Literal["float32", "float16", "pca_float16", "pq"]
+GroupRule = Literal["found"] | Annotated[dict[Literal["pattern", "file"], str], Field(min_length=1, max_length=1)]
+Promise = Literal["rate", "bound"]
 Clients = Annotated[tuple[str, ...], Field(min_length=1)]
 HEADLINE_FPR_LIMIT = 0.05
 FPR_LIMITS = (0.01, HEADLINE_FPR_LIMIT, 0.1, 0.3, 1.0)
@@ -57,6 +59,22 @@ class DatasetConfig(Section):
     on_bad_image: Literal["skip", "fail"] = Field(
         "skip", description="an image that cannot be read is set aside and listed, or the run fails naming it"
     )
+    group: GroupRule | None = Field(
+        None,
+        description="which images show one part, one place or one tile, of each category: pattern, a regular "
+        "expression searched in an image's path below root (its first group in brackets, else the whole match); file, "
+        "a CSV or JSON of image -> group; found, near copies (docs/your_data.md). Other images stand alone",
+    )
+
+    @field_validator("group")
+    @classmethod
+    def _pattern_compiles(cls, value: GroupRule | None) -> GroupRule | None:
+        if isinstance(value, dict) and "pattern" in value:
+            try:
+                re.compile(value["pattern"])
+            except re.error as error:
+                raise ValueError(f"pattern {value['pattern']!r} is no regular expression: {error}") from None
+        return value
 
 
 class PreprocessingConfig(Section):
@@ -180,6 +198,9 @@ class FederatedConfig(Section):
     )
     partition_path: Path | None = Field(
         None, description="what `fedpatch partition` wrote, for partitioning: saved; it says who the clients are"
+    )
+    partition_groups: bool = Field(
+        False, description="the images of a group (dataset.group) go to one client; else each image goes by itself"
     )
     alpha: float = Field(0.5, gt=0, description="concentration of the Dirichlet partition")
     client_assignments: Annotated[
@@ -329,11 +350,17 @@ class DecisionConfig(Section):
     target_false_alarm_rate: float = Field(
         0.05, gt=0, lt=1, description="share of good images that may be called defective"
     )
+    promise: Promise = Field(
+        "rate",
+        description="what target_false_alarm_rate is: the rate that is to be expected, or its upper bound at 95 % "
+        "confidence, which is refused where normal images (groups, where they have some) are too few",
+    )
     blocks: int = Field(
         10,
         ge=0,
         le=1000,
-        description="parts of each client's images, in time order, that are scored out of fold; 0: none",
+        description="parts of each client's images, in time order and of whole groups, that are scored out of fold; "
+        "0: none",
     )
 
     @field_validator("blocks")
@@ -406,6 +433,12 @@ class ExperimentConfig(Section):
                 )
             data = {**data, section: {name: one for name, one in data[section].items() if name != key}}
         return data
+
+    @model_validator(mode="after")
+    def _groups_to_partition(self) -> ExperimentConfig:
+        if self.federated.partition_groups and self.dataset.group is None:
+            raise ValueError("federated.partition_groups needs dataset.group, which says what the groups are")
+        return self
 
     def extensions(self) -> dict[str, str]:
         """Key -> `module:function`, of the keys that name a function of the user's."""

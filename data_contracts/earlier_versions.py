@@ -12,6 +12,9 @@ ADDED_KEYS = {
     ("aggregation", "regions"): None,
     ("preprocessing", "value_range"): "container",
     ("preprocessing", "orientation"): "stored",
+    ("dataset", "group"): None,
+    ("federated", "partition_groups"): False,
+    ("decision", "promise"): "rate",
 }
 """Keys that earlier versions did not have -> the value that means what those did; at it a key is not hashed."""
 SAID_SINCE = {"value_range": "auto", "orientation": "applied"}

@@ -39,6 +39,7 @@ class StationResults(BaseModel):
 
     figures: tuple[FiguresManifest, ...]
     calibration: Manifest | None = None
+    manifest_bytes: int = Field(0, ge=0, description="of the file that names them")
 
 
 class Publication(BaseModel):
@@ -53,6 +54,10 @@ class Publication(BaseModel):
     accepted: tuple[str, ...] = Field((), description="with banks: the SHA-256 of every upload that is in them")
     figures: tuple[FiguresManifest, ...] = ()
     calibration: Manifest | None = Field(None, description="with figures: scores of the station's normal images")
+
+    def file_content(self) -> bytes:
+        """What is written into the shared place."""
+        return self.model_dump_json(indent=1).encode()
 
     @property
     def artifacts(self) -> tuple[Manifest, ...]:

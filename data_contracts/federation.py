@@ -28,6 +28,9 @@ class FederationRound(BaseModel):
     banks: tuple[BankManifest, ...]
     upload_rows: int = Field(ge=0, description="of all uploads, refused ones too: they were sent")
     upload_bytes: int = Field(ge=0)
+    bytes_left: dict[str, dict[str, int]] = Field(
+        {}, description="client -> coresets, refused_coresets and manifests -> bytes; empty in earlier versions"
+    )
     download_bytes: int = Field(ge=0, description="the banks, float32, sent to each client that has a part in them")
     covering_radius: dict[str, float] = Field(
         description="client -> largest distance of an own patch to what it sent and what the banks covered before"
@@ -77,9 +80,25 @@ class ClosedRound:
             banks=tuple(banks),
             upload_rows=sum(upload.rows for upload in uploads),
             upload_bytes=sum(upload.size_bytes for upload in uploads),
+            bytes_left=self._bytes_left(),
             download_bytes=sum(download_bytes(banks, own) for own in categories.values()),
             covering_radius=covering_radii(self.sent),
         )
+
+    def _bytes_left(self) -> dict[str, dict[str, int]]:
+        taken = {(client.client_id, upload.sha256) for client in self.delivered for upload in client.uploads}
+        found = {}
+        for client in self.sent:
+            sizes = {True: 0, False: 0}
+            for upload in client.uploads:
+                sizes[(client.client_id, upload.sha256) in taken] += upload.size_bytes
+            manifests = sum(len(upload.model_dump_json()) for upload in client.uploads)
+            found[client.client_id] = {
+                "coresets": sizes[True],
+                "refused_coresets": sizes[False],
+                "manifests": client.manifest_bytes or manifests,
+            }
+        return found
 
 
 def close_round(

@@ -20,6 +20,8 @@ ArtifactKind = Literal[
     "partition_stats",
     "client_images",
     "test_images",
+    "thumbnails",
+    "image_groups",
     "image_features",
     "patch_features",
     "client_selection",
@@ -106,6 +108,8 @@ class IndexedDataset(BaseModel):
     test_images: dict[str, Manifest] = Field(description="category -> its readable test images, where it has any")
     n_set_aside: int = Field(ge=0, description="images that cannot be read")
     reading: Reading = Field(AS_EARLIER, description="how their files become pixels")
+    thumbnails: Manifest | None = Field(None, description="of all readable images, from which near copies are found")
+    groups: Manifest | None = Field(None, description="IMAGE_GROUPS of all readable images, with dataset.group")
 
 
 class PreparedDataset(BaseModel):
@@ -126,6 +130,7 @@ class ClientUploads(BaseModel):
     client_id: str
     uploads: tuple[UploadManifest, ...]
     provenance: tuple[Manifest, ...]
+    manifest_bytes: int = Field(0, ge=0, description="of the file that a station published; 0: there is none")
 
 
 class RegionalMerge(BaseModel):

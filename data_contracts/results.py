@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_contracts.config import HEADLINE_FPR_LIMIT
+from data_contracts.config import HEADLINE_FPR_LIMIT, Promise
 from data_contracts.manifests import RegionalMerge
 
 SUBSETS = ("all", "development", "report")
@@ -32,13 +32,23 @@ class MetricValues(BaseModel):
     image_ap: float | None = None
     pixel_auroc: float | None = None
     auc_spro: dict[str, float | None] = Field(default_factory=dict, description="FPR limit as text -> area / limit")
+    auc_spro_chance: dict[str, float | None] = Field(
+        default_factory=dict, description="the same of a map of noise, exactly, from areas of masks and saturation"
+    )
+    unmarked_image_auroc: float | None = Field(
+        None,
+        description="image AUROC with defective images scored by their highest score well away from every mask: what "
+        "of it has nothing to do with defects; about 0.5 where nothing has",
+    )
     tpr_at_tnr: dict[str, float | None] = Field(
         default_factory=dict, description="true negative rate as text (0.99, 0.95, 0.9) -> true positive rate"
     )
     n_good: int = 0
     n_defective: int = 0
     ci95: dict[str, tuple[float, float] | None] = Field(
-        default_factory=dict, description="95 % intervals of image_auroc and auc_spro_0.05; empty without a bootstrap"
+        default_factory=dict,
+        description="95 % intervals of image_auroc and auc_spro_0.05 over draws of test images, or of their groups; "
+        "empty with evaluation.bootstrap: 0",
     )
 
 
@@ -60,6 +70,10 @@ class Metric(NamedTuple):
         """Its 95 % interval, where the values have one."""
         return values.ci95.get(self.key)
 
+    def chance(self, values: MetricValues) -> float | None:
+        """What an AUC-sPRO of these images is for a map of noise; None for other figures and earlier runs."""
+        return values.auc_spro_chance.get(self.part) if self.field == "auc_spro" else None
+
 
 def auc_spro(limit: str) -> Metric:
     """AUC-sPRO up to a false positive rate, as text."""
@@ -71,7 +85,8 @@ IMAGE_AUROC = Metric("image_auroc", "image AUROC", "image_auroc")
 IMAGE_AP = Metric("image_ap", "image AP", "image_ap")
 AUC_SPRO = auc_spro(HEADLINE_LIMIT)
 PIXEL_AUROC = Metric("pixel_auroc", "pixel AUROC", "pixel_auroc")
-METRICS = (IMAGE_AUROC, IMAGE_AP, AUC_SPRO, PIXEL_AUROC)
+UNMARKED_AUROC = Metric("unmarked_image_auroc", "AUROC of unmarked patches", "unmarked_image_auroc")
+METRICS = (IMAGE_AUROC, UNMARKED_AUROC, IMAGE_AP, AUC_SPRO, PIXEL_AUROC)
 COMPARED = (IMAGE_AUROC, IMAGE_AP, AUC_SPRO)
 """What experiments are compared by."""
 HEADLINES = (IMAGE_AUROC, AUC_SPRO)
@@ -88,17 +103,25 @@ class ThresholdResult(BaseModel):
 
     threshold: float | None = None
     target_rate: float | None = Field(None, description="false-alarm rate that was asked for")
+    promise: Promise = Field("rate", description="which of the next two target_rate is a limit of")
     nominal_rate: float | None = Field(None, description="expected false-alarm rate if test is like training")
     upper_bound: float | None = Field(
-        None, description="one-sided bound of the false-alarm rate of this threshold; null: too few normal images"
+        None,
+        description="one-sided bound of the false-alarm rate of this threshold; null in earlier results: fewer normal "
+        "images than a bound at target_rate needs",
     )
     confidence: float = 0.95
     n_calibration: int = 0
+    n_groups: int | None = Field(
+        None, description="with dataset.group: groups that the calibration scores are of, which rates and bound go by"
+    )
     note: str = ""
     false_alarms: int = 0
     n_good: int = 0
     realised_rate: float | None = None
-    realised_ci95: tuple[float, float] | None = None
+    realised_ci95: tuple[float, float] | None = Field(
+        None, description="as this and found_ci95 would be for one image of each group"
+    )
     excess_p_value: float | None = Field(
         None, description="chance of so many false alarms or more if test is like training; small: drift"
     )
@@ -137,6 +160,7 @@ class Coverage(BaseModel):
     mean: float
     q50: float
     q90: float
+    q95: float | None = Field(None, description="null in runs of earlier versions")
     q99: float
     covering_radius: float = Field(description="the largest")
 
@@ -192,6 +216,12 @@ class FederationSummary(BaseModel):
         [], description="banks that hold every uploaded row: aggregation.strategy had nothing to decide"
     )
     regional: dict[str, RegionalMerge] = Field({}, description="bank -> its merge in two levels; aggregation.regions")
+    bytes_left_by_kind: dict[str, dict[str, int]] = Field(
+        {},
+        description="of a federated run: client, also one that failed -> bytes that left it over all rounds: coresets, "
+        "refused_coresets, manifests, calibration_scores, coverage; of stations also figures (scores and counts of "
+        "test images). upload_bytes of a client are its coresets",
+    )
     rounds: list[RoundSummary] = Field([], description="empty for one round")
     pooling_error: float | None = Field(
         None,

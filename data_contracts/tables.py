@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 DATASET_INDEX = pa.schema(
@@ -29,6 +31,13 @@ DATASET_INDEX = pa.schema(
 )
 
 PARTITION = pa.schema([("image_id", pa.string()), ("client_id", pa.string())])
+
+IMAGE_GROUPS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("group", pa.string()),  # <category>/<name>; images that are not in the table stand alone
+    ]
+)
 
 CLIENT_IMAGES = pa.schema(
     [
@@ -77,6 +86,12 @@ CALIBRATION_SCORES = pa.schema(
         ("score", pa.float64()),  # of a normal training image; which one stays with the client
     ]
 )
+
+
+def calibration_schema(columns: Iterable[str]) -> pa.Schema:
+    """CALIBRATION_SCORES; where there are groups, with the number of an image's group (-1: it stands alone)."""
+    return CALIBRATION_SCORES.append(pa.field("group", pa.int64())) if "group" in columns else CALIBRATION_SCORES
+
 
 BANK_PROVENANCE = pa.schema(
     [

@@ -116,7 +116,13 @@ def measure(
         return []
     with run.clock.stage("calibrate"):
         federation.calibration = calibrate(
-            run.runner, run.config, federation.uploads, federation.features, federation.banks, run.place
+            run.runner,
+            run.config,
+            federation.uploads,
+            federation.features,
+            federation.banks,
+            indexed.groups,
+            run.place,
         )
     if federation.calibration:
         run.done(f"thresholds: {len(federation.calibration)} of {len(federation.uploads)} clients")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from data_contracts import tables
 from data_contracts.manifests import GLOBAL_BANK, BankManifest, ClientImages, ClientUploads, Manifest
 from data_contracts.settings import BackboneSettings, CalibrationSettings, CoresetSettings, Place, Reading
-from data_contracts.tables import CALIBRATION_SCORES, PATCH_FEATURES
+from data_contracts.tables import PATCH_FEATURES
 from pipeline_lib.client import calibration, coverage, provenance, rounds, selection
 from pipeline_lib.configuration import hardware
+from pipeline_lib.dataset.groups import assignment
 from pipeline_lib.features import extraction, extractor
 from pipeline_lib.upload import codec
 from tasks.caching.code_version import code_version
@@ -96,10 +98,13 @@ def calibrate_client(
     uploads: ClientUploads,
     banks: list[BankManifest],
     settings: CalibrationSettings,
+    groups: Manifest | None,
     place: Place,
 ) -> Manifest:
     """Scores of the client's training images by the banks without the image's own block; no image identity."""
     store = open_store(place)
+    group_of = assignment.stored_groups(store, groups)
+    number_of = {group: number for number, group in enumerate(sorted(set(group_of.values())))}
     table = store.read_table(patch_features)
     by_category = {}
     for bank in banks:
@@ -115,11 +120,18 @@ def calibrate_client(
         origins = calibration.rows_in_bank(rows, np.concatenate(sent), np.concatenate(image))
         for category, own in table.groupby("category", sort=True):
             if bank.bank in (category, GLOBAL_BANK):
+                numbers = [number_of.get(group_of.get(image_id, ""), -1) for image_id in own.image_id]
                 by_category[str(category)] = calibration.out_of_fold_scores(
-                    own, store, rows, origins, settings.scoring, n_blocks=settings.blocks
+                    own,
+                    store,
+                    rows,
+                    origins,
+                    settings.scoring,
+                    n_blocks=settings.blocks,
+                    groups=None if groups is None else numbers,
                 )
     scores = calibration.calibration_table(uploads.client_id, by_category)
-    return store.write_table("calibration_scores", scores, CALIBRATION_SCORES)
+    return store.write_table("calibration_scores", scores, tables.calibration_schema(scores.columns))
 
 
 @stage("measure-bank-coverage", run_name="coverage-{client_id}")

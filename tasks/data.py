@@ -8,17 +8,21 @@ from data_contracts.config import (
     DatasetConfig,
     ExperimentConfig,
     FederatedConfig,
+    GroupRule,
     ModelConfig,
     Orientation,
     PreprocessingConfig,
 )
 from data_contracts.manifests import ClientImages, IndexedDataset, Manifest, Partition
 from data_contracts.settings import BackboneSettings, Place
-from data_contracts.tables import CLIENT_IMAGES, DATASET_INDEX, PARTITION
+from data_contracts.tables import CLIENT_IMAGES, DATASET_INDEX, IMAGE_GROUPS, PARTITION
 from pipeline_lib.configuration import seeding
 from pipeline_lib.dataset import index as dataset_index
 from pipeline_lib.dataset import layout, reading, validation
+from pipeline_lib.dataset.groups import assignment as group_assignment
+from pipeline_lib.dataset.groups import thumbnails
 from pipeline_lib.features import backbone
+from pipeline_lib.metrics import thresholds
 from pipeline_lib.partition import assignment, statistics
 from pipeline_lib.partition import saved as saved_partition
 from tasks.progress import progress_log
@@ -52,6 +56,7 @@ def index_dataset(
 ) -> IndexedDataset:
     """Find, open and hash every image (DESIGN artifact 1), and decide how its pixels are read."""
     store = open_store(place)
+    pictures = thumbnails.Thumbnails()
     index = dataset_index.index_dataset(
         place.data_root,
         layout=dataset.layout,
@@ -60,6 +65,7 @@ def index_dataset(
         require_train="each" if dataset.on_bad_image == "fail" else "any",
         orientation=orientation,
         progress=progress_log("images indexed"),
+        look=pictures.add,
     )
     read_as = reading.decide_reading(
         index, PreprocessingConfig.model_validate({"value_range": value_range, "orientation": orientation})
@@ -68,6 +74,7 @@ def index_dataset(
     if dataset.on_bad_image == "fail":
         dataset_index.refuse_bad_images(index)
     found = layout.select_categories(place.data_root, layout=dataset.layout, categories=dataset.categories)
+    small = pictures.to_arrays()
     categories = tuple(found)  # also those without a single image
     truth = {
         category: dataset_index.ground_truth_sha256(index, place.data_root, category, layout=dataset.layout)
@@ -85,7 +92,24 @@ def index_dataset(
         },
         n_set_aside=int((index.problem != "").sum()),
         reading=read_as,
+        thumbnails=store.write_arrays("thumbnails", small, rows=len(small["image_ids"])),
     )
+
+
+@step("fingerprint-groups")
+def fingerprint_groups(rule: GroupRule) -> str | None:
+    """A hash of the file that names the groups, or None where they come from elsewhere."""
+    return group_assignment.rule_fingerprint(rule)
+
+
+@stage("group-images")
+def group_images(
+    index: Manifest, thumbnails: Manifest, rule: GroupRule, fingerprint: str | None, place: Place
+) -> Manifest:
+    """Which images show one part, one place or one tile (`dataset.group`)."""
+    store = open_store(place)
+    table = group_assignment.assign_groups(store.read_table(index), rule, store.read_arrays(thumbnails))
+    return store.write_table("image_groups", table, IMAGE_GROUPS)
 
 
 @stage("validate-dataset")
@@ -106,8 +130,24 @@ def validate_dataset(
         defect_weights=defect_weights,
         categories=dataset.categories,
         preprocessing=preprocessing,
+        thumbnails=store.read_arrays(indexed.thumbnails) if indexed.thumbnails else None,
+        groups=store.read_table(indexed.groups) if indexed.groups else None,
     )
     return store.write_json("validation_report", report.model_dump(mode="json"), rows=len(report.findings))
+
+
+@step("refuse-too-few-groups")
+def refuse_too_few_groups(
+    indexed: IndexedDataset, partition: Partition, config: ExperimentConfig, place: Place
+) -> None:
+    """Raise ConfigError where `decision.promise: bound` asks for more normal images, or groups, than there are."""
+    store = open_store(place)
+    held = store.read_table(partition.table).merge(store.read_table(indexed.index), on="image_id")
+    alone = config.federated.mode == "local_only"
+    parts = [rows for _, rows in held.groupby("client_id", sort=True)] if alone else [held]
+    group_of = group_assignment.stored_groups(store, indexed.groups) if indexed.groups else None
+    for part in parts:
+        thresholds.refuse_unbounded(part, config.decision, group_of)
 
 
 @step("fingerprint-partition")
@@ -120,12 +160,14 @@ def fingerprint_partition(federated: FederatedConfig) -> str | None:
 
 @stage("partition-dataset")
 def partition_dataset(
-    index: Manifest, federated: FederatedConfig, saved: str | None, seed: int, place: Place
+    index: Manifest, federated: FederatedConfig, saved: str | None, groups: Manifest | None, seed: int, place: Place
 ) -> Partition:
     """Give every training image to one client (DESIGN artifact 2); clients without images are skipped and listed."""
     store = open_store(place)
     table = store.read_table(index)
-    frame = assignment.partition_images(table, federated, rng=seeding.stage_rng(seed, "partition"))
+    group_of = group_assignment.stored_groups(store, groups)
+    rng = seeding.stage_rng(seed, "partition")
+    frame = assignment.partition_images(table, federated, rng=rng, group_of=group_of)
     names = ("centralized",) if federated.mode == "centralized" else assignment.client_ids(federated)
     clients = []
     for name in names:

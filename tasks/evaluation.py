@@ -10,6 +10,7 @@ from data_contracts.settings import BackboneSettings, EvaluationSettings, Place,
 from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS_TABLE, PATCH_FEATURES
 from pipeline_lib.bank import memory_bank, scoring
 from pipeline_lib.configuration import hardware
+from pipeline_lib.dataset.groups import assignment as group_assignment
 from pipeline_lib.features import extraction, extractor
 from pipeline_lib.metrics import evaluation
 from tasks.caching.code_version import code_version
@@ -84,15 +85,19 @@ def measure_category(
     category: str,
     settings: EvaluationSettings,
     on_bad_image: str,
+    groups: Manifest | None,
     place: Place,
 ) -> MeasuredCategory:
     """Metrics of one category on all of test and on its halves (DESIGN artifact 7)."""
     store = open_store(place)
     rows = store.read_table(test_images)
+    group_of = group_assignment.stored_groups(store, groups)
     loaders, scores = evaluation.stored_maps(
         rows, store.read_arrays(scored.maps)["maps"], store.read_table(scored.scores), settings.smoothing_sigma
     )
-    result = evaluation.evaluate_category(rows, place.data_root, loaders, scores, settings, on_bad_image=on_bad_image)
+    result = evaluation.evaluate_category(
+        rows, place.data_root, loaders, scores, settings, on_bad_image=on_bad_image, group_of=group_of
+    )
     document = {subset: metrics.model_dump(mode="json") for subset, metrics in result.metrics.items()}
     return MeasuredCategory(
         category=category,

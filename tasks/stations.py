@@ -109,17 +109,23 @@ def fetch_uploads(slot: Slot, place: Place) -> tuple[ClientUploads, list[Refusal
     """Copy what a station sent into this machine's store: (what it published, what of it is refused)."""
     store, exchange = open_store(place), shared_place.open_exchange()
     try:
-        uploads = exchange.read(slot).uploads
+        publication = exchange.read(slot)
     except UploadError as error:
         nothing = ClientUploads(client_id=slot.sender, uploads=(), provenance=())
         return nothing, [Refusal(slot.sender, None, str(error))]
     refusals = []
-    for upload in uploads:
+    for upload in publication.uploads:
         try:
             exchange.copy(slot, upload, store)
         except UploadError as error:
             refusals.append(Refusal(slot.sender, upload.category, str(error)))
-    return ClientUploads(client_id=slot.sender, uploads=uploads, provenance=()), refusals
+    sent = ClientUploads(
+        client_id=slot.sender,
+        uploads=publication.uploads,
+        provenance=(),
+        manifest_bytes=len(publication.file_content()),
+    )
+    return sent, refusals
 
 
 @step("open-round", run_name="open-round-{number}")
@@ -221,6 +227,7 @@ def finish_stations(
         ]
     )
     summary = documents.federation_summary("federated", federation, None)
+    summary = documents.with_bytes_left(summary, station_results.bytes_left(results))
     counted = [_by_category(store, one) for one in results]
     figures = station_results.pool_stations(config, counted, calibration, summary)
     document = figures.documents["all"]

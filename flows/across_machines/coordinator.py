@@ -137,5 +137,9 @@ def collect_figures(c: Coordination, federation: Federation) -> tuple[list[dict[
             get_run_logger().warning("station %s is %s", station, missing[station])
             continue
         for one, publication in zip(results, fetched, strict=True):
-            one[station] = StationResults(figures=publication.figures, calibration=publication.calibration)
+            one[station] = StationResults(
+                figures=publication.figures,
+                calibration=publication.calibration,
+                manifest_bytes=len(publication.file_content()),
+            )
     return results, missing

@@ -154,6 +154,7 @@ def _calibrate(run: StationRun, banks: list[BankManifest], accepted: tuple[str, 
         uploads=sent[0],
         banks=[bank for bank in banks if bank.bank in {upload.category for upload in sent[0].uploads}],
         settings=CalibrationSettings.of(run.config),
+        groups=run.indexed.groups,
         place=run.place,
     )
     run.used.append(scores)

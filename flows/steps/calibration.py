@@ -22,9 +22,10 @@ def calibrate(
     uploads: Sequence[ClientUploads],
     features: Mapping[str, Manifest],
     banks: Sequence[BankManifest],
+    groups: Manifest | None,
     place: Place,
 ) -> list[Manifest]:
-    """Calibration scores of the clients that delivered; `features`: client -> its patch features.
+    """Calibration scores of the clients that delivered; `features`: client -> its patch features, `groups` of images.
 
     A client that fails here costs its scores, not the run: the log names it.
     """
@@ -38,6 +39,7 @@ def calibrate(
             uploads=upload,
             banks=[bank for bank in banks if bank.bank in {sent.category for sent in upload.uploads}],
             settings=CalibrationSettings.of(config),
+            groups=groups,
             place=place,
         )
         for upload in uploads

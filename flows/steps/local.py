@@ -46,7 +46,9 @@ def measure_alone(
             ]
             banks: list[BankManifest] = [future.result() for future in futures]
         with run.clock.stage("calibrate"):
-            calibration = calibrate(run.runner, run.config, [client], federation.features, banks, run.place)
+            calibration = calibrate(
+                run.runner, run.config, [client], federation.features, banks, indexed.groups, run.place
+            )
         measured = measure_banks(run, indexed, banks, backbone)
         run.done(f"{client.client_id} alone: {len(banks)} categories")
         found.append(

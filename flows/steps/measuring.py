@@ -80,6 +80,7 @@ def measure_banks(
                 category=category,
                 settings=settings or EvaluationSettings.of(config),
                 on_bad_image=config.dataset.on_bad_image,
+                groups=indexed.groups,
                 place=place,
             )
             for category in categories

@@ -10,18 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_contracts.results import COMPARED, METRICS_FILES, MetricsDocument, MetricValues
-from pipeline_lib.benchmark.paired import (
-    Difference,
-    ResampledMetrics,
-    holm,
-    paired_difference,
-    resampled_metrics,
-    value_interval,
-)
+from data_contracts.results import COMPARED, METRICS_FILES, Metric, MetricsDocument, MetricValues
+from pipeline_lib.benchmark.differences import LEVEL, Difference, holm, paired_difference, value_interval
+from pipeline_lib.benchmark.paired import ResampledMetrics, resampled_metrics
+from pipeline_lib.metrics.bootstrap import percentile_interval
 from pipeline_lib.results.image_samples import read_samples
-
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -37,6 +30,14 @@ class ExperimentRuns:
         values = [headline_values(document.mean)[metric] for document in chosen.values()]
         defined = [value for value in values if value is not None]
         return sum(defined) / len(defined) if defined and len(defined) == len(values) else None
+
+    def interval(self, metric: Metric) -> tuple[float, float] | None:
+        """95 % interval of `mean` from the runs' own, or from their resamples where they have none."""
+        own = {}
+        for seed, document in self.documents.items():
+            drawn = self.resampled[seed].mean(metric.key) if seed in self.resampled else None
+            own[seed] = metric.interval(document.mean) or (None if drawn is None else percentile_interval(drawn[1:]))
+        return value_interval(list(own.values()), [metric.of(document.mean) for document in self.documents.values()])
 
 
 def headline_values(values: MetricValues) -> dict[str, float | None]:
@@ -64,14 +65,14 @@ def compare(
     pairs: Sequence[tuple[str, str]] = (),
     *,
     groups: Mapping[str, str] | None = None,
-    resamples: int = 0,
-    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """A row an experiment and metric, then one a named pair and metric, with the keys of `comparison.json`.
 
     pairs: further (experiment, reference); their rows have the reference as `baseline`, and `named` is true.
     `delta_points` is null where the baseline has no result or a metric is undefined; a pair whose experiment has none
     is left out. `p_holm` is corrected over all these comparisons, within a metric; the verdict needs it below 0.05.
+    Where nothing is tested, as with one seed, `not_tested` says why, and what a test gives is null; `ci95_images` is
+    the interval over draws of the test images alone.
     """
     rows = []
     asked = [(name, baselines[name], False) for name in runs]
@@ -79,13 +80,13 @@ def compare(
     for name, baseline, named in asked:
         own, other = runs[name], runs.get(baseline)
         seeds = sorted(set(own.documents) & set(other.documents)) if other else []
-        for metric in headline_values(MetricValues()):
+        for metric in COMPARED:
             paired = None
             if other and name != baseline:
-                paired = paired_difference(own.resampled, other.resampled, metric, resamples=resamples, seed=seed)
+                paired = paired_difference(own.resampled, other.resampled, metric.key)
             rows.append(
-                _row(name, baseline, metric, own, other, seeds, paired)
-                | {"value_ci95": value_interval(own.resampled, metric, seed=seed)}
+                _row(name, baseline, metric.key, own, other, seeds, paired)
+                | {"value_ci95": own.interval(metric)}
                 | {"group": (groups or {}).get(name, ""), "named": named}
             )
     return _with_verdicts(rows)
@@ -112,7 +113,7 @@ def _row(
 ) -> dict[str, Any]:
     first, second = own.mean(metric, seeds), other.mean(metric, seeds) if other and seeds else None
     delta = None if first is None or second is None else round(100 * (first - second), 4)
-    interval = [round(100 * edge, 4) for edge in paired.interval] if paired and paired.interval else None
+    untested = "" if name == baseline else paired.not_tested if paired else "nothing to compare with: not tested"
     documents = list(own.documents.values())
     return {
         "experiment": name,
@@ -120,7 +121,9 @@ def _row(
         "metric": metric,
         "value": own.mean(metric),
         "delta_points": delta,
-        "ci95": interval,
+        "ci95": _points(paired.interval) if paired else None,
+        "ci95_images": _points(paired.images_interval) if paired else None,
+        "not_tested": untested or None,
         "p_value": paired.p_value if paired else None,
         "seeds": len(own.documents),
         "upload_share_of_image_bytes": _mean_share([upload_share(document) for document in documents]),
@@ -128,6 +131,10 @@ def _row(
         "download_bytes": round(sum(_downloads(document) for document in documents) / len(documents)),
         "bank_rows": round(sum(document.federation.bank_rows for document in documents) / len(documents)),
     }
+
+
+def _points(interval: tuple[float, float] | None) -> list[float] | None:
+    return [round(100 * edge, 4) for edge in interval] if interval else None
 
 
 def _with_verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from data_contracts.results import Coverage, MetricsDocument
 from pipeline_lib.benchmark.comparison import ExperimentRuns
 
-LARGEST = ("q50", "q90", "q99", "covering_radius")
+LARGEST = ("q50", "q90", "q95", "q99", "covering_radius")
 
 
 def coverage_rows(runs: Mapping[str, ExperimentRuns]) -> list[dict[str, Any]]:
@@ -24,12 +24,14 @@ def coverage_rows(runs: Mapping[str, ExperimentRuns]) -> list[dict[str, Any]]:
             values = [found[category] for found in by_seed]
             row: dict[str, Any] = {"experiment": name, "category": category}
             row |= {key: round(sum(v[key] for v in values) / len(values)) for key in ("clients", "patches")}
-            row |= {key: round(sum(v[key] for v in values) / len(values), 6) for key in ("mean", *LARGEST)}
+            for key in ("mean", *LARGEST):
+                known = [v[key] for v in values if v[key] is not None]
+                row[key] = round(sum(known) / len(known), 6) if len(known) == len(values) else None
             rows.append(row)
     return rows
 
 
-def _by_category(document: MetricsDocument) -> dict[str, dict[str, float]]:
+def _by_category(document: MetricsDocument) -> dict[str, dict[str, Any]]:
     found: dict[str, list[Coverage]] = {}
     for client in document.federation.clients.values():
         for category, values in client.coverage.items():
@@ -37,8 +39,9 @@ def _by_category(document: MetricsDocument) -> dict[str, dict[str, float]]:
     return {category: _over_clients(values) for category, values in found.items()}
 
 
-def _over_clients(values: list[Coverage]) -> dict[str, float]:
+def _over_clients(values: list[Coverage]) -> dict[str, Any]:
     patches = sum(own.patches for own in values)
     mean = sum(own.mean * own.patches for own in values) / patches
-    largest = {key: max(float(getattr(own, key)) for own in values) for key in LARGEST}
+    found = {key: [getattr(own, key) for own in values] for key in LARGEST}
+    largest = {key: None if None in own else max(own) for key, own in found.items()}
     return {"clients": len(values), "patches": patches, "mean": mean, **largest}

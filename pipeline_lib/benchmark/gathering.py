@@ -44,21 +44,20 @@ def gather_benchmark(config: BenchmarkConfig, results: Results, failed: Mapping[
             name: comparison.read_runs(found, subset=subset, resamples=config.resamples, seed=seed)
             for name, found in directories.items()
         }
-        comparisons[subset] = comparison.compare(
-            runs, baselines, config.compare, groups=config.group_of(), resamples=config.resamples, seed=seed
-        )
+        comparisons[subset] = comparison.compare(runs, baselines, config.compare, groups=config.group_of())
         by_subset[subset] = runs
     runs = by_subset["all"]
     clients = client_comparison.client_rows(runs, config.configs(), baseline=config.baseline)
     shown = {name: next(iter(found.values())) for name, found in results.items() if found}
     against = comparison.against_baselines(comparisons["all"])
     cases, notes = _cases(against, config.baseline, shown)
-    notes = [*_too_few_resamples(comparisons["all"], config.resamples), *notes]
+    ranked = ranking.rank(runs, AUC_SPRO.key)
+    notes = [*_not_ranked(runs, ranked), *notes]
     return BenchmarkRecord(
         config=config,
         comparisons=comparisons,
         clients=clients,
-        ranking=ranking.rank(runs, AUC_SPRO.key, resamples=config.resamples, seed=seed),
+        ranking=ranked,
         failed=failed,
         weak_spots=splits.weak_spots(runs, baselines, clients),
         groups=splits.group_rows(runs, baselines),
@@ -101,16 +100,10 @@ def finished_results(
     return results, missing
 
 
-def _too_few_resamples(rows: Sequence[Mapping[str, Any]], resamples: int) -> list[str]:
-    """Whether the correction leaves no p-value below the level: the smallest there is, times the tests, is above."""
-    tests = sum(row["metric"] == AUC_SPRO.key and row["p_value"] is not None for row in rows)
-    if not tests or 2 * tests / (resamples + 1) < comparison.LEVEL:
-        return []
-    needed = int(2 * tests / comparison.LEVEL)
-    return [
-        f"{resamples} resamples are too few to show any difference in {tests} comparisons after the correction: "
-        f"the smallest p-value is {2 / (resamples + 1):.2g}. Give resamples: {needed} or more."
-    ]
+def _not_ranked(runs: Mapping[str, comparison.ExperimentRuns], ranked: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Who is missing in a ranking that there is."""
+    left = sorted(set(runs) - {row["experiment"] for row in ranked})
+    return [f"not ranked, for they lack seeds that the others have: {', '.join(left)}"] if ranked and left else []
 
 
 def _curves(

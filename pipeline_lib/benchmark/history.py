@@ -1,7 +1,8 @@
 """A benchmark watched over time: a run against the last good one of the same configuration, and the history's files.
 
 A regression is a paired difference on the same test images (tonight less then) whose whole 95 % interval lies below
--TOLERANCE_POINTS and whose p-value, Holm-corrected over experiments within a metric, is below 0.05. Where the last good
+-TOLERANCE_POINTS and whose p-value, Holm-corrected over experiments within a metric, is below 0.05. With one seed both
+are over draws of images alone: runs of one seed differ only where code or data do. Where the last good
 run's directory is gone, it is a value below that run's own 95 % interval. Files: <history>/<time>.json, history.html.
 """
 
@@ -16,8 +17,8 @@ from data_contracts.config import canonical_hash
 from data_contracts.errors import ArtifactError
 from data_contracts.history import HistoryEntry, HistoryValue, Regression
 from data_contracts.results import COMPARED, METRICS_FILES, MetricsDocument
-from pipeline_lib.benchmark.comparison import LEVEL, ExperimentRuns, against_baselines, read_runs
-from pipeline_lib.benchmark.paired import holm, paired_difference
+from pipeline_lib.benchmark.comparison import ExperimentRuns, against_baselines, read_runs
+from pipeline_lib.benchmark.differences import LEVEL, holm, paired_difference
 from pipeline_lib.benchmark.record import Rows
 from pipeline_lib.storage.artifact_store import write_file
 from pipeline_lib.storage.files import write_json_file
@@ -139,11 +140,10 @@ def _paired(
         return None
     found = {}
     for metric in (one.key for one in COMPARED):
-        difference = paired_difference(
-            now.resampled, earlier.resampled, metric, resamples=max(1, config.resamples), seed=seed
-        )
+        difference = paired_difference(now.resampled, earlier.resampled, metric)
         if difference is not None:
-            ends = difference.interval
+            one_seed = len(now.resampled) == 1
+            ends = difference.images_interval if one_seed else difference.interval
             points = (round(100 * ends[0], 4), round(100 * ends[1], 4)) if ends else None
             regression = Regression(
                 experiment=next(iter(now.documents.values())).experiment,
@@ -151,7 +151,7 @@ def _paired(
                 delta_points=round(100 * difference.value, 4),
                 ci95=points,
             )
-            found[metric] = (regression, difference.p_value)
+            found[metric] = (regression, difference.images_p_value if one_seed else difference.p_value)
     return found
 
 

@@ -16,11 +16,11 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str
     """A row an experiment for people: means in per cent, points against its baseline [95 % interval], bytes, rows.
 
     rows: those of `comparison.json`; named pairs are left to `pair_table`. Seeds have a column where experiments have
-    unequal numbers of them.
+    unequal numbers of them, or one.
     """
     table: dict[str, dict[str, Any]] = {}
     compared = against_baselines(rows)
-    unequal = len({row["seeds"] for row in compared}) > 1
+    seeds = {row["seeds"] for row in compared}
     for row in compared:
         line = table.setdefault(row["experiment"], {"experiment": row["experiment"], "state": "completed"})
         line[METRIC_TITLES[row["metric"]]] = per_cent(row["value"]) + _delta(row)
@@ -33,7 +33,7 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str
             "back MB": round(row["download_bytes"] / 1e6, 1),
             "bank rows": row["bank_rows"],
         }
-        if unequal:
+        if len(seeds) > 1 or 1 in seeds:
             table[row["experiment"]]["seeds"] = row["seeds"]
     lines = list(table.values())
     columns = [column for column in (lines[0] if lines else {}) if column not in ("experiment", "state")]

@@ -1,8 +1,9 @@
 """Out-of-fold scores of a client's own normal images, for thresholds.
 
 An image's own patches must not be in the bank that scores it, or its score is next to 0. A client's images are cut into
-contiguous blocks (they lie in time order, so that near copies fall into one block), and the rows of a block's images
-are taken out of the bank before the block is scored. What leaves the client are the scores, not which image has which.
+contiguous blocks (they lie in time order, so that near copies fall into one block), or into blocks of whole groups
+where a part, place or tile comes back, and the rows of a block's images are taken out of the bank before the block is
+scored. What leaves the client are the scores, and which of them are of one group, not which image has which.
 
 Rows of a block that is left out are not replaced by others, so that its scores are rather too high than too low, and a
 threshold made of them too.
@@ -16,24 +17,31 @@ import numpy as np
 import pandas as pd
 
 from data_contracts.settings import ScoringSettings
-from data_contracts.tables import CALIBRATION_SCORES
+from data_contracts.tables import CALIBRATION_SCORES, calibration_schema
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.bank.scoring import score_images
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
 
-def time_blocks(groups: Sequence[str], n_blocks: int) -> np.ndarray:
-    """Number of the contiguous block that each image belongs to, int64 (image,); images in time order.
+def time_blocks(categories: Sequence[str], n_blocks: int, groups: Sequence[int] | None = None) -> np.ndarray:
+    """Number of the block that each image belongs to, int64 (image,); images in time order.
 
-    groups: the category of each image; each category is cut by itself into at most `n_blocks` blocks of sizes that
-    differ by at most one. The only image of a category gets -1: there is nothing to score it with.
+    Each category is cut by itself into at most `n_blocks` blocks of whole groups (equal numbers in `groups`; -1, and
+    all where it is not given: an image by itself), in order of their first images, whose numbers of groups differ by at
+    most one: contiguous in time where images stand alone. The only group of a category gets -1: there is nothing to
+    score it with.
     """
-    names = np.asarray(groups, dtype=object)
+    names = np.asarray(categories, dtype=object)
+    numbers = np.full(len(names), -1) if groups is None else np.asarray(groups, dtype=np.int64)
     blocks = np.full(len(names), -1, dtype=np.int64)
-    for name in dict.fromkeys(groups):
+    for name in dict.fromkeys(categories):
         members = np.flatnonzero(names == name)
-        if len(members) > 1:
-            blocks[members] = np.arange(len(members)) * min(n_blocks, len(members)) // len(members)
+        own = numbers[members]
+        unit = np.where(own < 0, -1 - np.arange(len(own)), own)
+        _, first, unit_of = np.unique(unit, return_index=True, return_inverse=True)
+        position = np.argsort(np.argsort(first))[unit_of]  # of the image's group, in order of first images
+        if len(first) > 1:
+            blocks[members] = position * min(n_blocks, len(first)) // len(first)
     return blocks
 
 
@@ -62,13 +70,15 @@ def out_of_fold_scores(
     settings: ScoringSettings,
     *,
     n_blocks: int,
+    groups: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """Scores of a client's normal images, each by the bank without the rows of its block: columns block and score.
 
     table: PATCH_FEATURES of the client's images of one category, in time order; origins: `rows_in_bank` with `image`
-    as image_id. Images that no row would be left to score are left out.
+    as image_id; groups: the number of each image's group, as in `time_blocks`, which becomes the column group. Images
+    that no row would be left to score are left out.
     """
-    blocks = time_blocks([str(c) for c in table.category], n_blocks)
+    blocks = time_blocks([str(c) for c in table.category], n_blocks, groups)
     frames = []
     for block in range(int(blocks.max(initial=-1)) + 1):
         images = table[blocks == block]
@@ -78,18 +88,20 @@ def out_of_fold_scores(
             continue
         bank = MemoryBank(bank_rows[kept], use_faiss=settings.use_faiss, search=settings.search, seed=settings.seed)
         scored = score_images(images, store, bank, settings)
-        frames.append(pd.DataFrame({"block": block, "score": scored.scores}))
+        frame = pd.DataFrame({"block": block, "score": scored.scores})
+        frames.append(frame if groups is None else frame.assign(group=np.asarray(groups)[blocks == block]))
     if not frames:
         return pd.DataFrame({"block": np.empty(0, np.int64), "score": np.empty(0, np.float64)})
     return pd.concat(frames, ignore_index=True)
 
 
 def calibration_table(client_id: str, by_category: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Out-of-fold scores of one client in the schema CALIBRATION_SCORES."""
+    """Out-of-fold scores of one client in the schema CALIBRATION_SCORES, with `group` where the scores have it."""
     frames = [
         scores.assign(client_id=client_id, category=category) for category, scores in by_category.items() if len(scores)
     ]
     if not frames:
         return pd.DataFrame(columns=CALIBRATION_SCORES.names)
-    joined: pd.DataFrame = pd.concat(frames, ignore_index=True)[CALIBRATION_SCORES.names]
-    return joined
+    joined: pd.DataFrame = pd.concat(frames, ignore_index=True)
+    table: pd.DataFrame = joined[calibration_schema(joined.columns).names]
+    return table

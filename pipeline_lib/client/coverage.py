@@ -20,7 +20,7 @@ from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.bank.scoring import score_images
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
-QUANTILES = {"q50": 0.5, "q90": 0.9, "q99": 0.99}
+QUANTILES = {"q50": 0.5, "q90": 0.9, "q95": 0.95, "q99": 0.99}
 NEAREST = ScoringSettings(seed=0, num_neighbors=1, image_score="max", search="exact", use_faiss=False)
 
 

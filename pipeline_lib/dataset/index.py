@@ -48,6 +48,8 @@ _NO_PIXELS: dict[str, str | int] = {
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
+Look = Callable[[str, StoredImage], None]
+"""Called with the id of each image that can be read and what its file holds, decoded; from several threads."""
 
 
 def index_dataset(
@@ -62,6 +64,7 @@ def index_dataset(
     orientation: Orientation = "applied",
     workers: int | None = None,
     progress: Progress | None = None,
+    look: Look | None = None,
 ) -> pd.DataFrame:
     """The images below `root` as a table in the schema DATASET_INDEX.
 
@@ -96,7 +99,7 @@ def index_dataset(
         raise DatasetError(untrained[0])
     rows = []
     with ThreadPoolExecutor(max_workers=workers or min(8, os.cpu_count() or 1)) as pool:
-        for row in pool.map(lambda image: _describe(image, root, orientation), found):
+        for row in pool.map(lambda image: _describe(image, root, orientation, look), found):
             rows.append(row)
             if progress is not None:
                 progress(len(rows), len(found))
@@ -130,14 +133,17 @@ def dataset_fingerprint(root: Path | str, *, layout: Layout = "autovi", categori
 # --- finding -------------------------------------------------------------------------------------------------------
 
 
-def _describe(image: FoundImage, root: Path, orientation: Orientation) -> dict[str, str | int]:
+def _describe(image: FoundImage, root: Path, orientation: Orientation, look: Look | None) -> dict[str, str | int]:
     size = 0
     digest = problem = ""
     pixels: dict[str, str | int] = {}
     try:
         content = read_bytes(image.path)
         size, digest = len(content), hashlib.sha256(content).hexdigest()
-        pixels = _describe_pixels(read_stored(content, name=image.path.name), orientation)
+        stored = read_stored(content, name=image.path.name)
+        pixels = _describe_pixels(stored, orientation)
+        if look is not None:
+            look(image.image_id, stored)
     except ImageError as error:
         problem = str(error)
     return {

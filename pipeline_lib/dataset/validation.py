@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from data_contracts.config import Layout, PreprocessingConfig
@@ -13,6 +14,7 @@ from data_contracts.defects import AUTOVI_COUNTS
 from data_contracts.errors import DatasetError
 from data_contracts.validation import SEVERITIES, Finding, FindingCode, Severity, ValidationReport
 from pipeline_lib.dataset.ground_truth import DefectWeights, category_defects
+from pipeline_lib.dataset.groups.findings import copy_findings
 from pipeline_lib.dataset.layout import GOOD, RULES, find_categories
 from pipeline_lib.dataset.mask_validation import MaskCheck
 from pipeline_lib.dataset.pixel_findings import pixel_findings
@@ -34,10 +36,13 @@ def validate_dataset(
     defect_weights: DefectWeights | None = None,
     categories: Sequence[str] | None = None,
     preprocessing: PreprocessingConfig | None = None,
+    thumbnails: Mapping[str, np.ndarray] | None = None,
+    groups: pd.DataFrame | None = None,
 ) -> ValidationReport:
     """Check the images of `index` (from `index_dataset` of the same root and layout) and their masks on disk.
 
-    `categories` are those that should be in the index; all that lie below `root` unless given.
+    `categories` are those that should be in the index; all that lie below `root` unless given. With `thumbnails`
+    (`groups.thumbnails`) near copies are looked for; `groups`: IMAGE_GROUPS, with dataset.group.
     To check a data set that has a category without training images, index it with `require_train="none"`.
     Raises DatasetError only where `root` is not a directory.
     """
@@ -63,6 +68,8 @@ def validate_dataset(
             findings += masks.check(rows)
             mask_channels[category] = dict(masks.usable)
     findings += _duplicates(readable)
+    if thumbnails is not None:
+        findings += copy_findings(readable, thumbnails, groups)
     findings += _unknown_weights(defect_weights, mask_channels, root, directories, layout)
     return ValidationReport(
         root=str(root),

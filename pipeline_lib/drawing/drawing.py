@@ -49,7 +49,7 @@ STYLES: dict[str, Style] = {
     "worse": Style(fill=RED),
     "better": Style(fill=GREEN),
     "no": Style(fill=BLUE),
-    "not": Style(fill=BLUE),
+    "not": Style(fill=MUTED),
     "baseline": Style(fill=INK),
     **{f"series-{i}": Style(stroke=colour, width_px=1.8) for i, colour in enumerate(SERIES_COLOURS)},
     **{f"dot-{i}": Style(fill=colour) for i, colour in enumerate(SERIES_COLOURS)},

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from data_contracts.config import DecisionConfig, Promise
 from data_contracts.errors import ArtifactError, FedpatchError
 from data_contracts.manifests import GLOBAL_BANK
 from data_contracts.numbers import require_number
-from pipeline_lib.metrics.thresholds import Threshold, conformal_threshold
+from pipeline_lib.metrics.decisions import calibrated_threshold
+from pipeline_lib.metrics.thresholds import Threshold
 from pipeline_lib.models.model_file import INDEX_FILE, MODEL_FILE, PROVENANCE_DIRECTORY
 from pipeline_lib.models.patchcore import PatchCore
 from pipeline_lib.models.saved_model import SavedModel, load_extractor, read_model
@@ -30,6 +32,7 @@ class RunModel:
     target_rate: float
     calibration: pd.DataFrame | None  # CALIBRATION_SCORES
     index: pd.DataFrame | None  # DATASET_INDEX
+    promise: Promise = "rate"
     fixed_threshold: float | None = None
     device: str = "cpu"
     _models: dict[str, PatchCore] = field(default_factory=dict)
@@ -59,15 +62,16 @@ class RunModel:
         """Above it an image is defective; None where the model has no calibration scores of the category."""
         if self.fixed_threshold is not None:
             return self.fixed_threshold
-        found = self.conformal(category)
+        found = self.calibrated(category)
         return None if found is None else found.value
 
-    def conformal(self, category: str) -> Threshold | None:
-        """The threshold with its nominal rate and bound."""
+    def calibrated(self, category: str) -> Threshold | None:
+        """The threshold with its nominal rate and bound. Raises ConfigError as `decision_threshold` does."""
         if self.calibration is None:
             return None
         own = self.calibration[self.calibration.category == category]
-        return conformal_threshold(own.score.to_numpy(float), self.target_rate)
+        wanted = DecisionConfig(target_false_alarm_rate=self.target_rate, promise=self.promise)
+        return calibrated_threshold(own, wanted)
 
     def category_of(self, path: Path) -> str:
         """The category that a file belongs to: the only one there is, or the one that a directory above it is named.
@@ -123,7 +127,8 @@ def open_run_model(
 
     target_rate replaces the run's own target false-alarm rate; threshold replaces all thresholds. Raises ArtifactError
     for a directory without a model or without a bank, and for calibration scores that were damaged; ConfigError for a
-    rate that is not between 0 and 1, and a threshold that is not finite.
+    rate that is not between 0 and 1, a threshold that is not finite, and a rate that the model promises as a bound and
+    has too few normal images for.
     """
     if target_rate is not None:
         require_number("the false-alarm rate", target_rate, above=0, below=1)
@@ -146,8 +151,14 @@ def open_run_model(
         categories = tuple(sorted(set(index.category)))
     elif GLOBAL_BANK in saved.banks and calibration is not None and len(calibration):
         categories = tuple(sorted(set(calibration.category)))
-    rate = target_rate if target_rate is not None else float((entry or {}).get("target_false_alarm_rate", 0.05))
-    return RunModel(saved, categories, rate, calibration, index, threshold, device)
+    decision = entry or {}
+    rate = target_rate if target_rate is not None else float(decision.get("target_false_alarm_rate", 0.05))
+    promise = decision.get("promise", "rate")
+    model = RunModel(saved, categories, rate, calibration, index, promise, threshold, device)
+    if target_rate is not None and threshold is None:
+        for category in categories:
+            model.calibrated(category)  # refuses a bound that the images do not bear
+    return model
 
 
 def _calibration(directory: Path, entry: dict[str, str]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""95 % percentile intervals over images, good and defective ones resampled apart (Efron & Tibshirani 1993, ch. 13).
+"""Resamples of images, good and defective ones apart, or of groups of them (Efron & Tibshirani 1993, ch. 13).
 
 AUC-sPRO of a resample comes from per-image counts on a grid of thresholds: the counts of a resample are matrix
 products of the resample's weights (how often each image was drawn) with those of the images.
@@ -6,14 +6,15 @@ products of the resample's weights (how often each image was drawn) with those o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from data_contracts.config import HEADLINE_FPR_LIMIT
 from data_contracts.errors import ArtifactError
-from data_contracts.results import AUC_SPRO, HEADLINES, IMAGE_AP, IMAGE_AUROC
+from data_contracts.results import AUC_SPRO, IMAGE_AP, IMAGE_AUROC
+from pipeline_lib.metrics.auroc_interval import auroc_interval
 from pipeline_lib.metrics.spro.image_counts import ImageCounts, curve_area
 
 GRID_SCORES = 1000
@@ -28,6 +29,14 @@ class ImageSample:
     label_index: np.ndarray  # int64 (image,): 0 good, 1 defective
     scores: np.ndarray  # float64 (image,)
     counts: ImageCounts | None  # None where there are no masks
+    group_index: np.ndarray | None = None  # int64 (image,), equal for images of one group; None: each stands alone
+
+    @property
+    def independent(self) -> tuple[int, int]:
+        """How many groups hold good images, and how many defective ones; an image that stands alone is one."""
+        groups = np.arange(len(self.scores)) if self.group_index is None else self.group_index
+        good, defective = (len(np.unique(groups[(self.label_index != 0) == bool(label)])) for label in (0, 1))
+        return good, defective
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Named arrays for an npz file."""
@@ -36,6 +45,8 @@ class ImageSample:
             "label_index": self.label_index,
             "scores": self.scores,
         }
+        if self.group_index is not None:
+            arrays["group_index"] = self.group_index
         if self.counts is not None:
             arrays |= {name: getattr(self.counts, name) for name in ImageCounts.__dataclass_fields__}
         return arrays
@@ -49,17 +60,56 @@ class ImageSample:
         if missing := [name for name in names + fields * has_counts if name not in arrays]:
             raise ArtifactError(f"per-image counts lack {', '.join(missing)}; compute the metrics again")
         counts = ImageCounts(**{name: arrays[name] for name in fields}) if has_counts else None
-        return cls(tuple(arrays["image_ids"].tolist()), arrays["label_index"], arrays["scores"], counts)
+        ids, groups = tuple(arrays["image_ids"].tolist()), arrays.get("group_index")
+        return cls(ids, arrays["label_index"], arrays["scores"], counts, groups)
 
 
-def resample_weights(label_index: np.ndarray, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each resample draws each image, float64 (resample, image); both labels keep their counts."""
+def group_numbers(groups: Sequence[str | None]) -> np.ndarray | None:
+    """Equal numbers for images of one group, int64 (image,), others for those that stand alone; None without groups."""
+    if not any(group is not None for group in groups):
+        return None
+    numbers: dict[str | int, int] = {}
+    found = [numbers.setdefault(i if group is None else group, len(numbers)) for i, group in enumerate(groups)]
+    return np.array(found, np.int64)
+
+
+def resample_weights(
+    label_index: np.ndarray, *, resamples: int, rng: np.random.Generator, group_index: np.ndarray | None = None
+) -> np.ndarray:
+    """How often each resample draws each image, float64 (resample, image).
+
+    Both labels keep their counts. With groups whole groups are drawn: apart where each holds one label, else together,
+    and then resamples without one of the labels are drawn again.
+    """
+    if group_index is not None:
+        return _group_weights(label_index, group_index, resamples=resamples, rng=rng)
     weights = np.zeros((resamples, len(label_index)))
     for label in (0, 1):
         where = np.flatnonzero((label_index != 0) == bool(label))
         if len(where):
             weights[:, where] = rng.multinomial(len(where), np.full(len(where), 1 / len(where)), size=resamples)
     return weights
+
+
+def _group_weights(
+    label_index: np.ndarray, group_index: np.ndarray, *, resamples: int, rng: np.random.Generator
+) -> np.ndarray:
+    _, group_of = np.unique(group_index, return_inverse=True)
+    defective = label_index != 0
+    holds = np.array([np.bincount(group_of[defective == label], minlength=group_of.max() + 1) for label in (0, 1)]) > 0
+    mixed = bool(holds.all(axis=0).any())
+    strata = [np.arange(holds.shape[1])] if mixed else [np.flatnonzero(one) for one in holds if one.any()]
+
+    def draw(n: int) -> np.ndarray:
+        times = np.zeros((n, holds.shape[1]))
+        for groups in strata:
+            times[:, groups] = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=n)
+        return times
+
+    times, there = draw(resamples), holds[holds.any(axis=1)]
+    while len(lacking := np.flatnonzero((times @ there.T == 0).any(axis=1))):
+        times[lacking] = draw(len(lacking))
+    return times[:, group_of]
 
 
 def resampled_image_auroc(sample: ImageSample, weights: np.ndarray) -> np.ndarray | None:
@@ -137,11 +187,18 @@ def percentile_interval(values: np.ndarray | None) -> tuple[float, float] | None
 def confidence_intervals(
     sample: ImageSample, *, resamples: int, rng: np.random.Generator
 ) -> dict[str, tuple[float, float] | None]:
-    """95 % intervals of `HEADLINES` under their keys. Empty for 0 resamples."""
+    """95 % intervals of `HEADLINES` under their keys: of AUROC by `auroc_interval`, else percentiles.
+
+    Empty for 0 resamples.
+    """
     if not resamples:
         return {}
-    weights = resample_weights(sample.label_index, resamples=resamples, rng=rng)
-    return {metric.key: percentile_interval(RESAMPLED[metric.key](sample, weights)) for metric in HEADLINES}
+    groups = sample.group_index
+    weights = resample_weights(sample.label_index, resamples=resamples, rng=rng, group_index=groups)
+    return {
+        IMAGE_AUROC.key: auroc_interval(sample.label_index, sample.scores, groups),
+        AUC_SPRO.key: percentile_interval(resampled_auc_spro(sample, weights)),
+    }
 
 
 def in_order(sample: ImageSample, keep: Callable[[str], bool] = lambda image_id: True) -> ImageSample:
@@ -151,4 +208,5 @@ def in_order(sample: ImageSample, keep: Callable[[str], bool] = lambda image_id:
     if counts is not None:
         counts = ImageCounts(**{name: getattr(counts, name)[order] for name in ImageCounts.__dataclass_fields__})
     ids = tuple(sample.image_ids[i] for i in order)
-    return ImageSample(ids, sample.label_index[order], sample.scores[order], counts)
+    groups = None if sample.group_index is None else sample.group_index[order]
+    return ImageSample(ids, sample.label_index[order], sample.scores[order], counts, groups)

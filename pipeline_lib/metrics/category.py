@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,12 @@ import pandas as pd
 from data_contracts.results import HEADLINES, METRICS, CategoryMetrics, MetricValues
 from data_contracts.tables import CURVES, METRICS_TABLE
 from pipeline_lib.dataset.ground_truth import DefectChannel
-from pipeline_lib.metrics.bootstrap import GRID_SCORES, ImageSample, confidence_intervals
+from pipeline_lib.dataset.groups.halves import half_of
+from pipeline_lib.metrics.bootstrap import GRID_SCORES, ImageSample, confidence_intervals, group_numbers
 from pipeline_lib.metrics.image_metrics import image_metrics, precision_recall, roc
 from pipeline_lib.metrics.spro.evaluate import evaluate_pixels
 from pipeline_lib.metrics.spro.records import WHOLE, EvaluationImage, PixelMetrics, SproCurve, SubsetKey
+from pipeline_lib.metrics.unmarked import unmarked_image_auroc
 
 DEFECT, FOLDER, GROUP = "defect", "folder", "group"
 
@@ -65,11 +67,13 @@ def compute_metrics(
             members.setdefault(key, set()).add(position)
     labels = np.array([image.label_index for image in images], np.int64)
     scores = np.array([image.score for image in images], np.float64)
+    groups = group_numbers([image.group for image in images])
 
     def sample_of(key: SubsetKey, chosen: np.ndarray) -> ImageSample:
         counts = pixels.counts.get(key)
         ids = tuple(images[i].image_id for i in chosen)
-        return ImageSample(ids, labels[chosen], scores[chosen], counts and counts.of_images(chosen))
+        own_groups = None if groups is None else groups[chosen]
+        return ImageSample(ids, labels[chosen], scores[chosen], counts and counts.of_images(chosen), own_groups)
 
     sample = sample_of(WHOLE, np.arange(len(images)))
     ci95 = confidence_intervals(sample, resamples=bootstrap, rng=rng)
@@ -80,14 +84,15 @@ def compute_metrics(
         found = pixels.by_subset.get(key, PixelMetrics.undefined(fpr_limits))
         split_rng = np.random.default_rng(split_seed)
         intervals = confidence_intervals(sample_of(key, chosen), resamples=bootstrap, rng=split_rng)
-        return _metric_values(labels[chosen], scores[chosen], found, intervals)
+        unmarked = unmarked_image_auroc(labels[chosen], pixels.highest_unmarked[chosen])
+        return _metric_values(labels[chosen], scores[chosen], found, intervals, unmarked)
 
     def split(scope: str) -> dict[str, MetricValues]:
         return {name: values((kind, name)) for kind, name in sorted(members) if kind == scope}
 
-    whole = pixels.by_subset[WHOLE]
+    whole, unmarked = pixels.by_subset[WHOLE], unmarked_image_auroc(labels, pixels.highest_unmarked)
     metrics = CategoryMetrics(
-        **_metric_values(labels, scores, whole, ci95).model_dump(),
+        **_metric_values(labels, scores, whole, ci95, unmarked).model_dump(),
         by_defect=split(DEFECT),
         by_folder=split(FOLDER),
         by_group=split(GROUP),
@@ -112,6 +117,7 @@ def mean_metrics(categories: Iterable[MetricValues]) -> MetricValues:
     return MetricValues(
         **{metric.field: _mean(metric.of(values) for values in every) for metric in METRICS if not metric.part},
         auc_spro=by_key("auc_spro"),
+        auc_spro_chance=by_key("auc_spro_chance"),
         tpr_at_tnr=by_key("tpr_at_tnr"),
         n_good=sum(values.n_good for values in every),
         n_defective=sum(values.n_defective for values in every),
@@ -158,20 +164,12 @@ def metrics_table(
     return frame.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(["n_good", "n_defective"], "int64"))
 
 
-def half_of(sha256: str) -> Literal["development", "report"]:
-    """The half of an image: development where its SHA-256 begins with an even hex digit, else report.
-
-    Settings are chosen on the first and reported on the second. Raises ValueError for anything but hex digits.
-    """
-    return "report" if int(sha256[:1], 16) % 2 else "development"
-
-
 def halves(images: Sequence[EvaluationImage]) -> tuple[list[EvaluationImage], list[EvaluationImage]]:
     """(development, report): the images of each half. Raises ValueError for an image without a SHA-256."""
     development: list[EvaluationImage] = []
     report: list[EvaluationImage] = []
     for image in images:
-        (report if half_of(image.sha256) == "report" else development).append(image)
+        (report if half_of(image.sha256, image.group) == "report" else development).append(image)
     return development, report
 
 
@@ -192,8 +190,14 @@ def _metric_values(
     scores: np.ndarray,
     pixels: PixelMetrics,
     ci95: Mapping[str, tuple[float, float] | None],
+    unmarked: float | None,
 ) -> MetricValues:
-    of_pixels = {"pixel_auroc": pixels.pixel_auroc, "auc_spro": _limit_keys(pixels.auc_spro)}
+    of_pixels = {
+        "pixel_auroc": pixels.pixel_auroc,
+        "auc_spro": _limit_keys(pixels.auc_spro),
+        "auc_spro_chance": _limit_keys(pixels.auc_spro_chance),
+        "unmarked_image_auroc": unmarked,
+    }
     return image_metrics(labels, scores).model_copy(update=of_pixels | {"ci95": dict(ci95)})
 
 
@@ -218,6 +222,7 @@ def _rows(
     found: list[tuple[str, float | None, float | None]] = [
         *((metric.key, None, metric.of(values)) for metric in METRICS if not metric.part),
         *(("auc_spro", float(limit), value) for limit, value in values.auc_spro.items()),
+        *(("auc_spro_chance", float(limit), value) for limit, value in values.auc_spro_chance.items()),
         *(("auc_spro_weighted", float(limit), value) for limit, value in (auc_spro_weighted or {}).items()),
         *((f"tpr_at_tnr_{rate}", None, value) for rate, value in values.tpr_at_tnr.items()),
     ]

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
+from data_contracts.config import DecisionConfig
+from data_contracts.errors import ConfigError
 from data_contracts.results import CategoryMetrics, Decision, MetricsDocument, ThresholdResult
-from pipeline_lib.metrics.category import half_of
+from pipeline_lib.dataset.groups.halves import half_of
 from pipeline_lib.metrics.thresholds import (
     CONFIDENCE,
     Threshold,
     clopper_pearson_interval,
-    conformal_threshold,
+    decision_threshold,
     excess_p_value,
-    images_for_a_bound,
+    group_shares,
 )
+
+Groups = Mapping[str, str]
+"""image_id -> group of the images that do not stand alone."""
+NO_GROUPS: Groups = MappingProxyType({})
 
 
 def add_decisions(
-    documents: Mapping[str, MetricsDocument], calibration: pd.DataFrame, scores: pd.DataFrame, target_rate: float
+    documents: Mapping[str, MetricsDocument],
+    calibration: pd.DataFrame,
+    scores: pd.DataFrame,
+    wanted: DecisionConfig,
+    *,
+    group_of: Groups = NO_GROUPS,
 ) -> None:
     """Fill in `decision` of every category: thresholds from `calibration`, rates on the document's test images.
 
@@ -28,45 +41,63 @@ def add_decisions(
     of all of test. A category without calibration scores keeps None.
     """
     for subset, document in documents.items():
-        decide_categories(document.categories, calibration, scores, target_rate, subset=subset)
+        decide_categories(document.categories, calibration, scores, wanted, subset=subset, group_of=group_of)
 
 
 def decide_categories(
     categories: Mapping[str, CategoryMetrics],
     calibration: pd.DataFrame,
     scores: pd.DataFrame,
-    target_rate: float,
+    wanted: DecisionConfig,
     *,
     subset: str,
+    group_of: Groups = NO_GROUPS,
 ) -> None:
     """Fill in `decision` of every category that has calibration scores, from the test images of one subset."""
-    chosen = scores
+    groups = [group_of.get(image_id) for image_id in scores.image_id]
+    chosen = scores.assign(group=[group or image for group, image in zip(groups, scores.image_id, strict=True)])
     if subset != "all":
-        chosen = scores[[half_of(digest) == subset for digest in scores.sha256]]
+        halves = [half_of(digest, group) for digest, group in zip(scores.sha256, groups, strict=True)]
+        chosen = chosen[np.array(halves, dtype=object) == subset]
     for category, values in categories.items():
         own = calibration[calibration.category == category]
         if len(own):
-            values.decision = category_decision(own, chosen[chosen.category == category], target_rate)
+            values.decision = category_decision(own, chosen[chosen.category == category], wanted)
 
 
-def category_decision(calibration: pd.DataFrame, scores: pd.DataFrame, target_rate: float) -> Decision:
+def category_decision(calibration: pd.DataFrame, scores: pd.DataFrame, wanted: DecisionConfig) -> Decision:
     """One category: all clients' calibration scores together, and each client's by themselves."""
-    threshold = conformal_threshold(calibration.score.to_numpy(float), target_rate)
     by_client = {
-        str(client): threshold_result(conformal_threshold(own.score.to_numpy(float), target_rate), scores)
-        for client, own in calibration.groupby("client_id", sort=True)
+        str(client): _decision(own, scores, wanted) for client, own in calibration.groupby("client_id", sort=True)
     }
-    return Decision(**threshold_result(threshold, scores).model_dump(), by_client=by_client)
+    return Decision(**_decision(calibration, scores, wanted).model_dump(), by_client=by_client)
+
+
+def calibrated_threshold(calibration: pd.DataFrame, wanted: DecisionConfig) -> Threshold | None:
+    """The threshold from CALIBRATION_SCORES of one category, by their groups where they have some.
+
+    None without scores. Raises ConfigError as `decision_threshold` does.
+    """
+    groups = calibration["group"].to_numpy(np.int64) if "group" in calibration else None
+    return decision_threshold(
+        calibration["score"].to_numpy(float), wanted.target_false_alarm_rate, promise=wanted.promise, groups=groups
+    )
+
+
+def _decision(calibration: pd.DataFrame, scores: pd.DataFrame, wanted: DecisionConfig) -> ThresholdResult:
+    try:
+        threshold = calibrated_threshold(calibration, wanted)
+    except ConfigError as error:
+        return ThresholdResult(promise=wanted.promise, note=f"no threshold: {error}")
+    return threshold_result(threshold, scores).model_copy(update={"promise": wanted.promise})
 
 
 def threshold_result(threshold: Threshold | None, scores: pd.DataFrame) -> ThresholdResult:
-    """What a threshold promises, and what it does on test images (columns label_index and score)."""
+    """What a threshold promises, and what it does on test images (columns label_index, score and group)."""
     if threshold is None:
         return ThresholdResult(note="no calibration scores: no threshold")
-    above = scores.score.to_numpy(float) > threshold.value
-    good = scores.label_index.to_numpy(np.int64) == 0
-    false_alarms, n_good = int((above & good).sum()), int(good.sum())
-    found, n_defective = int((above & ~good).sum()), int((~good).sum())
+    is_good = scores.label_index.to_numpy(np.int64) == 0
+    good, defective = _Above.of(threshold, scores[is_good]), _Above.of(threshold, scores[~is_good])
     return ThresholdResult(
         threshold=threshold.value,
         target_rate=threshold.target_rate,
@@ -74,30 +105,51 @@ def threshold_result(threshold: Threshold | None, scores: pd.DataFrame) -> Thres
         upper_bound=threshold.upper_bound,
         confidence=CONFIDENCE,
         n_calibration=threshold.n,
+        n_groups=threshold.n_groups if threshold.grouped else None,
         note=_note(threshold),
-        false_alarms=false_alarms,
-        n_good=n_good,
-        realised_rate=false_alarms / n_good if n_good else None,
-        realised_ci95=clopper_pearson_interval(false_alarms, n_good),
-        excess_p_value=excess_p_value(threshold, false_alarms, n_good) if n_good else None,
-        found=found,
-        n_defective=n_defective,
-        found_rate=found / n_defective if n_defective else None,
-        found_ci95=clopper_pearson_interval(found, n_defective),
+        false_alarms=good.images,
+        n_good=good.n_images,
+        realised_rate=good.rate,
+        realised_ci95=good.interval(),
+        excess_p_value=excess_p_value(threshold, good.groups, good.n_groups) if good.n_groups else None,
+        found=defective.images,
+        n_defective=defective.n_images,
+        found_rate=defective.rate,
+        found_ci95=defective.interval(),
     )
 
 
+@dataclass(frozen=True)
+class _Above:
+    """Test images of one label that are above a threshold, and their groups, each with its share of them."""
+
+    images: int
+    n_images: int
+    groups: float
+    n_groups: int
+
+    @classmethod
+    def of(cls, threshold: Threshold, scores: pd.DataFrame) -> _Above:
+        above = scores.score.to_numpy(float) > threshold.value
+        numbers, names = pd.factorize(scores.group)
+        return cls(int(above.sum()), len(scores), float(group_shares(numbers)[above].sum()), len(names))
+
+    @property
+    def rate(self) -> float | None:
+        return self.images / self.n_images if self.n_images else None
+
+    def interval(self) -> tuple[float, float] | None:
+        """Of the rate, as if each group were one image: images of one group say next to nothing more."""
+        if not self.n_images:
+            return None
+        return clopper_pearson_interval(self.images * self.n_groups / self.n_images, self.n_groups)
+
+
 def _note(threshold: Threshold) -> str:
-    needed, target = images_for_a_bound(threshold.target_rate), f"{100 * threshold.target_rate:g} %"
-    notes = []
-    if threshold.nominal_rate > threshold.target_rate + 1e-12:
-        notes.append(
-            f"{threshold.n} normal images are too few for a nominal rate of {target}: the threshold is their largest "
-            "score"
-        )
-    if threshold.upper_bound is None:
-        notes.append(
-            f"no bound: {threshold.n} normal images, and at least {needed} are needed for {100 * CONFIDENCE:g} % "
-            f"confidence at {target}"
-        )
-    return "; ".join(notes)
+    if threshold.nominal_rate <= threshold.target_rate + 1e-12:
+        return ""
+    what = "groups of normal images" if threshold.grouped else "normal images"
+    return (
+        f"{threshold.n_groups} {what} are too few for a nominal rate of {100 * threshold.target_rate:g} %: the "
+        "threshold is their largest score"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from pipeline_lib.metrics.kept_images import kept_images
 from pipeline_lib.metrics.spro.records import EvaluationImage
 
 LoadMap = Callable[[], np.ndarray]
+FEW_GROUPS = 10
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def evaluation_images(
     settings: EvaluationSettings,
     *,
     on_bad_image: str = "skip",
+    group_of: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[list[EvaluationImage], list[str]]:
     """The test images of one category with the means to load map and masks; arguments as in `evaluate_category`.
 
@@ -108,6 +111,7 @@ def evaluation_images(
             sha256=row["sha256"],
             score=scores[row["image_id"]],
             load_map=loaders[row["image_id"]],
+            group=group_of.get(row["image_id"]),
             load_channels=lambda row=row: channels_of(row),  # type: ignore[misc]
         )
         for row in rows.to_dict("records")
@@ -123,14 +127,18 @@ def evaluate_category(
     settings: EvaluationSettings,
     *,
     on_bad_image: str = "skip",
+    group_of: Mapping[str, str] = MappingProxyType({}),
 ) -> CategoryEvaluation:
     """Measure one category.
 
-    rows: its test images (dataset index); loaders and scores: image_id -> map at the image's own size, image score.
+    rows: its test images (dataset index); loaders and scores: image_id -> map at the image's own size, image score;
+    group_of: image_id -> group of the images that do not stand alone, which the halves do not part.
     A mask that does not fit is listed and its image left out of the pixel metrics, unless `on_bad_image` is fail.
     """
     category = str(rows.category.iloc[0])
-    images, warnings = evaluation_images(rows, root, loaders, scores, settings, on_bad_image=on_bad_image)
+    images, warnings = evaluation_images(
+        rows, root, loaders, scores, settings, on_bad_image=on_bad_image, group_of=group_of
+    )
     images = kept_images(images)
     development, report = halves(images)
     metrics: dict[str, CategoryMetrics] = {}
@@ -148,10 +156,22 @@ def evaluate_category(
         tables.append(metrics_table({category: result.metrics}, subset=subset))
         if subset == "all":
             curves, sample = result.curves, result.sample
+            warnings += _few_groups(category, sample)
             warnings += [
                 f"{image_id} has no usable mask: left out of the pixel metrics" for image_id in result.unmasked
             ]
     return CategoryEvaluation(category, metrics, pd.concat(tables, ignore_index=True), curves, warnings, sample)
+
+
+def _few_groups(category: str, sample: ImageSample) -> list[str]:
+    if sample.group_index is None:
+        return []
+    return [
+        f"the {label} test images of {category} are of {n} groups: below {FEW_GROUPS}, intervals are rough and rather "
+        "too narrow"
+        for label, n in zip(("good", "defective"), sample.independent, strict=True)
+        if 0 < n < FEW_GROUPS
+    ]
 
 
 def metrics_document(

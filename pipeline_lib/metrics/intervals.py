@@ -1,4 +1,4 @@
-"""Approximate 95 % intervals from counts alone, for AUROC and rates of the splits of a category."""
+"""95 % intervals from counts alone, of an AUROC and of rates."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable
 Z95 = 1.959963984540054
 
 
-def auroc_interval(auroc: float, n_good: int, n_defective: int, *, z: float = Z95) -> tuple[float, float] | None:
+def newcombe_interval(auroc: float, n_good: float, n_defective: float, *, z: float = Z95) -> tuple[float, float] | None:
     """Interval of an AUROC (Newcombe 2006, Statistics in Medicine 25:559, method 5); None where a class is empty.
 
     The values that lie at most z of their own standard errors from the measured one, with the standard error of
     Hanley and McNeil (1982) and (n_good + n_defective) / 2 - 1 in place of both class sizes less one. It stays wider
-    than a point where the AUROC is exactly 1.
+    than a point where the AUROC is exactly 1. Counts may be those that dependent images are worth.
     """
     if not (n_good and n_defective):
         return None
@@ -34,7 +34,7 @@ def share_interval(share: float, n: int) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _auroc_variance(auroc: float, n_good: int, n_defective: int) -> float:
+def _auroc_variance(auroc: float, n_good: float, n_defective: float) -> float:
     others = (n_good + n_defective) / 2 - 1
     spread = 1 + others * (1 - auroc) / (2 - auroc) + others * auroc / (1 + auroc)
     return max(0.0, auroc * (1 - auroc) * spread / (n_good * n_defective))

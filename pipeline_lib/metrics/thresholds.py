@@ -2,17 +2,26 @@
 
 The threshold is that of split conformal prediction (Vovk et al. 2005; Lei et al. 2018): with n scores of normal images
 and k = ceil((n + 1) (1 - target)), the k-th smallest is exceeded by a new normal image with probability at most
-(n + 1 - k) / (n + 1), if new images come from the same source. The scores are out of fold (`client.calibration`).
+(n + 1 - k) / (n + 1), if new images come from the same source. Where several images show one part, one place or one
+tile, the groups are what is drawn, and n is their number: each image counts as its share of its group, and the promise
+is for an image of a new group (Lee, Barber and Willett 2023, "Distribution-free inference with hierarchical data").
+With one image a group both are the same. The scores are out of fold (`client.calibration`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
+
+from data_contracts.config import DecisionConfig, Promise
+from data_contracts.errors import ConfigError
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-9  # shares of groups do not add up exactly
 
 
 @dataclass(frozen=True)
@@ -22,16 +31,32 @@ class Threshold:
     value: float
     target_rate: float
     nominal_rate: float  # expected share of normal images above it, over draws of calibration and new images
-    upper_bound: float | None  # of that share for this very threshold, with 95 % confidence; None: n supports none
-    rank: int  # it is the rank-th smallest of the n scores
-    n: int
+    upper_bound: float  # of that share for this very threshold, with 95 % confidence
+    groups_above: float  # of the n_groups: each counts with the share of its scores that are above the threshold
+    n_groups: int  # an image that stands alone is a group
+    n: int  # scores
+    grouped: bool = False  # whether images were said to be of groups
+
+    def promise(self) -> str:
+        """What it promises, of how many images, on which condition."""
+        of_groups = f" of {self.n_groups} groups" if self.grouped else ""
+        return (
+            f"threshold from {self.n} normal images{of_groups}: nominal false-alarm rate "
+            f"{100 * self.nominal_rate:.1f} %, at most {100 * self.upper_bound:.1f} % with {100 * CONFIDENCE:g} % "
+            f"confidence, {condition(grouped=self.grouped)}"
+        )
 
 
-def conformal_threshold(scores: np.ndarray, target_rate: float) -> Threshold | None:
+def decision_threshold(
+    scores: np.ndarray, target_rate: float, *, promise: Promise = "rate", groups: np.ndarray | None = None
+) -> Threshold | None:
     """The threshold for a target false-alarm rate from out-of-fold scores (image,) of normal images; None without any.
 
-    With fewer than 1 / target_rate - 1 images it is the largest score, and the nominal rate lies above the target.
-    Raises ValueError for a rate outside (0, 1) and for scores that are not finite.
+    promise: whether the target is the nominal rate or its upper bound. groups (image,): equal numbers for images of
+    one group, -1 for one that stands alone, as all do where it is not given. With fewer than 1 / target_rate - 1 groups
+    the threshold of a rate is the largest score, and the nominal rate lies above the target.
+    Raises ValueError for a rate outside (0, 1) and for scores that are not finite; ConfigError, with the number that is
+    needed, where the groups are too few for a bound.
     """
     if not 0 < target_rate < 1:
         raise ValueError(f"a target false-alarm rate lies between 0 and 1, got {target_rate}")
@@ -40,32 +65,98 @@ def conformal_threshold(scores: np.ndarray, target_rate: float) -> Threshold | N
     n = len(scores)
     if n == 0:
         return None
-    rank = min(n, math.ceil((n + 1) * (1 - target_rate) - 1e-9))
-    rank = max(rank, 1)
-    bound = clopper_pearson_upper(n - rank, n) if n >= images_for_a_bound(target_rate) else None
-    return Threshold(float(np.sort(scores)[rank - 1]), target_rate, (n + 1 - rank) / (n + 1), bound, rank, n)
+    shares = group_shares(np.full(n, -1) if groups is None else groups)
+    n_groups = round(float(shares.sum()))
+    if promise == "bound":
+        refuse_too_few(n_groups, target_rate, grouped=groups is not None)
+    order = np.argsort(scores, kind="stable")
+    above = np.append(np.cumsum(shares[order][:0:-1])[::-1], 0.0)  # groups above the k-th smallest score
+    if promise == "rate":
+        is_low_enough = above <= target_rate * (n_groups + 1) - 1 + _ROUNDING
+    else:
+        is_low_enough = _bounds(above, n_groups) <= target_rate
+    rank = int(np.argmax(is_low_enough)) if is_low_enough.any() else n - 1
+    groups_above = float(above[rank])
+    return Threshold(
+        value=float(scores[order[rank]]),
+        target_rate=target_rate,
+        nominal_rate=(groups_above + 1) / (n_groups + 1),
+        upper_bound=clopper_pearson_upper(groups_above, n_groups),
+        groups_above=groups_above,
+        n_groups=n_groups,
+        n=n,
+        grouped=groups is not None,
+    )
 
 
-def images_for_a_bound(target_rate: float, *, confidence: float = CONFIDENCE) -> int:
-    """Normal images that a bound needs: the smallest n with (1 - target)^n <= 1 - confidence.
+def condition(*, grouped: bool) -> str:
+    """Of what a threshold promises."""
+    if grouped:
+        return "if new images are of groups like these, as of parts never seen"
+    return "if new images are like these, and each of these shows another part (else: dataset.group)"
 
-    With fewer, not even the largest score is one. 59 for 5 % with 95 % confidence (Wilks 1941).
+
+def group_shares(groups: np.ndarray) -> np.ndarray:
+    """What each image is of its group, float64 (image,): 1 / its number of images, 1 for one that stands alone (-1)."""
+    _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    shares: np.ndarray = np.where(groups < 0, 1.0, 1.0 / sizes[member])
+    return shares
+
+
+def groups_for_a_bound(target_rate: float, *, confidence: float = CONFIDENCE) -> int:
+    """Groups that a bound at the target needs: the smallest n with (1 - target)^n <= 1 - confidence.
+
+    With fewer, not even the largest score has one: 59 at 5 % with 95 % confidence, and then it is the largest score
+    that has it (Wilks 1941).
     """
     return math.ceil(math.log(1 - confidence) / math.log(1 - target_rate) - 1e-9)
 
 
-def clopper_pearson_upper(count: int, n: int, *, confidence: float = CONFIDENCE) -> float:
+def refuse_too_few(n_groups: int, target_rate: float, *, grouped: bool, of: str = "there are") -> None:
+    """Raise ConfigError where so many groups of normal images bear no bound at the target."""
+    needed = groups_for_a_bound(target_rate)
+    if n_groups < needed:
+        what = "groups of normal images" if grouped else "normal images"
+        raise ConfigError(
+            f"decision.promise: a bound of {100 * target_rate:g} % with {100 * CONFIDENCE:g} % confidence needs "
+            f"{needed} {what}, {of} {n_groups}; take more, raise decision.target_false_alarm_rate to "
+            f"{math.ceil(1000 * (1 - (1 - CONFIDENCE) ** (1 / max(n_groups, 1)))) / 1000:g}, or set "
+            "decision.promise: rate"
+        )
+
+
+def refuse_unbounded(images: pd.DataFrame, wanted: DecisionConfig, group_of: Mapping[str, str] | None = None) -> None:
+    """Raise ConfigError where a bound is asked of a category with too few normal images, before they are scored.
+
+    images: image_id and category of the training images whose scores a threshold is made of; group_of: image_id ->
+    group, None without dataset.group.
+    """
+    if wanted.promise == "rate" or wanted.blocks == 0:
+        return
+    names = [(group_of or {}).get(image_id, image_id) for image_id in images["image_id"]]
+    for category, n_groups in images.assign(group=names).groupby("category")["group"].nunique().items():
+        refuse_too_few(
+            int(n_groups), wanted.target_false_alarm_rate, grouped=group_of is not None, of=f"{category} has"
+        )
+
+
+def clopper_pearson_upper(count: float, n: float, *, confidence: float = CONFIDENCE) -> float:
     """One-sided upper bound of a share, `count` of n observed (Clopper and Pearson 1934).
 
     For an order statistic it is exact: the share above the k-th smallest of n is Beta(n - k + 1, k), here with
-    count = n - k.
+    count = n - k. A count that is not whole is a sum of shares, which varies less than one of whole numbers.
     """
+    return 1.0 if count >= n else float(_bounds(np.array([count]), n, confidence=confidence)[0])
+
+
+def _bounds(counts: np.ndarray, n: float, *, confidence: float = CONFIDENCE) -> np.ndarray:
     from scipy import stats  # slow to import, and few commands come here
 
-    return 1.0 if count >= n else float(stats.beta.ppf(confidence, count + 1, n - count))
+    bounds: np.ndarray = stats.beta.ppf(confidence, counts + 1, n - counts)
+    return bounds
 
 
-def clopper_pearson_interval(count: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+def clopper_pearson_interval(count: float, n: float, *, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
     """Two-sided interval of a share; None for n = 0."""
     if n == 0:
         return None
@@ -73,13 +164,15 @@ def clopper_pearson_interval(count: int, n: int, *, confidence: float = CONFIDEN
     return 1 - clopper_pearson_upper(n - count, n, confidence=each), clopper_pearson_upper(count, n, confidence=each)
 
 
-def excess_p_value(threshold: Threshold, false_alarms: int, n_good: int) -> float:
-    """Chance of at least so many false alarms among n_good new images if they come from the calibration's source.
+def excess_p_value(threshold: Threshold, groups_above: float, n_groups: int) -> float:
+    """Chance that at least so many of new groups lie above if they come from the calibration's source.
 
-    The number is then beta-binomial(n_good, n + 1 - rank, rank), whatever the distribution of the scores; a small
+    groups_above: of the n_groups of new normal images, each with the share of its images that are above. The number is
+    then beta-binomial, whatever the distribution of the scores, and varies less where shares are not whole; a small
     value says that the test images differ from the training images (drift).
     """
-    rank, n = threshold.rank, threshold.n
     from scipy import stats  # slow to import, and few commands come here
 
-    return float(stats.betabinom.sf(false_alarms - 1, n_good, n + 1 - rank, rank))
+    at_least = math.floor(groups_above + _ROUNDING)
+    a, b = threshold.groups_above + 1, threshold.n_groups - threshold.groups_above
+    return float(stats.betabinom.sf(at_least - 1, n_groups, a, b))

@@ -20,7 +20,9 @@ from data_contracts.manifests import GLOBAL_BANK
 from data_contracts.settings import AggregationSettings, BackboneSettings, CoresetSettings
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.coreset.selection import coreset_size
+from pipeline_lib.dataset.groups.assignment import named_groups
 from pipeline_lib.dataset.layout import find_images, refuse_equal_stems, resolved_layout, select_categories, thin_out
+from pipeline_lib.metrics.thresholds import refuse_unbounded
 from pipeline_lib.partition.assignment import client_ids, partition_images
 from pipeline_lib.planning.backbone_trial import patch_grid, try_backbone, unweighted
 from pipeline_lib.planning.extension_trial import try_extensions
@@ -101,7 +103,12 @@ def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
         }
         for split in ("train", "test")
     }
-    partition = partition_images(index, config.federated, rng=stage_rng(config.seed, "partition"))
+    group_of = named_groups(index, config.dataset.group)
+    partition = partition_images(
+        index, config.federated, rng=stage_rng(config.seed, "partition"), group_of=group_of or {}
+    )
+    if config.dataset.group != "found":
+        refuse_unbounded(index[index.split == "train"], config.decision, group_of)
     owned = index.merge(partition, on="image_id")
     names = client_ids(config.federated)
     clients = [

@@ -74,7 +74,7 @@ def bank_key(plan: ExperimentPlan) -> str:
 
 def calibration_key(plan: ExperimentPlan) -> str:
     """Out-of-fold scores of the clients' own images."""
-    return canonical_hash([bank_key(plan), _values(CalibrationSettings.of(plan.config))])
+    return canonical_hash([bank_key(plan), _values(CalibrationSettings.of(plan.config)), plan.config.dataset.group])
 
 
 def score_key(plan: ExperimentPlan) -> str:
@@ -86,7 +86,8 @@ def score_key(plan: ExperimentPlan) -> str:
 def measure_key(plan: ExperimentPlan) -> str:
     """Metrics."""
     settings = _values(EvaluationSettings.of(plan.config))
-    return canonical_hash([score_key(plan), settings, plan.config.dataset.on_bad_image])
+    dataset = plan.config.dataset
+    return canonical_hash([score_key(plan), settings, dataset.on_bad_image, dataset.group])
 
 
 def _values(settings: Settings) -> dict[str, Any]:

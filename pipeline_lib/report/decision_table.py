@@ -63,7 +63,7 @@ def _row(category: str, scope: str, result: ThresholdResult) -> tuple[Cell, ...]
         Cell(category),
         Cell(scope),
         Cell(UNDEFINED if result.threshold is None else f"{result.threshold:.4g}"),
-        count(result.n_calibration),
+        Cell(count(result.n_calibration).text, "" if result.n_groups is None else f"{result.n_groups} groups"),
         measure(result.nominal_rate),
         Cell("none") if result.upper_bound is None else measure(result.upper_bound),
         _share(result.realised_rate, result.realised_ci95, result.false_alarms, result.n_good),

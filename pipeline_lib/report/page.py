@@ -21,6 +21,7 @@ from data_contracts.results import (
 )
 from pipeline_lib.drawing.html_pages import page_template
 from pipeline_lib.maps.visualize import ANCHORS
+from pipeline_lib.metrics.thresholds import condition
 from pipeline_lib.report import decision_table, facts, tables
 from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram
 from pipeline_lib.report.gallery import KINDS, THRESHOLD_TNR, CategoryGallery, good_threshold
@@ -67,6 +68,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         _section(record, name, f"category-{number}", by_category.get(name))
         for number, name in enumerate(document.categories)
     ]
+    grouped = record.config.dataset.group is not None
     return page_template("pipeline_lib.report", "report.html.j2", data_uri=data_uri).render(
         record=record,
         config=record.config,
@@ -81,9 +83,12 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         halves=[(half, SUBSET_TITLES[half]) for half in _there(record)],
         decisions=decision_table.decisions(document),
         decision_notes=decision_table.notes(document),
+        grouped=grouped,
+        promise_condition=condition(grouped=grouped),
         target_rate=f"{100 * record.config.decision.target_false_alarm_rate:g}",
         sections=sections,
         clients=tables.clients(document.federation),
+        bytes_left=tables.bytes_left(document.federation),
         coverage=tables.coverage(document.federation),
         local_clients=tables.local_clients(document),
         rounds=tables.rounds(document.federation),

@@ -8,6 +8,7 @@ from typing import Any
 
 from data_contracts.manifests import BankManifest
 from data_contracts.results import (
+    AUC_SPRO,
     COMPARED,
     HEADLINES,
     IMAGE_AUROC,
@@ -20,7 +21,7 @@ from data_contracts.results import (
     auc_spro,
 )
 from data_contracts.validation import ValidationReport
-from pipeline_lib.metrics.intervals import auroc_interval, share_interval
+from pipeline_lib.metrics.intervals import share_interval
 from pipeline_lib.results.tables import THIN_CLASS
 
 TNRS = ("0.99", "0.95", "0.9")
@@ -79,19 +80,30 @@ def file_size(n_bytes: int) -> str:
 def overview(document: MetricsDocument) -> Table:
     """A row a category and their mean: the headline metrics with intervals, and counts."""
     columns = (
-        "category", *(metric.title for metric in METRICS),
+        "category", *(metric.title for metric in METRICS), f"{AUC_SPRO.title} above chance",
         *(f"TPR at TNR {100 * float(rate):.0f}" for rate in TNRS), "good", "defective",
     )  # fmt: skip
-    rows = [_overview_row(name, values) for name, values in document.categories.items()]
-    rows.append(_overview_row("mean of categories", document.mean))
+    rows = [_overview_row(name, values, _above_chance([values])) for name, values in document.categories.items()]
+    rows.append(_overview_row("mean of categories", document.mean, _above_chance([*document.categories.values()])))
     return Table(f"By category, {SUBSET_TITLES[document.subset]}", columns, tuple(rows), emphasized_last=True)
 
 
-def _overview_row(name: str, values: MetricValues) -> tuple[Cell, ...]:
+def _above_chance(categories: Sequence[MetricValues]) -> Cell:
+    """(figure - chance) / (1 - chance) of AUC-sPRO with the chance below it, means over categories that have it."""
+    both = [(AUC_SPRO.of(values), AUC_SPRO.chance(values)) for values in categories]
+    found = [(value, chance) for value, chance in both if value is not None and chance is not None and chance < 1]
+    if not found:
+        return Cell(UNDEFINED)
+    share = sum((value - chance) / (1 - chance) for value, chance in found) / len(found)
+    return Cell(f"{100 * share:.1f}", f"chance {100 * sum(chance for _, chance in found) / len(found):.1f}")
+
+
+def _overview_row(name: str, values: MetricValues, above_chance: Cell) -> tuple[Cell, ...]:
     with_intervals = isinstance(values, CategoryMetrics)
     return (
         Cell(name),
         *(measure(metric.of(values), metric.interval(values)) for metric in METRICS),
+        above_chance,
         *(_caught(values, rate, with_interval=with_intervals) for rate in TNRS),
         count(values.n_good),
         defective_count(values) if with_intervals else count(values.n_defective),
@@ -137,13 +149,10 @@ def splits(values: CategoryMetrics, half: str) -> Table | None:
 
 
 def _split_row(scope: str, name: str, values: MetricValues) -> tuple[Cell, ...]:
-    auroc = values.image_auroc
-    interval = None if auroc is None else auroc_interval(auroc, values.n_good, values.n_defective)
     return (
         Cell(name),
         Cell(scope),
-        measure(auroc, interval),
-        *(measure(metric.of(values), metric.interval(values)) for metric in SPLIT_METRICS[1:]),
+        *(measure(metric.of(values), metric.interval(values)) for metric in SPLIT_METRICS),
         *(_caught(values, rate, with_interval=True) for rate in TNRS),
         count(values.n_good),
         defective_count(values),
@@ -178,6 +187,19 @@ def clients(federation: FederationSummary) -> Table:
     return Table("Clients: what each had and sent", columns, tuple(rows), text_columns=2)
 
 
+def bytes_left(federation: FederationSummary) -> Table | None:
+    """A row a client: all bytes that left it, by kind; None where nothing did, and for runs of earlier versions."""
+    found = federation.bytes_left_by_kind
+    kinds = [kind for kind in dict.fromkeys(kind for own in found.values() for kind in own)
+             if any(own.get(kind) for own in found.values())]  # fmt: skip
+    rows = tuple(
+        (Cell(name), *(Cell(file_size(own.get(kind, 0))) for kind in kinds), Cell(file_size(sum(own.values()))))
+        for name, own in found.items()
+    )
+    columns = ("client", *(kind.replace("_", " ") for kind in kinds), "all")
+    return Table("What left each client, over all rounds", columns, rows) if rows else None
+
+
 def coverage(federation: FederationSummary) -> Table | None:
     """A row a client and category: how far its patches lie from the final bank; None where it was not measured."""
     rows = tuple(
@@ -185,12 +207,15 @@ def coverage(federation: FederationSummary) -> Table | None:
             Cell(name),
             Cell(category),
             count(found.patches),
-            *(Cell(f"{v:.3g}") for v in (found.q50, found.q90, found.q99, found.mean, found.covering_radius)),
+            *(
+                Cell(UNDEFINED if v is None else f"{v:.3g}")
+                for v in (found.q50, found.q90, found.q95, found.q99, found.mean, found.covering_radius)
+            ),
         )
         for name, client in federation.clients.items()
         for category, found in client.coverage.items()
     )
-    columns = ("client", "category", "patches", "50 %", "90 %", "99 %", "mean", "largest")
+    columns = ("client", "category", "patches", "50 %", "90 %", "95 %", "99 %", "mean", "largest")
     caption = "Coverage: distances of each client's training patches to the nearest row of the final bank"
     return Table(caption, columns, rows, text_columns=2) if rows else None
 

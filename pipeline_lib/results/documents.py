@@ -55,7 +55,7 @@ def federation_summary(
     sent_rows: Counter[str] = Counter()
     for upload in (one for client in uploads for one in client.uploads):
         sent_rows[upload.category] += upload.rows
-    return FederationSummary(
+    summary = FederationSummary(
         mode=mode,
         clients=clients,
         failed_clients=federation.failed,
@@ -67,6 +67,28 @@ def federation_summary(
         regional={bank.bank: bank.regional for bank in banks if bank.regional is not None},
         rounds=[round_summary(one) for one in rounds] if len(rounds) > 1 else [],
     )
+    for one in rounds if mode == "federated" else ():
+        summary = with_bytes_left(summary, one.bytes_left)
+    return summary
+
+
+def with_bytes_left(federation: FederationSummary, found: Mapping[str, Mapping[str, int]]) -> FederationSummary:
+    """The summary with further bytes that left the clients (client -> kind -> bytes) of a federated run."""
+    if federation.mode != "federated":
+        return federation
+    total = {client: Counter(kinds) for client, kinds in federation.bytes_left_by_kind.items()}
+    for client, kinds in found.items():
+        total.setdefault(client, Counter()).update(kinds)
+    return federation.model_copy(update={"bytes_left_by_kind": {client: dict(own) for client, own in total.items()}})
+
+
+def scores_and_coverage_left(federation: Federation, store: ArtifactStore) -> dict[str, dict[str, int]]:
+    """Client -> bytes of its calibration scores and of its coverage, as far as there are some."""
+    found: dict[str, dict[str, int]] = {client: {"coverage": m.size_bytes} for client, m in federation.coverage.items()}
+    for manifest in federation.calibration:
+        for client in store.read_table(manifest)["client_id"].unique():
+            found.setdefault(client, {})["calibration_scores"] = manifest.size_bytes
+    return found
 
 
 def round_summary(one: FederationRound) -> RoundSummary:

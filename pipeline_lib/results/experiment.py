@@ -13,6 +13,7 @@ from data_contracts.federation import Federation
 from data_contracts.manifests import Manifest, MeasuredBanks, PreparedDataset
 from data_contracts.settings import BackboneSettings
 from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
+from pipeline_lib.dataset.groups import assignment
 from pipeline_lib.maps import saved_maps
 from pipeline_lib.metrics import decisions
 from pipeline_lib.results import documents as results_documents
@@ -43,6 +44,7 @@ def experiment_figures(
     )
     covered = {client: store.read_json(manifest) for client, manifest in federation.coverage.items()}
     summary = results_documents.with_coverage(summary, covered)
+    summary = results_documents.with_bytes_left(summary, results_documents.scores_and_coverage_left(federation, store))
     warnings = results_warnings.run_warnings(
         dataset.indexed,
         backbone,
@@ -51,15 +53,18 @@ def experiment_figures(
         federation.incidents,
         search_recall={category.category: category.search_recall for category in last.scored},
     )
+    if (groups := dataset.indexed.groups) is not None:
+        frames = [store.read_table(table) for table in (dataset.indexed.index, groups, dataset.partition.table)]
+        warnings += results_warnings.group_warnings(*frames)
     warnings += tables.choice_warnings(config, summary)
     documents = results_documents.build_documents(config, last.measured, store, summary, timings_s, warnings)
     rounds.fill_round_means(documents, [one.measured for one in measured[:-1]], store)
     scores = _joined(store, (category.scores for category in last.scored), IMAGE_SCORES)
     calibration = _joined(store, federation.calibration, CALIBRATION_SCORES)
-    target_rate = config.decision.target_false_alarm_rate
-    decisions.add_decisions(documents, calibration, scores, target_rate)
+    group_of = assignment.stored_groups(store, groups)
+    decisions.add_decisions(documents, calibration, scores, config.decision, group_of=group_of)
     if federation.alone:
-        local.fill_local_results(documents, federation.alone, store, target_rate)
+        local.fill_local_results(documents, federation.alone, store, config.decision, group_of=group_of)
     unknown_names = results_warnings.name_warnings(config, dataset.indexed.categories, documents["all"])
     for document in documents.values():
         document.warnings += unknown_names
@@ -106,4 +111,5 @@ def write_experiment_files(
 
 def _joined(store: ArtifactStore, manifests: Iterable[Manifest], schema: pa.Schema) -> pd.DataFrame:
     frames = [store.read_table(manifest) for manifest in manifests]
+    frames = [frame for frame in frames if len(frame)] or frames[:1]  # an empty one may lack the column group
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=schema.names)

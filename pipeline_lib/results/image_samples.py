@@ -13,9 +13,11 @@ import pandas as pd
 
 from data_contracts.errors import ArtifactError
 from data_contracts.manifests import LocalClient, MeasuredCategory
+from pipeline_lib.dataset.groups.assignment import group_by_image
+from pipeline_lib.dataset.groups.halves import half_of
 from pipeline_lib.metrics.bootstrap import ImageSample, in_order
-from pipeline_lib.metrics.category import half_of
 from pipeline_lib.results.local import CLIENTS_DIRECTORY
+from pipeline_lib.results.run_directory import GROUPS_FILE
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.files import copy_artifact, safe_name
 
@@ -54,7 +56,14 @@ def _keep(run_directory: Path, subset: str) -> Callable[[str], bool]:
         return lambda image_id: True
     tables = [*run_directory.glob("scores.parquet"), *run_directory.glob(f"{CLIENTS_DIRECTORY}/*/scores.parquet")]
     sha256 = {i: s for path in tables for i, s in pd.read_parquet(path)[["image_id", "sha256"]].itertuples(index=False)}
-    return lambda image_id: half_of(sha256[image_id]) == subset
+    group_of = read_groups(run_directory)
+    return lambda image_id: half_of(sha256[image_id], group_of.get(image_id)) == subset
+
+
+def read_groups(run_directory: Path) -> dict[str, str]:
+    """image_id -> group of a run's images that do not stand alone; empty for a run without groups."""
+    file = run_directory / GROUPS_FILE
+    return group_by_image(pd.read_parquet(file)) if file.is_file() else {}
 
 
 def _read(path: Path) -> ImageSample:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from data_contracts.config import DecisionConfig
 from data_contracts.manifests import LocalClient
 from data_contracts.results import CategoryMetrics, FederationSummary, MetricsDocument, MetricValues
-from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
+from data_contracts.tables import CURVES, IMAGE_SCORES, calibration_schema
 from pipeline_lib.metrics.category import mean_metrics
 from pipeline_lib.metrics.decisions import decide_categories
 from pipeline_lib.results.documents import read_categories
@@ -26,15 +27,20 @@ ByClient = dict[str, dict[str, CategoryMetrics]]  # client -> category -> metric
 
 
 def fill_local_results(
-    documents: Mapping[str, MetricsDocument], clients: Sequence[LocalClient], store: ArtifactStore, target_rate: float
+    documents: Mapping[str, MetricsDocument],
+    clients: Sequence[LocalClient],
+    store: ArtifactStore,
+    wanted: DecisionConfig,
+    *,
+    group_of: Mapping[str, str],
 ) -> None:
     """Set categories, mean and `local_clients` of the documents (subset -> document) from what each client scored.
 
-    target_rate: of false alarms, for each client's thresholds.
+    wanted: for each client's thresholds; group_of: image_id -> group, where it has one.
     """
     read = {client.client_id: read_categories(client.measured, store) for client in clients}
     for client in clients:
-        _decide(client, read[client.client_id][0], store, target_rate)
+        _decide(client, read[client.client_id][0], store, wanted, group_of)
     warnings = list(dict.fromkeys(warning for _, found in read.values() for warning in found))
     for subset, document in documents.items():
         by_client: ByClient = {name: by_subset[subset] for name, (by_subset, _) in read.items()}
@@ -52,7 +58,8 @@ def _decide(
     client: LocalClient,
     by_subset: Mapping[str, Mapping[str, CategoryMetrics]],
     store: ArtifactStore,
-    target_rate: float,
+    wanted: DecisionConfig,
+    group_of: Mapping[str, str],
 ) -> None:
     """The client's thresholds, and what they do on the test images; nothing without calibration scores."""
     if not (client.calibration and client.scored):
@@ -60,7 +67,7 @@ def _decide(
     calibration = pd.concat([store.read_table(manifest) for manifest in client.calibration], ignore_index=True)
     scores = pd.concat([store.read_table(category.scores) for category in client.scored], ignore_index=True)
     for subset, categories in by_subset.items():
-        decide_categories(categories, calibration, scores, target_rate, subset=subset)
+        decide_categories(categories, calibration, scores, wanted, subset=subset, group_of=group_of)
 
 
 def mean_over_clients(values: Sequence[CategoryMetrics]) -> CategoryMetrics:
@@ -104,4 +111,5 @@ def write_local_files(out: Path, store: ArtifactStore, clients: Sequence[LocalCl
         write_table_file(place / "curves.parquet", curves, CURVES)
         calibration = [store.read_table(manifest) for manifest in client.calibration]
         if calibration:
-            write_table_file(place / "calibration.parquet", calibration, CALIBRATION_SCORES)
+            schema = calibration_schema(calibration[0].columns)
+            write_table_file(place / "calibration.parquet", calibration, schema)

@@ -2,8 +2,8 @@
 
 config.yaml, environment.json, metrics.json (all of test), metrics_development.json and metrics_report.json (its
 halves), metrics.parquet, curves.parquet, scores.parquet, partition.parquet, partition_stats.json, validation.json,
-validation.txt, calibration.parquet (out-of-fold scores of normal training images), manifests.json, banks/<bank>.npz,
-model.json, report.html; maps/ where asked for.
+validation.txt, groups.parquet (with dataset.group), calibration.parquet (out-of-fold scores of normal training images),
+manifests.json, banks/<bank>.npz, model.json, report.html; maps/ where asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import BankManifest, PreparedDataset
 from data_contracts.results import METRICS_FILES, MetricsDocument
 from data_contracts.settings import RUNS, BackboneSettings, Reading
-from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES, METRICS_TABLE
+from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS_TABLE, calibration_schema
 from data_contracts.validation import ValidationReport
 from pipeline_lib.configuration.files import write_config
 from pipeline_lib.configuration.hardware import describe_environment
@@ -30,6 +30,7 @@ from pipeline_lib.storage.artifact_store import ArtifactStore, sha256_of_file, w
 from pipeline_lib.storage.files import copy_artifact, write_json_file, write_table_file
 
 CALIBRATION_FILE = "calibration.parquet"
+GROUPS_FILE = "groups.parquet"  # with dataset.group
 RESULT_FILE = "result.json"
 
 
@@ -84,6 +85,8 @@ def write_dataset_files(out: Path, store: ArtifactStore, dataset: PreparedDatase
     copy_artifact(store, dataset.partition.stats, out / "partition_stats.json")
     copy_artifact(store, dataset.validation, out / "validation.json")
     copy_artifact(store, dataset.indexed.index, out / "dataset_index.parquet")
+    if dataset.indexed.groups is not None:
+        copy_artifact(store, dataset.indexed.groups, out / GROUPS_FILE)
     report = ValidationReport.model_validate(store.read_json(dataset.validation))
     write_file(out / "validation.txt", render_validation_text(report).encode())
 
@@ -102,12 +105,14 @@ def write_model(
         copy_artifact(store, bank, out / bank_file(bank.bank))
     more = {}
     if len(calibration):
-        write_table_file(out / CALIBRATION_FILE, [calibration], CALIBRATION_SCORES)
+        write_table_file(out / CALIBRATION_FILE, [calibration], calibration_schema(calibration.columns))
         more["calibration"] = {
             "file": CALIBRATION_FILE,
             "sha256": sha256_of_file(out / CALIBRATION_FILE),
             "target_false_alarm_rate": config.decision.target_false_alarm_rate,
         }
+        if config.decision.promise != "rate":
+            more["calibration"]["promise"] = config.decision.promise
     write_model_file(out, backbone, {bank.bank: bank.model_dump() for bank in banks}, reading, **more)
 
 

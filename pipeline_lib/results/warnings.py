@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
 from data_contracts.config import ExperimentConfig
 from data_contracts.defects import AUTOVI_DEFECT_GROUPS
 from data_contracts.manifests import IndexedDataset
 from data_contracts.results import MetricsDocument
 from data_contracts.settings import BackboneSettings
+from pipeline_lib.dataset.groups.assignment import group_by_image, large_groups
+from pipeline_lib.partition.assignment import parted_groups
 
 
 def run_warnings(
@@ -37,6 +41,18 @@ def run_warnings(
         f"client {name} has no images and was skipped; a disk that is not mounted looks like that" for name in skipped
     ]
     warnings += incidents
+    return warnings
+
+
+def group_warnings(index: pd.DataFrame, groups: pd.DataFrame, partition: pd.DataFrame) -> list[str]:
+    """What groups (IMAGE_GROUPS) make of the figures: some too large, or spread over clients."""
+    warnings = large_groups(index, groups)
+    if parted := parted_groups(partition, group_by_image(groups)):
+        warnings.append(
+            f"several clients have images of one group ({len(parted)} groups, such as {parted[0]}): their rows of it "
+            "stay in the bank that scores the others, so that thresholds promise too much; "
+            "federated.partition_groups: true keeps a group at one client"
+        )
     return warnings
 
 

@@ -8,18 +8,21 @@ import numpy as np
 import pandas as pd
 
 from data_contracts.errors import UploadError
-from data_contracts.tables import CALIBRATION_SCORES
+from data_contracts.tables import calibration_schema
 
-NAMES = ("category", "block", "score")
+KINDS = {"category": "U", "block": "i", "score": "f"}
+GROUP = {"group": "i"}  # where the station has groups: numbers of its own
 
 
 def to_arrays(scores: pd.DataFrame) -> dict[str, np.ndarray]:
-    """CALIBRATION_SCORES of one station as arrays: category str, block int64, score float64, each (score,)."""
-    return {
+    """CALIBRATION_SCORES of one station as arrays, each (score,): category str, block int64, score float64; group int64
+    where the table has it."""
+    arrays = {
         "category": np.array([str(name) for name in scores.category], dtype=np.str_),
         "block": scores.block.to_numpy(np.int64),
         "score": scores.score.to_numpy(np.float64),
     }
+    return arrays | {name: scores[name].to_numpy(np.int64) for name in GROUP if name in scores}
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], *, sender: str) -> pd.DataFrame:
@@ -28,16 +31,18 @@ def from_arrays(arrays: Mapping[str, np.ndarray], *, sender: str) -> pd.DataFram
     def refuse(reason: str) -> UploadError:
         return UploadError(f"calibration of {sender} refused: {reason}")
 
-    if set(arrays) != set(NAMES):
-        raise refuse(f"expected the arrays {', '.join(NAMES)}, got {', '.join(sorted(arrays)) or 'none'}")
-    for name, kind in zip(NAMES, "Uif", strict=True):
+    if set(arrays) - set(GROUP) != set(KINDS):
+        raise refuse(f"expected the arrays {', '.join(KINDS)}, got {', '.join(sorted(arrays)) or 'none'}")
+    kinds = {name: kind for name, kind in (KINDS | GROUP).items() if name in arrays}
+    for name, kind in kinds.items():
         array = arrays[name]
         if array.ndim != 1 or array.dtype.kind != kind:
             raise refuse(f"{name} has shape {array.shape} and type {array.dtype}")
-    if len({len(arrays[name]) for name in NAMES}) > 1:
+    if len({len(arrays[name]) for name in kinds}) > 1:
         raise refuse("its arrays do not have the same length")
     if not np.isfinite(arrays["score"]).all():
         raise refuse("score is not finite")
-    frame = pd.DataFrame({name: arrays[name] for name in NAMES}).assign(client_id=sender)
-    scores: pd.DataFrame = frame.astype({"block": "int64", "score": "float64"})[CALIBRATION_SCORES.names]
+    frame = pd.DataFrame({name: arrays[name] for name in kinds}).assign(client_id=sender)
+    numbers = {name: "float64" if kind == "f" else "int64" for name, kind in kinds.items() if kind != "U"}
+    scores: pd.DataFrame = frame.astype(numbers)[calibration_schema(kinds).names]
     return scores

@@ -78,7 +78,7 @@ class Exchange:
                 content = store.read_bytes(manifest)
                 self._write(path, content)
                 sent += len(content)
-        self._write(self._manifest(slot), publication.model_dump_json(indent=1).encode())
+        self._write(self._manifest(slot), publication.file_content())
         return sent
 
     def read(self, slot: Slot) -> Publication:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from data_contracts.config import ExperimentConfig
+from data_contracts.exchange import StationResults
 from data_contracts.results import CategoryMetrics, FederationSummary, MetricValues
-from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
+from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES, calibration_schema
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.metrics import decisions
 from pipeline_lib.metrics.bootstrap import ImageSample, confidence_intervals
@@ -38,7 +40,7 @@ def pool_stations(
     categories = {name: _category_metrics(config, name, last[name], pooled[-1][name].metrics) for name in sorted(last)}
     document = metrics_document(categories, experiment=config.name, config_hash=config.config_hash(), seed=config.seed)
     scores = _frame([image_rows(name, last[name]) for name in categories], IMAGE_SCORES.names)
-    decisions.add_decisions({"all": document}, calibration, scores, config.decision.target_false_alarm_rate)
+    decisions.add_decisions({"all": document}, calibration, scores, config.decision)
     means = [mean_metrics(one.metrics for one in of_round.values()) for of_round in pooled[:-1]] + [document.mean]
     rounds = [
         one.model_copy(update={"mean": mean})
@@ -61,6 +63,18 @@ def pool_stations(
     )
 
 
+def bytes_left(results: Sequence[Mapping[str, StationResults]]) -> dict[str, Counter[str]]:
+    """Station -> bytes of what it handed over with its figures, over all rounds."""
+    found: dict[str, Counter[str]] = {}
+    for of_round in results:
+        for station, one in of_round.items():
+            own = found.setdefault(station, Counter())
+            own["figures"] += sum(manifest.size_bytes for manifest in one.figures)
+            own["calibration_scores"] += one.calibration.size_bytes if one.calibration else 0
+            own["manifests"] += one.manifest_bytes
+    return found
+
+
 def image_rows(category: str, by_station: Mapping[str, StationFigures]) -> pd.DataFrame:
     """IMAGE_SCORES of one category; an image is known by its station and a number alone."""
     frames = []
@@ -74,8 +88,16 @@ def image_rows(category: str, by_station: Mapping[str, StationFigures]) -> pd.Da
 
 
 def joined_calibration(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """CALIBRATION_SCORES of all stations; empty without any."""
-    return _frame([frame for frame in frames if len(frame)], CALIBRATION_SCORES.names)
+    """CALIBRATION_SCORES of all stations; empty without any. Groups are a station's own: none is at two of them."""
+    found = [frame for frame in frames if len(frame)]
+    if not any("group" in frame for frame in found):
+        return _frame(found, CALIBRATION_SCORES.names)
+    joined, begin = [], 0
+    for frame in found:
+        own = frame["group"] if "group" in frame else pd.Series(-1, frame.index)
+        joined.append(frame.assign(group=own.where(own < 0, own + begin)))
+        begin += max(0, int(own.max()) + 1)
+    return _frame(joined, calibration_schema(joined[0].columns).names)
 
 
 def _category_metrics(

@@ -103,7 +103,6 @@ def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they
     assert "What a client gains" in page
     assert "The same images" in page
     assert "data:image/webp" in page
-    assert "Give resamples: 160 or more" in page
     assert "http" not in page.replace("http-equiv", "")
     assert "<script" not in page
     _compared_anew_without_running(config, tmp_path / "again.yaml", capsys)

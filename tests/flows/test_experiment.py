@@ -296,8 +296,8 @@ def test_thresholds_come_from_out_of_fold_scores_of_each_client(
     assert decision is not None
     assert (decision.n_calibration, decision.n_good, decision.n_defective) == (9, 4, 6)
     assert decision.threshold == pytest.approx(scores[scores.category == "pipe_clip"].score.max())
-    assert decision.upper_bound is None
-    assert "at least 59" in decision.note
+    assert decision.upper_bound == pytest.approx(1 - 0.05 ** (1 / 9))
+    assert "9 normal images are too few for a nominal rate of 5 %" in decision.note
     assert set(decision.by_client) == {"client_0", "client_1", "client_2"}
     calls.clear()
     stricter = experiment_values(

@@ -70,7 +70,7 @@ def assert_figures_equal(out: Path, whole: Path) -> None:
         assert figures(mine.mean) == pytest.approx(figures(reference.mean), abs=error + 1e-9)
         assert (mine.upload_rows, mine.bank_rows) == (reference.upload_rows, reference.bank_rows)
     left, right = own.ci95["image_auroc"], theirs.ci95["image_auroc"]
-    assert left == pytest.approx(right, abs=0.1)  # other resamples
+    assert left == pytest.approx(right)
 
 
 @pytest.mark.slow
@@ -96,6 +96,11 @@ def test_banks_figures_thresholds_and_rounds_equal_those_of_one_machine_and_noth
     assert len(found.rounds) == 2
     assert found.regional == {}
     check_run_directory(tmp_path / "run")
+    for station, kinds in found.bytes_left_by_kind.items():
+        files = [path for path in (tmp_path / "shared").rglob("*") if path.is_file() and path.parent.name == station]
+        assert sum(kinds.values()) == sum(path.stat().st_size for path in files)
+        assert kinds["coresets"] == found.clients[station].upload_bytes
+        assert set(kinds) == {"coresets", "refused_coresets", "manifests", "figures", "calibration_scores"}
     check_what_is_shared(tmp_path)
 
 

@@ -17,6 +17,8 @@ from pipeline_lib.dataset import acquisition, reading, validation
 from pipeline_lib.dataset.annotations.outlines import Annotations
 from pipeline_lib.dataset.annotations.reading import read_annotations
 from pipeline_lib.dataset.contact_sheet import contact_sheet
+from pipeline_lib.dataset.groups import assignment as group_assignment
+from pipeline_lib.dataset.groups.thumbnails import Thumbnails
 from pipeline_lib.dataset.importing import import_category
 from pipeline_lib.dataset.index import index_dataset
 from pipeline_lib.dataset.synthetic.dataset import synthesize_dataset
@@ -27,13 +29,21 @@ from pipeline_lib.partition import assignment, saved, statistics
 def write_partition(config: ExperimentConfig, out: Path, *, words: list[str], as_json: bool) -> None:
     """Compute and save the partition that `fedpatch run` uses; `words` name the configuration on the command line."""
     root = place_of(config).data_root
+    pictures = Thumbnails()
     index = index_dataset(
         root,
         layout=chosen_layout(config.dataset.layout, root),
         categories=config.dataset.categories,
         max_images=config.dataset.max_images,
+        look=pictures.add,
     )
-    frame = assignment.partition_images(index, config.federated, rng=stage_rng(config.seed, "partition"))
+    group_of = {}
+    if (rule := config.dataset.group) is not None:
+        table = group_assignment.assign_groups(index, rule, pictures.to_arrays())
+        group_of = group_assignment.group_by_image(table)
+    frame = assignment.partition_images(
+        index, config.federated, rng=stage_rng(config.seed, "partition"), group_of=group_of
+    )
     stats = statistics.compute_partition_stats(index, frame, clients=assignment.client_ids(config.federated))
     saved.save_partition(frame, stats, out)
     if as_json:
@@ -122,8 +132,9 @@ def normalization_statistics(root: Path, layout: str, *, as_json: bool) -> None:
 def validate_root(root: Path, layout: str, *, as_json: bool) -> None:
     """Print what a check of a data set finds; exit status 1 when there are errors."""
     found = chosen_layout(layout, root)
-    index = index_dataset(root, layout=found, require_train="none", equal_stems="kept")
-    report = validation.validate_dataset(index, root, layout=found)
+    pictures = Thumbnails()
+    index = index_dataset(root, layout=found, require_train="none", equal_stems="kept", look=pictures.add)
+    report = validation.validate_dataset(index, root, layout=found, thumbnails=pictures.to_arrays())
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:

@@ -42,6 +42,8 @@ def print_comparison(name: str, directory: Path, *, as_json: bool) -> None:
     if pairs := pair_table(rows):
         print_table(pairs, "named pairs: the experiment less the one that it is compared with, points")
     print("(points against the baseline [paired 95 % interval]; * where a difference is shown, Holm-corrected)")
+    for reason in sorted({row["not_tested"] for row in rows if row["not_tested"]}):
+        print(f"({reason})")
     print(f"comparison: {directory / 'comparison.json'}")
     print(f"report:     {directory / 'benchmark.html'}")
     say_next("benchmark", report=directory / "benchmark.html")

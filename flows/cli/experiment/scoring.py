@@ -90,11 +90,7 @@ def _say_refused(summary: dict[str, object]) -> None:
 def _promises(model: RunModel, categories: list[str]) -> list[str]:
     lines = []
     for category in categories:
-        found = None if model.fixed_threshold is not None else model.conformal(category)
+        found = None if model.fixed_threshold is not None else model.calibrated(category)
         if found is not None:
-            bound = "no bound" if found.upper_bound is None else f"at most {100 * found.upper_bound:.1f} % (95 %)"
-            lines.append(
-                f"{category}: threshold from {found.n} normal images, nominal false-alarm rate "
-                f"{100 * found.nominal_rate:.1f} %, {bound}"
-            )
+            lines.append(f"{category}: {found.promise()}")
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline_lib.benchmark.comparison import against_baselines, named_pairs
+from pipeline_lib.benchmark.differences import ONE_SEED
 from pipeline_lib.benchmark.record import HEADLINE, Rows, of
 from pipeline_lib.benchmark.report.chosen import TITLES
 
@@ -16,10 +17,20 @@ def headline_sentence(rows: Rows) -> str:
     """
     verdicts = _tested(against_baselines(rows))
     if not verdicts:
-        return " ".join(["No experiment was tested against a baseline.", *_pairs(rows)])
-    says = f"{_experiments(verdicts)} (paired bootstrap, Holm-corrected)."
+        return " ".join([*_one_seed(rows), "No experiment was tested against a baseline.", *_pairs(rows)])
+    says = f"{_experiments(verdicts)} (drawn images and seeds, Holm-corrected)."
     caution = ["Not shown does not mean equal: the intervals say how large a difference may be."]
     return " ".join([says, *_pairs(rows), *(caution if "no difference shown" in verdicts else [])])
+
+
+def _one_seed(rows: Rows) -> list[str]:
+    alone = any(row["not_tested"] == ONE_SEED for row in rows)
+    says = "Another seed of the same experiment gives other figures, and by how much one seed cannot tell."
+    return (
+        [f"{ONE_SEED[:1].upper()}{ONE_SEED[1:]}. {says} Give seeds: three or more; without there is no ranking."]
+        if alone
+        else []
+    )
 
 
 def _experiments(verdicts: list[str]) -> str:
@@ -87,5 +98,6 @@ def headline_figures(rows: Rows) -> list[tuple[str, str, str]]:
         ends = {"against its baseline": compared[0]}
     for what, row in ends.items():
         verdict = f"shown to be {row['verdict']}" if row["verdict"] in ("worse", "better") else row["verdict"]
+        verdict = row["not_tested"] or verdict
         found.append((f"{METRIC}, {what}", f"{row['delta_points']:+.1f} points", f"{row['experiment']}, {verdict}"))
     return found

@@ -109,10 +109,14 @@ def _group_line(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _coverage_line(row: Mapping[str, Any]) -> dict[str, str]:
-    shares = {"mean": "mean", "50 %": "q50", "90 %": "q90", "99 %": "q99", "largest": "covering_radius"}
+    shares = {"mean": "mean", "50 %": "q50", "90 %": "q90", "95 %": "q95", "99 %": "q99", "largest": "covering_radius"}
     counts = {"clients": str(row["clients"]), "patches": f"{row['patches']:,}".replace(",", " ")}
     names = {"experiment": row["experiment"], "category": row["category"]}
-    return names | counts | {title: f"{row[key]:#.3g}".rstrip(".") for title, key in shares.items()}
+    return (
+        names
+        | counts
+        | {title: "-" if row.get(key) is None else f"{row[key]:#.3g}".rstrip(".") for title, key in shares.items()}
+    )
 
 
 def _rank_line(row: Mapping[str, Any]) -> dict[str, str]:
@@ -121,7 +125,7 @@ def _rank_line(row: Mapping[str, Any]) -> dict[str, str]:
         TITLES[HEADLINE]: per_cent(row["value"]),
         "place": "1" if row["place"] == 1 else "below",
         "points from the best": _points(row["points"]),
-        "p (Holm)": "-" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
+        "simultaneous 95 %": f"{_points(row['ci95'][0])} to {_points(row['ci95'][1])}" if row["ci95"] else "-",
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from data_contracts.errors import ImageError
 from pipeline_lib.dataset.ground_truth import DefectChannel
 from pipeline_lib.metrics.spro.records import WHOLE, EvaluationImage, SubsetKey
+from pipeline_lib.metrics.unmarked import highest_unmarked
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class MarkedChannel:
     image: int
     subsets: frozenset[SubsetKey]
     top: np.ndarray  # its highest `saturation area` scores, ascending
+    area_px: int
     saturation_area_px: int
     weight: float
     bad_saturation: bool
@@ -39,6 +41,7 @@ class Collected:
     normal: dict[int, np.ndarray] = field(default_factory=dict)  # kept normal scores
     normal_bits: dict[int, np.ndarray] = field(default_factory=dict)  # packed mask, where they were not kept
     unmasked: set[int] = field(default_factory=set)
+    highest_unmarked: dict[int, float] = field(default_factory=dict)  # of the defective images, away from all masks
 
 
 def collect(
@@ -65,12 +68,21 @@ def collect(
             area_px = channel.saturation_area_px
             top = np.sort(score_map[channel.mask])[-area_px:]
             collected.channels.append(
-                MarkedChannel(position, subsets, top, area_px, channel.weight, channel.saturation_was_zero)
+                MarkedChannel(
+                    position,
+                    subsets,
+                    top,
+                    int(np.count_nonzero(channel.mask)),
+                    area_px,
+                    channel.weight,
+                    channel.saturation_was_zero,
+                )
             )
             for subset in subsets:
                 members.setdefault(subset, []).append(channel.mask)
         collected.subsets.append(frozenset(members))
         union = _union([channel.mask for channel in channels])
+        collected.highest_unmarked[position] = highest_unmarked(score_map, union)
         if pixel_auroc:
             whole_scores = score_map[union]
             for subset, masks in members.items():

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline_lib.dataset.ground_truth import DefectChannel
 from pipeline_lib.metrics.spro.areas import area_under_roc, areas_up_to, curve_of, distinct, lifts
 from pipeline_lib.metrics.spro.bootstrap_counts import bootstrap_grids, image_counts
+from pipeline_lib.metrics.spro.chance import chance_auc_spro
 from pipeline_lib.metrics.spro.defective_images import Collected, collect
 from pipeline_lib.metrics.spro.image_counts import ImageCounts
 from pipeline_lib.metrics.spro.normal_pixels import NormalCounts, count_normal
@@ -39,7 +40,8 @@ def evaluate_pixels(
     collected = collect(images, subsets_of, pixel_auroc=pixel_auroc)
     unmasked = [images[i].image_id for i in sorted(collected.unmasked)]
     if not collected.channels:
-        return PixelEvaluation({WHOLE: PixelMetrics.undefined(fpr_limits)}, collected.subsets, unmasked, {})
+        nowhere = np.full(len(images), np.nan)
+        return PixelEvaluation({WHOLE: PixelMetrics.undefined(fpr_limits)}, collected.subsets, unmasked, {}, nowhere)
     scores = collected.marked[WHOLE] if pixel_auroc else [channel.top for channel in collected.channels]
     keys = distinct(np.concatenate(scores))
     same = _subsets_with_the_same_channels(collected)
@@ -57,7 +59,10 @@ def evaluate_pixels(
     for subset, own in grids.items():
         found_counts = image_counts(collected, subset, normal, np.searchsorted(-grid, -own))
         counts |= dict.fromkeys([subset, *same[subset]], found_counts)
-    return PixelEvaluation(by_subset, collected.subsets, unmasked, counts)
+    highest = normal.highest
+    for position, value in collected.highest_unmarked.items():
+        highest[position] = value
+    return PixelEvaluation(by_subset, collected.subsets, unmasked, counts, highest)
 
 
 def _subsets_with_the_same_channels(collected: Collected) -> dict[SubsetKey, list[SubsetKey]]:
@@ -104,6 +109,11 @@ def _measure(
     return PixelMetrics(
         auc_spro=areas,
         auc_spro_weighted=weighted,
+        auc_spro_chance=chance_auc_spro(
+            np.array([channel.area_px for channel in channels]),
+            np.array([channel.saturation_area_px for channel in channels]),
+            fpr_limits,
+        ),
         pixel_auroc=area_under_roc(keys, above, at, collected.marked[subset], n_normal) if pixel_auroc else None,
         n_channels=len(channels),
         n_normal_px=n_normal,

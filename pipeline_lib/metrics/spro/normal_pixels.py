@@ -61,6 +61,7 @@ class NormalCounts:
         self.good = KeyCounts(len(keys)) if places else None
         self.own = {subset: KeyCounts(len(keys), where) for subset, where in places.items()}
         self.n_normal_px = np.zeros(n_images, np.int64)
+        self.highest = np.full(n_images, np.nan)
         self.grid_above = np.zeros((n_images, 2 * len(grid)), np.int32)
 
     def add(self, subsets: frozenset[SubsetKey], scores: np.ndarray) -> None:
@@ -88,6 +89,7 @@ class NormalCounts:
     def add_image(self, position: int, scores: np.ndarray) -> None:
         """Note one image's counts on the grid; `scores` is sorted in place if there is a grid."""
         self.n_normal_px[position] = len(scores)
+        self.highest[position] = scores.max() if len(scores) else np.nan
         if len(self.grid):
             scores.sort()
             self.grid_above[position, 0::2] = len(scores) - np.searchsorted(scores, self.grid, side="right")

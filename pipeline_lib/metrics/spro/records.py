@@ -27,6 +27,7 @@ class EvaluationImage:
     score: float
     load_map: Callable[[], np.ndarray]  # float32 (height, width), at the image's own size
     load_channels: Callable[[], list[DefectChannel]]  # called once, and only where label_index is not 0
+    group: str | None = None  # of images of one part, place or tile; None: it stands alone
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class PixelMetrics:
 
     auc_spro: dict[float, float | None]
     auc_spro_weighted: dict[float, float | None]  # mean over channels weighted by DefectChannel.weight
+    auc_spro_chance: dict[float, float | None]  # of a map of noise
     pixel_auroc: float | None
     n_channels: int = 0
     n_normal_px: int = 0
@@ -59,7 +61,7 @@ class PixelMetrics:
     def undefined(cls, fpr_limits: Iterable[float]) -> PixelMetrics:
         """What there is without masks."""
         nothing: dict[float, float | None] = dict.fromkeys(fpr_limits)
-        return cls(auc_spro=nothing, auc_spro_weighted=dict(nothing), pixel_auroc=None)
+        return cls(auc_spro=nothing, auc_spro_weighted=dict(nothing), auc_spro_chance=dict(nothing), pixel_auroc=None)
 
 
 @dataclass(frozen=True)
@@ -70,3 +72,4 @@ class PixelEvaluation:
     image_subsets: list[frozenset[SubsetKey]]  # of each image, by its channels; empty for good ones
     unmasked: list[str]  # defective images without channels: they are left out of all pixel metrics
     counts: dict[SubsetKey, ImageCounts]  # for the bootstrap of each subset; empty without a grid or channels
+    highest_unmarked: np.ndarray  # float64 (image,): away from all masks; NaN where unmasked, and without channels

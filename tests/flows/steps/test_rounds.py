@@ -155,6 +155,11 @@ def test_the_server_goes_on_without_what_is_not_finite(
     assert "not finite" in document.federation.failed_clients["client_1"]
     assert sorted(document.federation.refused_uploads) == ["client_1", "client_2"]
     assert "not finite" in document.federation.refused_uploads["client_1"]
+    left, clients = document.federation.bytes_left_by_kind, document.federation.clients
+    assert {name for name, kinds in left.items() if kinds["refused_coresets"]} == {"client_1", "client_2"}
+    assert left["client_1"]["coresets"] == 0
+    assert {name: left[name]["coresets"] for name in clients} == {n: c.upload_bytes for n, c in clients.items()}
+    assert all(kinds["manifests"] > 200 for kinds in left.values())
     result = json.loads((tmp_path / "a" / "result.json").read_text())
     assert "not finite" in result["failed_clients"]["client_1"]
     assert "not finite" in (tmp_path / "a" / "report.html").read_text()

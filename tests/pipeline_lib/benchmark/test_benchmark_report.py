@@ -31,7 +31,7 @@ def row(experiment: str, metric: str, delta: float | None, verdict: str) -> dict
     return {
         "experiment": experiment, "baseline": "centralized", "group": "main", "metric": metric, "value": 0.9,
         "delta_points": delta, "ci95": None if delta is None else [delta - 1, delta + 1], "p_value": 0.01,
-        "p_holm": 0.02, "verdict": verdict, "seeds": 1, "upload_share_of_image_bytes": 0.5,
+        "p_holm": 0.02, "verdict": verdict, "not_tested": None, "seeds": 3, "upload_share_of_image_bytes": 0.5,
         "upload_share_of_pixel_bytes": 0.1, "download_bytes": 10, "bank_rows": 7, "named": False,
     }  # fmt: skip
 
@@ -209,7 +209,7 @@ def test_coverage_has_a_chart_a_category_and_a_table_where_it_was_measured(tmp_p
     rows = [row("one", "image_auroc", -2.0, "worse")]
     covered = [
         {"experiment": name, "category": category, "clients": 3, "patches": 12345, "mean": 2.0, "q50": 1.5, "q90": 4.0,
-         "q99": 5.25, "covering_radius": radius}
+         "q95": 4.5, "q99": 5.25, "covering_radius": radius}
         for category in ("tiles", "screws") for name, radius in (("one", 6.0), ("two", 12.0))
     ]  # fmt: skip
     plain = render_benchmark(record(rows, {}))
@@ -217,8 +217,8 @@ def test_coverage_has_a_chart_a_category_and_a_table_where_it_was_measured(tmp_p
     assert 'id="coverage"' not in plain
     assert page.count("<svg") == plain.count("<svg") + 2
     table = page[page.index('id="coverage"') :].split("<tbody>")[1]
-    assert re.findall(r"<t[hd][^>]*>([^<]+)</t[hd]>", table)[:9] == [
-        "one", "tiles", "3", "12 345", "2.00", "1.50", "4.00", "5.25", "6.00",
+    assert re.findall(r"<t[hd][^>]*>([^<]+)</t[hd]>", table)[:10] == [
+        "one", "tiles", "3", "12 345", "2.00", "1.50", "4.00", "4.50", "5.25", "6.00",
     ]  # fmt: skip
     chart = coverage_chart(covered[:2], description="")
     ends = [max(x for x, _ in mark.points) for mark in chart.marks if isinstance(mark, Line) and len(mark.points) == 2
@@ -282,6 +282,26 @@ def test_the_headline_counts_named_pairs_apart() -> None:
     assert headline_sentence(verdicts("worse", named=True)).startswith(
         "No experiment was tested against a baseline. The"
     )
+
+
+def one_seed(*experiments: str) -> list[dict[str, Any]]:
+    found = verdicts(*["not tested"] * len(experiments))
+    alone = {"not_tested": "one seed: not tested", "seeds": 1, "ci95": None, "p_value": None, "p_holm": None}
+    return [row | alone | {"experiment": name} for row, name in zip(found, experiments, strict=True)]
+
+
+def test_one_seed_has_no_star_no_interval_and_no_ranking_and_the_head_says_so() -> None:
+    rows = [row("centralized", "auc_spro_0.05", 0.0, "baseline") | {"seeds": 1}, *one_seed("a", "b")]
+    page = render_benchmark(record(rows, {}))
+    assert headline_sentence(rows).startswith("One seed: not tested. Another seed")
+    assert headline_figures(rows)[-1] == (
+        "AUC-sPRO@0.05, lowest against its baseline", "+1.0 points", "a, one seed: not tested"
+    )  # fmt: skip
+    cells = re.findall(r"<td>([^<]+)</td>", page[page.index('id="differences"') :].split("</table>")[0])
+    assert "90.0 (+1.0)" in cells
+    assert not any("*" in cell or "[" in cell for cell in cells)
+    assert 'id="ranking"' not in page
+    assert page.count('class="not"') == 4  # two experiments in two charts
 
 
 def test_the_ends_are_given_with_their_verdict() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_contracts.results import FederationSummary, MetricsDocument, MetricValues
+from data_contracts.results import IMAGE_AUROC, FederationSummary, MetricsDocument, MetricValues
 from pipeline_lib.benchmark.comparison import ExperimentRuns, against_baselines, compare, named_pairs
-from pipeline_lib.benchmark.paired import holm, paired_difference, resampled_metrics
+from pipeline_lib.benchmark.differences import holm, paired_difference
+from pipeline_lib.benchmark.paired import resampled_metrics
 from pipeline_lib.benchmark.tables import comparison_table, pair_table
-from pipeline_lib.metrics.bootstrap import ImageSample
+from pipeline_lib.metrics.bootstrap import ImageSample, percentile_interval
 
 BASELINES = {"centralized": "centralized", "a": "centralized", "b": "centralized"}
 LIFTS = {"centralized": 1.5, "a": 0.9, "b": 0.6}
@@ -39,11 +40,11 @@ def finished() -> dict[str, ExperimentRuns]:
 
 
 def test_a_named_pair_has_the_paired_interval_and_the_draws_of_the_rest(finished: dict[str, ExperimentRuns]) -> None:
-    rows = compare(finished, BASELINES, [("b", "a")], resamples=200, seed=5)
+    rows = compare(finished, BASELINES, [("b", "a")])
     (row,) = [r for r in named_pairs(rows) if r["metric"] == "image_auroc"]
     assert (row["experiment"], row["baseline"], row["bank_rows"], row["seeds"]) == ("b", "a", 7, 2)
     own, other = finished["b"].resampled, finished["a"].resampled
-    expected = paired_difference(own, other, "image_auroc", resamples=200, seed=5)
+    expected = paired_difference(own, other, "image_auroc")
     assert expected is not None
     assert expected.interval is not None
     assert row["ci95"] == [round(100 * edge, 4) for edge in expected.interval]
@@ -53,8 +54,8 @@ def test_a_named_pair_has_the_paired_interval_and_the_draws_of_the_rest(finished
 
 
 def test_the_correction_counts_named_pairs_with_the_others(finished: dict[str, ExperimentRuns]) -> None:
-    alone = compare(finished, BASELINES, resamples=200, seed=5)
-    rows = compare(finished, BASELINES, [("b", "a"), ("a", "b")], resamples=200, seed=5)
+    alone = compare(finished, BASELINES)
+    rows = compare(finished, BASELINES, [("b", "a"), ("a", "b")])
     for metric in ("image_auroc", "image_ap"):
         family = {(r["experiment"], r["baseline"]): r for r in rows if r["metric"] == metric}
         expected = holm({"/".join(pair): r["p_value"] for pair, r in family.items()})
@@ -69,13 +70,13 @@ def test_the_correction_counts_named_pairs_with_the_others(finished: dict[str, E
 
 def test_a_pair_of_which_one_failed(finished: dict[str, ExperimentRuns]) -> None:
     left = {name: own for name, own in finished.items() if name != "a"}
-    rows = compare(left, BASELINES, [("b", "a"), ("a", "b")], resamples=200, seed=5)
+    rows = compare(left, BASELINES, [("b", "a"), ("a", "b")])
     (row,) = [r for r in named_pairs(rows) if r["metric"] == "image_auroc"]
     assert (row["experiment"], row["delta_points"], row["verdict"]) == ("b", None, "not tested")
 
 
 def test_tables_hold_pairs_apart(finished: dict[str, ExperimentRuns]) -> None:
-    rows = compare(finished, BASELINES, [("b", "a")], resamples=200, seed=5)
+    rows = compare(finished, BASELINES, [("b", "a")])
     assert [(line["experiment"], line["against"]) for line in comparison_table(rows, {})] == [*BASELINES.items()]
     (line,) = pair_table(rows)
     assert (line["experiment"], line["against"], line["AUC-sPRO@0.05"]) == ("b", "a", None)
@@ -86,8 +87,34 @@ def test_tables_hold_pairs_apart(finished: dict[str, ExperimentRuns]) -> None:
 def test_a_table_says_how_many_seeds_stand_behind_a_row_where_it_is_not_the_same_for_all(
     finished: dict[str, ExperimentRuns],
 ) -> None:
-    rows = compare(finished, BASELINES, resamples=200, seed=5)
+    rows = compare(finished, BASELINES)
     assert all("seeds" not in line for line in comparison_table(rows, {}))
     fewer = [{**row, "seeds": 2 if row["experiment"] == "b" else 3} for row in rows]
     shown = {line["experiment"]: line["seeds"] for line in comparison_table(fewer, {})}
     assert shown == {name: 2 if name == "b" else 3 for name in BASELINES}
+
+
+def test_one_seed_is_not_tested_and_the_rows_say_so() -> None:
+    alone = {name: runs(name, lift, seeds=(0,)) for name, lift in LIFTS.items()}
+    rows = [r for r in compare(alone, BASELINES, [("b", "a")]) if r["metric"] == "image_auroc"]
+    for row in rows[1:]:
+        assert (row["verdict"], row["not_tested"]) == ("not tested", "one seed: not tested")
+        assert row["ci95"] is row["p_value"] is row["p_holm"] is None
+        low, high = row["ci95_images"]
+        assert low < row["delta_points"] < high < 0  # as far as the images go it is clear
+    assert (rows[0]["verdict"], rows[0]["not_tested"]) == ("baseline", None)
+    (line,) = pair_table(rows)
+    assert line["image AUROC"] == f"{rows[-1]['delta_points']:+.1f}"
+    assert {line["seeds"] for line in comparison_table(rows, {})} == {1}
+
+
+def test_a_value_with_several_seeds_has_a_wider_interval_than_each_and_with_one_its_own() -> None:
+    three = runs("a", 1.0, seeds=(0, 1, 2))
+    one = runs("a", 1.0, seeds=(0,))
+    inside, alone = three.interval(IMAGE_AUROC), one.interval(IMAGE_AUROC)
+    assert inside is not None
+    assert alone is not None
+    drawn = one.resampled[0].mean("image_auroc")
+    assert drawn is not None
+    assert alone == percentile_interval(drawn[1:])
+    assert np.ptp(inside) > np.ptp(alone)

@@ -58,7 +58,7 @@ def test_a_category_without_a_bank_is_left_out_and_rows_of_the_bank_are_at_0(sto
     patches = rows(1, 24).astype(np.float16).reshape(2, 12, DIM)
     table = pd.concat([feature_table(store, patches).assign(category=name) for name in ("a", "b")])
     found = client_coverage(table, store, {"a": patches.reshape(-1, DIM).astype(np.float32)})
-    assert found == {"a": Coverage(patches=24, mean=0, q50=0, q90=0, q99=0, covering_radius=0)}
+    assert found == {"a": Coverage(patches=24, mean=0, q50=0, q90=0, q95=0, q99=0, covering_radius=0)}
 
 
 def document(**clients: dict[str, np.ndarray]) -> MetricsDocument:

@@ -12,6 +12,8 @@ from pipeline_lib.dataset.ground_truth import DefectChannel
 from pipeline_lib.metrics.bootstrap import (
     ImageSample,
     confidence_intervals,
+    group_numbers,
+    in_order,
     percentile_interval,
     resample_weights,
     resampled_auc_spro,
@@ -96,6 +98,36 @@ def test_resamples_keep_the_number_of_good_and_defective() -> None:
     assert (weights[:, labels == 1].sum(axis=1) == 4).all()
     assert weights.mean(axis=0) == pytest.approx(np.ones(7), abs=0.06)
     assert weights[:, 1].var() == pytest.approx(0.75, abs=0.06)
+
+
+def test_groups_are_drawn_whole_and_a_resample_has_both_labels() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 0])
+    apart = np.array([5, 5, 6, 7, 7, 8, 8, 9])
+    weights = resample_weights(labels, resamples=3000, rng=np.random.default_rng(0), group_index=apart)
+    for first, second in ((0, 1), (3, 4), (5, 6)):
+        assert (weights[:, first] == weights[:, second]).all()
+    assert (weights[:, [0, 2, 7]].sum(axis=1) == 3).all()  # three groups of good images, two of defective ones
+    assert (weights[:, [3, 5]].sum(axis=1) == 2).all()
+    assert weights[:, [0, 2, 7]].mean(axis=0) == pytest.approx(np.ones(3), abs=0.06)
+    mixed = np.array([0, 1, 2, 0, 1, 2, 3, 4])
+    weights = resample_weights(labels, resamples=3000, rng=np.random.default_rng(0), group_index=mixed)
+    assert (weights[:, 0] == weights[:, 3]).all()
+    assert (weights[:, labels == 0].sum(axis=1) > 0).all()
+    assert (weights[:, labels == 1].sum(axis=1) > 0).all()
+    assert (weights[:, [0, 1, 2, 6, 7]].sum(axis=1) == 5).all()
+
+
+def test_images_that_stand_alone_have_numbers_of_their_own() -> None:
+    assert group_numbers([None, None]) is None
+    numbers = group_numbers(["a", None, "a", None, "b"])
+    assert numbers is not None
+    assert numbers[0] == numbers[2]
+    assert len(set(numbers.tolist())) == 4
+    sample = ImageSample(tuple("abcde"), np.array([0, 0, 0, 1, 1]), np.arange(5.0), None, numbers)
+    assert sample.independent == (2, 2)
+    again = ImageSample.from_arrays(sample.to_arrays())
+    assert np.array_equal(again.group_index, numbers)  # type: ignore[arg-type]
+    assert in_order(again, lambda image_id: image_id != "c").group_index.tolist() == numbers[[0, 1, 3, 4]].tolist()  # type: ignore[union-attr]
 
 
 def test_intervals_hold_the_value_and_repeat_with_the_seed() -> None:

@@ -107,6 +107,31 @@ def test_the_halves_share_out_all_images(root: Path) -> None:
     assert set(result.curves.curve) == {"spro_fpr", "roc", "precision_recall"}
 
 
+def test_images_of_one_group_widen_the_intervals_and_few_groups_are_warned_of(root: Path) -> None:
+    rows = category_test_table(index_dataset(root), "pipe_clip")
+    rng = np.random.default_rng(0)
+    maps = {row["image_id"]: rng.random((row["height"], row["width"]), np.float32) for row in rows.to_dict("records")}
+    loaders = {image_id: (lambda own=own: own) for image_id, own in maps.items()}
+    scores = {image_id: float(i) for i, image_id in enumerate(rows.image_id.sample(frac=1, random_state=3))}
+
+    def measured(group_of: dict[str, str]) -> CategoryEvaluation:
+        return evaluate_category(rows, root, loaders, scores, settings(), group_of=group_of)
+
+    alone = measured({})
+    assert not any("groups" in warning for warning in alone.warnings)
+    pairs = measured(
+        {
+            image_id: f"{label}{i // 2}"
+            for i, (image_id, label) in enumerate(zip(rows.image_id, rows.label, strict=True))
+        }
+    )
+    assert [warning for warning in pairs.warnings if "test images of pipe_clip are of" in warning]
+    own, wider = (found.metrics["all"] for found in (alone, pairs))
+    assert own.image_auroc == wider.image_auroc
+    assert np.ptp(wider.ci95["image_auroc"]) > np.ptp(own.ci95["image_auroc"])  # type: ignore[arg-type]
+    assert pairs.sample.group_index is not None
+
+
 def test_images_are_told_apart_by_the_score_not_by_the_map(root: Path) -> None:
     rows = category_test_table(index_dataset(root), "pipe_clip")
     loaders = {image_id: lambda: np.zeros((48, 64), np.float32) for image_id in rows.image_id}

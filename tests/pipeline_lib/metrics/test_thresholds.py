@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_contracts.config import DecisionConfig
 from data_contracts.results import CategoryMetrics, MetricsDocument
 from data_contracts.settings import ScoringSettings
 from pipeline_lib.client.calibration import calibration_table, out_of_fold_scores, rows_in_bank, time_blocks
@@ -18,9 +19,9 @@ from pipeline_lib.metrics.decisions import add_decisions
 from pipeline_lib.metrics.thresholds import (
     clopper_pearson_interval,
     clopper_pearson_upper,
-    conformal_threshold,
+    decision_threshold,
     excess_p_value,
-    images_for_a_bound,
+    groups_for_a_bound,
 )
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
@@ -91,22 +92,23 @@ def test_images_that_nothing_is_left_to_score_are_left_out(tmp_path: Path) -> No
 
 def test_the_threshold_is_an_order_statistic_and_says_what_its_number_supports() -> None:
     scores = np.arange(1.0, 100.0)
-    threshold = conformal_threshold(scores, 0.05)
+    threshold = decision_threshold(scores, 0.05)
     assert threshold is not None
     assert (threshold.value, threshold.nominal_rate) == (95.0, pytest.approx(0.05))
     assert threshold.upper_bound == pytest.approx(clopper_pearson_upper(4, 99))
-    few = conformal_threshold(scores[:31], 0.05)
+    few = decision_threshold(scores[:31], 0.05)
     assert few is not None
-    assert (few.value, few.upper_bound, few.nominal_rate) == (31.0, None, pytest.approx(1 / 32))
-    tiny = conformal_threshold(scores[:4], 0.05)
+    assert (few.value, few.nominal_rate) == (31.0, pytest.approx(1 / 32))
+    assert few.upper_bound == pytest.approx(1 - 0.05 ** (1 / 31))
+    tiny = decision_threshold(scores[:4], 0.05)
     assert tiny is not None
     assert (tiny.value, tiny.nominal_rate) == (4.0, pytest.approx(0.2))
-    assert conformal_threshold(scores[:0], 0.05) is None
+    assert decision_threshold(scores[:0], 0.05) is None
 
 
 def test_59_images_are_needed_for_a_bound_at_5_percent() -> None:
-    assert images_for_a_bound(0.05) == 59
-    assert images_for_a_bound(0.01) == 299
+    assert groups_for_a_bound(0.05) == 59
+    assert groups_for_a_bound(0.01) == 299
     assert clopper_pearson_upper(0, 59) <= 0.05 < clopper_pearson_upper(0, 58)
 
 
@@ -124,7 +126,7 @@ def test_on_exchangeable_scores_the_promises_hold() -> None:
     rng = np.random.default_rng(8)
     rates, bounded, surprised = [], [], []
     for _ in range(1500):
-        threshold = conformal_threshold(rng.random(80), 0.05)
+        threshold = decision_threshold(rng.random(80), 0.05)
         assert threshold is not None
         rates.append(1 - threshold.value)
         assert threshold.upper_bound is not None
@@ -139,12 +141,13 @@ def test_on_exchangeable_scores_the_promises_hold() -> None:
 @pytest.mark.parametrize("rate", [0.0, 1.0, -1.0])
 def test_a_rate_that_is_none_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        conformal_threshold(np.ones(5), rate)
+        decision_threshold(np.ones(5), rate)
 
 
 def test_decisions_are_counted_on_each_half_and_by_client() -> None:
     scores = pd.DataFrame(
-        {"category": "c", "label_index": [0, 0, 0, 1, 1], "score": [1.0, 2.0, 99.0, 50.0, 98.5],
+        {"image_id": list("vwxyz"), "category": "c", "label_index": [0, 0, 0, 1, 1],
+         "score": [1.0, 2.0, 99.0, 50.0, 98.5],
          "sha256": ["0a", "1a", "2a", "3a", "4a"]}
     )  # fmt: skip
     calibration = pd.DataFrame(
@@ -157,13 +160,13 @@ def test_decisions_are_counted_on_each_half_and_by_client() -> None:
         )
         for subset in ("all", "development", "report")
     }  # fmt: skip
-    add_decisions(documents, calibration, scores, 0.05)
+    add_decisions(documents, calibration, scores, DecisionConfig())
     whole = documents["all"].categories["c"].decision
     assert whole is not None
     assert (whole.threshold, whole.false_alarms, whole.n_good, whole.found, whole.n_defective) == (95.0, 1, 3, 1, 2)
     assert whole.note == ""
     assert whole.by_client["a"].threshold == 58.0
-    assert "no bound: 39 normal images, and at least 59" in whole.by_client["b"].note
+    assert whole.by_client["b"].upper_bound == pytest.approx(clopper_pearson_upper(1, 39))
     halves = [documents[half].categories["c"].decision for half in ("development", "report")]
     assert [(h.n_good, h.n_defective) for h in halves if h] == [(2, 1), (1, 1)]
     assert documents["all"].categories["d"].decision is None

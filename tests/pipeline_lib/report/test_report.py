@@ -13,7 +13,7 @@ import pytest
 
 from data_contracts.results import CategoryMetrics, Decision, MetricsDocument, MetricValues, ThresholdResult
 from pipeline_lib.dataset.index import category_test_table, index_dataset
-from pipeline_lib.metrics.intervals import auroc_interval, share_interval
+from pipeline_lib.metrics.intervals import share_interval
 from pipeline_lib.report import decision_table
 from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram
 from pipeline_lib.report.gallery import (
@@ -246,31 +246,6 @@ def test_shares_have_wilsons_interval() -> None:
     assert (low, high) == (pytest.approx(0.6696, abs=5e-4), pytest.approx(0.8876, abs=5e-4))
     assert share_interval(1.0, 10) == (pytest.approx(0.7225, abs=5e-4), pytest.approx(1.0))
     assert share_interval(0.5, 0) is None
-
-
-def test_the_interval_of_an_auroc_covers_it_and_narrows_with_more_images() -> None:
-    few, many = auroc_interval(0.9, 20, 10), auroc_interval(0.9, 400, 200)
-    assert few is not None
-    assert many is not None
-    assert few[0] < many[0] < 0.9 < many[1] < few[1]
-    perfect = auroc_interval(1.0, 20, 10)
-    assert perfect is not None
-    assert 0.5 < perfect[0] < 0.95
-    assert perfect[1] == 1
-    assert auroc_interval(0.9, 0, 10) is None
-
-
-def test_the_interval_of_an_auroc_covers_the_truth_about_as_often_as_it_says() -> None:
-    from scipy.stats import norm
-    from sklearn.metrics import roc_auc_score
-
-    rng, truth, covered = np.random.default_rng(5), float(norm.cdf(1.2 / np.sqrt(2))), 0
-    labels = np.repeat([0, 1], [40, 15])
-    for _ in range(400):
-        auroc = float(roc_auc_score(labels, rng.normal(size=55) + 1.2 * labels))
-        low, high = auroc_interval(auroc, 40, 15) or (0, 0)
-        covered += low <= truth <= high
-    assert 0.92 <= covered / 400 <= 0.99
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def test_per_cent(value: float | None, interval: tuple[float, float] | None, tex
 def test_a_row_a_category_and_their_mean() -> None:
     bolt = CategoryMetrics(
         image_auroc=0.9, image_ap=0.8, pixel_auroc=0.95, auc_spro={"0.05": 0.7, "0.3": 0.99}, n_good=40, n_defective=19,
+        auc_spro_chance={"0.05": 0.58}, unmarked_image_auroc=0.61,
         ci95={"image_auroc": (0.85, 0.94), "auc_spro_0.05": None},
     )  # fmt: skip
     nut = CategoryMetrics(n_good=12, n_defective=20, auc_spro={"0.05": None})
@@ -48,9 +49,11 @@ def test_a_row_a_category_and_their_mean() -> None:
     assert rows[1] == {
         "category": "bolt",
         "image AUROC": "90.0 [85.0, 94.0]",
+        "AUROC of unmarked patches": "61.0",
         "image AP": "80.0",
         "AUC-sPRO@0.05": "70.0",
         "pixel AUROC": "95.0",
+        "AUC-sPRO@0.05 of noise": "58.0",
         "good": 40,
         "defective": "19 (few)",
     }
