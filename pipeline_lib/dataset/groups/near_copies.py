@@ -37,6 +37,8 @@ def near_copies(thumbnails: np.ndarray) -> list[NearCopy]:
 
     Constant images are near copies of none.
     """
+    if len(thumbnails) < 2:
+        return []
     remainders = _remainders(thumbnails)
     pairs = []
     for start in range(0, len(remainders), _ROWS):
@@ -68,8 +70,7 @@ def _remainders(thumbnails: np.ndarray) -> np.ndarray:
     high = (images - gaussian_filter(images, (0, HIGH_PASS_SIGMA_PX, HIGH_PASS_SIGMA_PX))).reshape(len(images), -1)
     high = _scaled(high)
     shows_something = high.any(axis=1, keepdims=True)
-    if len(high) > 1:
-        high -= high.mean(axis=0)
+    high -= high.mean(axis=0)
     if n_components := min(COMPONENTS, len(high) // IMAGES_A_COMPONENT):
         start = np.random.default_rng(0).standard_normal(min(high.shape), np.float32)  # the same every time
         shares, _, components = svds(high, k=2 * n_components, v0=start)
