@@ -71,6 +71,7 @@ def score_category(
     return ScoredCategory(
         category=category,
         maps=store.write_arrays("anomaly_maps", maps, rows=len(scored.maps)),
+        cells=scored.cells,
         scores=store.write_table("image_scores", table, IMAGE_SCORES),
         search_recall=scoring.search_recall(table_of_features, store, model),
     )
@@ -89,9 +90,8 @@ def measure_category(
     """Metrics of one category on all of test and on its halves (DESIGN artifact 7)."""
     store = open_store(place)
     rows = store.read_table(test_images)
-    loaders, scores = evaluation.stored_maps(
-        rows, store.read_arrays(scored.maps)["maps"], store.read_table(scored.scores), settings.smoothing_sigma
-    )
+    maps, scores_table = store.read_arrays(scored.maps)["maps"], store.read_table(scored.scores)
+    loaders, scores = evaluation.stored_maps(rows, maps, scores_table, settings.smoothing_sigma, scored.cells)
     result = evaluation.evaluate_category(rows, place.data_root, loaders, scores, settings, on_bad_image=on_bad_image)
     document = {subset: metrics.model_dump(mode="json") for subset, metrics in result.metrics.items()}
     return MeasuredCategory(

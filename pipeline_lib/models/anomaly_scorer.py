@@ -52,7 +52,15 @@ class AnomalyScorer:
             info = scored.info
             path, category = str(info.path), str(info.category)
             by_category[category].append(
-                ImageMap(folders[path], Path(path).stem, info.height, info.width, scored.grid_map, scored.score)
+                ImageMap(
+                    folders[path],
+                    Path(path).stem,
+                    info.height,
+                    info.width,
+                    scored.grid_map,
+                    scored.score,
+                    scored.cells,
+                )
             )
             rows.append({"category": category, "path": path, "score": scored.score})
         for category, maps in by_category.items():
