@@ -162,21 +162,25 @@ class _Tracer(TorchDispatchMode):
         """Where the cells of an operation's result look, of those that it takes."""
         if func is aten.convolution.default and not args[6]:  # not transposed
             _, kernel, _, stride, padding, dilation = args[:6]
-            leans = self._leaning.get(id(kernel), (0.0, 0.0))
-            axes = zip(kernel.shape[-2:], _two(padding), _two(dilation), leans, strict=True)
-            by = [apart * ((taps - 1) / 2 + lean) - before for taps, before, apart, lean in axes]
+            lean = self._leaning.get(id(kernel), (0.0, 0.0))
+            by = _shift(kernel.shape[-2:], padding, dilation, lean)
             return taken[0].moved(shape, by, _two(stride))
         if func in POOLS:
-            taps, stride, padding = (*args[1:4], *([], 0)[len(args) - 2 :])
-            by = [(taps - 1) / 2 - before for taps, before in zip(_two(taps), _two(padding), strict=True)]
-            return taken[0].moved(shape, by, _two(stride or taps))
+            taps, stride, padding = (list(args[1:4]) + [[], 0][len(args) - 2 :])[:3]
+            return taken[0].moved(shape, _shift(taps, padding), _two(stride or taps))
         if func in PADS and len(shape) == 4:
-            left, _, top, *_ = (*args[1], 0, 0)
+            left, top = args[1][0], args[1][2] if len(args[1]) > 2 else 0
             return taken[0].moved(shape, (-top, -left))
         same = [one for one in taken if one.grid == shape[-2:]]  # branches that meet: half way between them
-        alike = [one for one in same if one.step == same[0].step] or taken[:1]
+        alike = [one for one in same if one.step == same[0].step] or [taken[0]]
         y, x = (sum(one.first[axis] for one in alike) / len(alike) for axis in (0, 1))
         return Places(alike[0].grid, (y, x), alike[0].step)
+
+
+def _shift(taps: Any, padding: Any, dilation: Any = 1, lean: tuple[float, float] = (0.0, 0.0)) -> list[float]:
+    """(y, x) from a window's place in its input to where it looks, in cells of the input."""
+    axes = zip(_two(taps), _two(padding), _two(dilation), lean, strict=True)
+    return [apart * ((count - 1) / 2 + leaning) - before for count, before, apart, leaning in axes]
 
 
 def _two(value: Any) -> tuple[Any, Any]:
