@@ -193,8 +193,10 @@ def test_a_clients_hash_is_that_of_earlier_versions() -> None:
     assert client_config_hash(config, backbone) == "3cd80879f63b7405"
     of_another_seed = backbone.model_copy(update={"seed": 0})
     assert client_config_hashes(config, of_another_seed) == ("3cd80879f63b7405", "9215347beee9a9f7")
-    others = (config.model_copy(update={"seed": 7}), backbone), (config, backbone.model_copy(update={"layers": ("a",)}))
-    assert len({client_config_hash(*one) for one in others} | {"3cd80879f63b7405"}) == 3
+    changed: tuple[dict[str, object], ...] = ({"layers": ("a",)}, {"alignment": "centers"})
+    others = [(config.model_copy(update={"seed": 7}), backbone)]
+    others += [(config, backbone.model_copy(update=update)) for update in changed]
+    assert len({client_config_hash(*one) for one in others} | {"3cd80879f63b7405"}) == 4
 
 
 def test_a_client_sends_oversample_factor_times_its_quota_at_most_everything() -> None:
