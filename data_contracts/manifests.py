@@ -196,9 +196,7 @@ class ScoredCategory(BaseModel):
     category: str
     maps: Manifest
     scores: Manifest
-    cells: Cells | None = (
-        None  # where the maps' cells look; None, as of earlier versions: in the middle of their shares
-    )
+    cells: Cells | None = None  # where the maps' cells look; None, of earlier versions: in the middle of their shares
     search_recall: float | None = None  # share of the true nearest rows that an approximate search found; None: exact
 
 

@@ -132,18 +132,12 @@ def extract_features(
         done += len(positions)
         if progress:
             progress(done, len(rows))
-
-    def cells(row: ImageRow, grid: tuple[int, int]) -> Cells:
+    table = []
+    for position, row in enumerate(rows):
+        manifest, grid, dim = manifests[position]
         width, height = sizes[row.category]
-        return extractor.cells((height, width), grid)
-
-    return pd.DataFrame(
-        [
-            _table_row(row, manifest, grid, dim, cells(row, grid))
-            for position, row in enumerate(rows)
-            for manifest, grid, dim in [manifests[position]]
-        ]
-    )
+        table.append(_table_row(row, manifest, grid, dim, extractor.cells((height, width), grid)))
+    return pd.DataFrame(table)
 
 
 def read_patches(
