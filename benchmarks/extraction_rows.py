@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 import torchvision
@@ -29,10 +30,11 @@ def extract(*, quick: bool) -> list[Row]:
     pixels = torch.randint(
         0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    exact = FeatureExtractor("wide_resnet50_2", weights="random", extraction="fused")
+    as_peer: Any = {"weights": "random", "alignment": "corners_as_patchcore"}
+    exact = FeatureExtractor("wide_resnet50_2", extraction="fused", **as_peer)
     forms = [(exact, EQUAL_FLOAT32, "fused float32")]
     if convolves_in_bfloat16():
-        rounded = FeatureExtractor("wide_resnet50_2", weights="random", extraction="bfloat16")
+        rounded = FeatureExtractor("wide_resnet50_2", extraction="bfloat16", **as_peer)
         forms.append((rounded, CLOSE_BFLOAT16, "bfloat16"))
     network = plain_network(exact.settings.seed)
     images = (pixels.permute(0, 3, 1, 2).float().div(255) - exact.mean) / exact.std

@@ -22,6 +22,7 @@ EXTENSION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 Extension = Annotated[str, Field(pattern=EXTENSION_PATTERN, description="module:function of your own")]
 Layout = Literal["auto", "autovi", "mvtec", "mvtec_ad2", "visa", "folder"]
 Orientation = Literal["applied", "stored"]
+Alignment = Literal["centers", "corners_as_patchcore"]
 Codec = Literal["float32", "float16", "pca_float16", "pq"]
 GroupRule = Literal["found"] | Annotated[dict[Literal["pattern", "file"], str], Field(min_length=1, max_length=1)]
 Promise = Literal["rate", "bound"]
@@ -142,6 +143,12 @@ class ModelConfig(Section):
     layers: tuple[str, ...] | None = Field(None, description="the backbone's usual ones unless given", min_length=1)
     neighborhood_size: Literal[1, 3, 5, 7] = Field(
         3, description="a patch feature is the mean over so many positions a side; 1 for none"
+    )
+    alignment: Alignment = Field(
+        "centers",
+        description="deeper layers are brought to the finest grid, and maps to the image, by where each cell looks; "
+        "corners_as_patchcore, as PatchCore, anomalib and earlier versions: as if each looked at the middle of its "
+        "share of the image (docs/method.md)",
     )
     extraction: Literal["plain", "fused", "bfloat16"] = Field(
         "plain",
@@ -462,7 +469,7 @@ class ExperimentConfig(Section):
         return tuple(dict.fromkeys(self.hashes_by_version()))
 
     def hashes_by_version(self) -> tuple[str, ...]:
-        """`config_hash`, that before `preprocessing` had a value range, and that of the versions before."""
+        """`config_hash`, and those of the versions before, the last first: as many of every configuration."""
         unimportant: Any = {"name": True, "runtime": True, "dataset": {"root"}, "evaluation": {"save_maps", "coverage"}}
         values = self.model_dump(mode="json", exclude=unimportant)
         return tuple(canonical_hash(one)[:16] for one in hashed_values(values))

@@ -15,10 +15,12 @@ ADDED_KEYS = {
     ("dataset", "group"): None,
     ("federated", "partition_groups"): False,
     ("decision", "promise"): "rate",
+    ("model", "alignment"): "corners_as_patchcore",
 }
 """Keys that earlier versions did not have -> the value that means what those did; at it a key is not hashed."""
-SAID_SINCE = {"value_range": "auto", "orientation": "applied"}
-"""What a configuration that says nothing of these keys of `preprocessing` means since; earlier hashes have no key."""
+ALIGNED = {("model", "alignment"): "centers"}
+SAID_SINCE = {("preprocessing", "value_range"): "auto", ("preprocessing", "orientation"): "applied", **ALIGNED}
+"""What a configuration that says nothing of these keys means since; hashes of earlier versions have no such key."""
 REMOVED_KEYS = {("federated", "turns"): "parallel", ("aggregation", "budget"): "images"}
 """Keys that earlier versions had -> the value that is still done: at it a key is dropped, and hashed as it was."""
 HASHED_TRAINING = {"batch_size": 32, "num_workers": 4}
@@ -28,7 +30,8 @@ HASHED_TRAINING = {"batch_size": 32, "num_workers": 4}
 def hashed_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """What is hashed of a configuration's values by section, without those that no hash covers.
 
-    As it is now, before `preprocessing` had the keys of SAID_SINCE, and in the versions before that.
+    As it is now, before `model` had an alignment, before `preprocessing` had its keys of SAID_SINCE, and in the
+    versions before that.
     """
     sections: dict[str, Any] = {name: dict(one) if isinstance(one, dict) else one for name, one in values.items()}
     if sections["dataset"]["layout"] == "auto":  # what was meant before there was a choice; a run says what it found
@@ -38,12 +41,22 @@ def hashed_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     for (section, key), unchanged in ADDED_KEYS.items():
         if sections[section][key] == unchanged:
             del sections[section][key]
-    said = {key: value for key, value in sections["preprocessing"].items() if (key, value) not in SAID_SINCE.items()}
-    now, before = sections, {**sections, "preprocessing": said}
+    now, before = sections, _unsaid(sections, SAID_SINCE)
     federated = sections["federated"]
     if federated["min_clients"] == "all":  # one client was enough where nothing was said
         one = {"federated": {**federated, "min_clients": 1}}
         now = now | one if federated["mode"] == "centralized" else now  # without clients both say the same
         before = before | one
-    last = now | {"preprocessing": said}
-    return now | {"training": HASHED_TRAINING}, last | {"training": HASHED_TRAINING}, before
+    unaligned = _unsaid(now, ALIGNED)
+    unread = _unsaid(now, SAID_SINCE)
+    return *(one | {"training": HASHED_TRAINING} for one in (now, unaligned, unread)), before
+
+
+def _unsaid(sections: Mapping[str, Any], said: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """The values without the keys of `said` that have its value."""
+    return {
+        name: {key: value for key, value in one.items() if said.get((name, key), ...) != value}
+        if isinstance(one, dict)
+        else one
+        for name, one in sections.items()
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -56,6 +57,42 @@ class Manifest(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size_bytes: int = Field(ge=0)
     rows: int = Field(ge=0, description="table rows, patches or images, as the kind says")
+
+
+class Cells(BaseModel):
+    """Where the cells of a patch grid look at their image: cell i has its centre at (i + offset) / across of a side.
+
+    Each is (y, x). Where a cell looks at the middle of its share of the image, the offset is 0.5 and `across` the grid.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    offset: tuple[float, float] = Field(description="from the image's edge to the first centre, in cells")
+    across: tuple[float, float] = Field(description="cells that the image would hold, whole or not")
+
+    @classmethod
+    def even(cls, grid: tuple[int, int]) -> Cells:
+        """Of a grid (height, width) that shares the image out evenly, as pixels do."""
+        return cls(offset=(0.5, 0.5), across=(float(grid[0]), float(grid[1])))
+
+    @classmethod
+    def of_table(cls, values: Sequence[float]) -> Cells:
+        """From the four values of a table's column `cells`."""
+        offset_y, offset_x, across_y, across_x = map(float, values)
+        return cls(offset=(offset_y, offset_x), across=(across_y, across_x))
+
+    def for_table(self) -> list[float]:
+        """The four values of a table's column `cells`."""
+        return [*self.offset, *self.across]
+
+    def center(self, y: int, x: int) -> tuple[float, float]:
+        """(x, y) of a cell as shares of the image."""
+        return (x + self.offset[1]) / self.across[1], (y + self.offset[0]) / self.across[0]
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """(width, height) of a cell as shares of the image."""
+        return 1 / self.across[1], 1 / self.across[0]
 
 
 class UploadManifest(Manifest):
@@ -164,6 +201,7 @@ class ScoredCategory(BaseModel):
     category: str
     maps: Manifest
     scores: Manifest
+    cells: Cells | None = None  # where the maps' cells look; None, of earlier versions: in the middle of their shares
     search_recall: float | None = None  # share of the true nearest rows that an approximate search found; None: exact
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from data_contracts.config import (
+    Alignment,
     Codec,
     ExperimentConfig,
     Extension,
@@ -88,12 +89,15 @@ class BackboneSettings(Settings):
     std: tuple[float, float, float]
     neighborhood_size: int
     extraction: Literal["plain", "fused", "bfloat16"] = "plain"
+    alignment: Alignment = "corners_as_patchcore"  # what models that do not say it were made with
 
     def identity(self) -> dict[str, object]:
         """The values that decide a feature's bytes: not where the weights lie; the seed by `weights_sha256` alone."""
         values = self.model_dump(mode="json", exclude={"weights_path", "weights_source", "seed"})
         if self.extraction == "plain":
             del values["extraction"]  # models that were saved before there was a choice stay valid
+        if self.alignment == "corners_as_patchcore":
+            del values["alignment"]
         return values
 
 

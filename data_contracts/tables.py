@@ -60,6 +60,7 @@ PATCH_FEATURES = pa.schema(
         ("grid_height", pa.int64()),
         ("grid_width", pa.int64()),
         ("dim", pa.int64()),
+        ("cells", pa.list_(pa.float64())),  # where the patches look: offset y and x, cells across y and x (`Cells`)
         ("path", pa.string()),  # of the image's features in the store
         ("sha256", pa.string()),
         ("size_bytes", pa.int64()),

@@ -72,6 +72,7 @@ def score_category(
     return ScoredCategory(
         category=category,
         maps=store.write_arrays("anomaly_maps", maps, rows=len(scored.maps)),
+        cells=scored.cells,
         scores=store.write_table("image_scores", table, IMAGE_SCORES),
         search_recall=scoring.search_recall(table_of_features, store, model),
     )
@@ -92,9 +93,8 @@ def measure_category(
     store = open_store(place)
     rows = store.read_table(test_images)
     group_of = group_assignment.stored_groups(store, groups)
-    loaders, scores = evaluation.stored_maps(
-        rows, store.read_arrays(scored.maps)["maps"], store.read_table(scored.scores), settings.smoothing_sigma
-    )
+    maps, scores_table = store.read_arrays(scored.maps)["maps"], store.read_table(scored.scores)
+    loaders, scores = evaluation.stored_maps(rows, maps, scores_table, settings.smoothing_sigma, scored.cells)
     result = evaluation.evaluate_category(
         rows, place.data_root, loaders, scores, settings, on_bad_image=on_bad_image, group_of=group_of
     )

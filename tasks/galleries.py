@@ -128,4 +128,5 @@ def _draw(
         sigma_px=config.inference.smoothing_sigma,
         n_categories=n_categories,
         explainer=explainer,
+        cells=category.cells,
     )

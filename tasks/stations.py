@@ -66,9 +66,8 @@ def count_figures(
     """What the station's test images of one category add to the pooled figures."""
     store = open_store(place)
     rows = store.read_table(test_images)
-    loaders, scores = evaluation.stored_maps(
-        rows, store.read_arrays(scored.maps)["maps"], store.read_table(scored.scores), settings.smoothing_sigma
-    )
+    maps, scores_table = store.read_arrays(scored.maps)["maps"], store.read_table(scored.scores)
+    loaders, scores = evaluation.stored_maps(rows, maps, scores_table, settings.smoothing_sigma, scored.cells)
     images, _ = evaluation.evaluation_images(
         rows, place.data_root, loaders, scores, settings, on_bad_image=on_bad_image
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_contracts.manifests import Cells
 from pipeline_lib.bank.memory_bank import MemoryBank
 
 N_PATCHES = 3
@@ -59,14 +60,16 @@ def explain_patches(
     *,
     origins: Callable[[np.ndarray], Mapping[int, Origin]],
     clients: Sequence[str] | None,
+    cells: Cells,
     n_patches: int = N_PATCHES,
 ) -> list[PatchExplanation]:
     """The `n_patches` highest patches of an image, each with its nearest bank rows.
 
     grid_map: patch scores (height, width); patches: the same patches' features (height * width, dim); origins: bank
-    rows -> what is known of their images; clients: the client of each bank row, or None where the bank does not say.
+    rows -> what is known of their images; clients: the client of each bank row, or None where the bank does not say;
+    cells: where those of the grid look.
     """
-    height, width = grid_map.shape
+    width = grid_map.shape[1]
     places = _peaks(grid_map, n_patches)
     if not places:
         return []
@@ -75,11 +78,11 @@ def explain_patches(
     known = origins(rows)
     return [
         PatchExplanation(
-            ((x + 0.5) / width, (y + 0.5) / height),
-            (1 / width, 1 / height),
+            cells.center(y, x),
+            cells.size,
             float(grid_map[y, x]),
             tuple(
-                _neighbor(int(row), float(distance), clients, known, (height, width))
+                _neighbor(int(row), float(distance), clients, known, width, cells)
                 for row, distance in zip(rows[number], distances[number], strict=True)
             ),
         )
@@ -118,11 +121,12 @@ def _neighbor(
     distance: float,
     clients: Sequence[str] | None,
     origins: Mapping[int, Origin],
-    grid: tuple[int, int],
+    grid_width: int,
+    cells: Cells,
 ) -> Neighbor:
     client = clients[row] if clients else None
     if row not in origins:
         return Neighbor(row, distance, client)
     image_id, patch, path = origins[row]
-    y, x = divmod(patch, grid[1])  # images of one category have one grid
-    return Neighbor(row, distance, client, image_id, path, ((x + 0.5) / grid[1], (y + 0.5) / grid[0]))
+    y, x = divmod(patch, grid_width)  # images of one category have one grid
+    return Neighbor(row, distance, client, image_id, path, cells.center(y, x))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from data_contracts.errors import DatasetError
+from data_contracts.manifests import Cells
 from data_contracts.settings import ScoringSettings
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.storage.artifact_store import ArtifactStore
@@ -29,6 +30,7 @@ class ScoredImages:
     image_ids: list[str]
     maps: np.ndarray  # float32 (image, grid height, grid width)
     scores: np.ndarray  # float64 (image,)
+    cells: Cells  # where the grid's cells look
 
 
 def patch_scores(bank: MemoryBank, patches: np.ndarray, *, num_neighbors: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -85,6 +87,7 @@ def score_images(
     if len(grids) != 1:
         raise DatasetError(f"images of one category must have one patch grid, got {sorted(grids) or 'no images'}")
     height, width = grids.pop()
+    cells = Cells.of_table(table.cells.iloc[0])  # one size, one grid: one for all
     maps: np.ndarray = np.empty((len(table), height, width), dtype=np.float32)
     scores = np.empty(len(table), dtype=np.float64)
     done = 0
@@ -95,7 +98,7 @@ def score_images(
         done += len(patches)
         if progress:
             progress(done, len(table))
-    return ScoredImages([str(i) for i in table.image_id], maps, scores)
+    return ScoredImages([str(i) for i in table.image_id], maps, scores, cells)
 
 
 def search_recall(table: pd.DataFrame, store: ArtifactStore, bank: MemoryBank) -> float | None:

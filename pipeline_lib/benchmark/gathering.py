@@ -153,5 +153,7 @@ def _scored_maps(result: ExperimentResult, config: ExperimentConfig, category: s
         if scored.category == category:
             maps = store.read_arrays(scored.maps)["maps"]
             reading = read_model(result.run_directory).reading.of(category)
-            return ScoredMaps(maps, store.read_table(scored.scores), config.inference.smoothing_sigma, reading)
+            return ScoredMaps(
+                maps, store.read_table(scored.scores), config.inference.smoothing_sigma, reading, scored.cells
+            )
     return None

@@ -38,12 +38,8 @@ def benchmark_hashes(config: BenchmarkConfig) -> tuple[str, ...]:
     """`benchmark_hash`, and what an earlier version wrote: a stored hash may be any of them."""
     of_cells = {cell.name: cell.config.hashes_by_version() for cell in config.cells()}
     common = {"baseline": config.baseline, "resamples": config.resamples}
-    return tuple(
-        dict.fromkeys(
-            canonical_hash({"cells": {name: hashes[version] for name, hashes in of_cells.items()}, **common})[:16]
-            for version in range(3)
-        )
-    )
+    versions = (dict(zip(of_cells, hashes, strict=True)) for hashes in zip(*of_cells.values(), strict=True))
+    return tuple(dict.fromkeys(canonical_hash({"cells": cells, **common})[:16] for cells in versions))
 
 
 def read_history(history: Path) -> list[HistoryEntry]:

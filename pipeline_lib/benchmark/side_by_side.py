@@ -15,6 +15,7 @@ import pandas as pd
 
 from data_contracts.config import Layout
 from data_contracts.errors import DatasetError
+from data_contracts.manifests import Cells
 from data_contracts.settings import BY_TYPE, ImageReading
 from pipeline_lib.maps.visualize import map_scale
 from pipeline_lib.report.gallery import Painter
@@ -38,6 +39,7 @@ class ScoredMaps:
     scores: pd.DataFrame
     sigma_px: float = 0.0
     reading: ImageReading = BY_TYPE  # of the images' files
+    cells: Cells | None = None  # where those of the maps look
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def category_cases(
             map_scale(own.maps, own.scores.label_index.to_numpy()),
             max_bytes,
             own.reading,
+            own.cells,
         )
         for name, own in experiments.items()
     }

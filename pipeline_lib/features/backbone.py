@@ -141,6 +141,7 @@ def _settings(
         std=preprocessing.std or source.std,
         neighborhood_size=model.neighborhood_size,
         extraction=model.extraction,
+        alignment=model.alignment,
     )
 
 

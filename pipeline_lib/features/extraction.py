@@ -19,7 +19,7 @@ import torch
 
 from data_contracts.config import canonical_hash
 from data_contracts.errors import DatasetError
-from data_contracts.manifests import Manifest
+from data_contracts.manifests import Cells, Manifest
 from data_contracts.settings import AS_EARLIER, BackboneSettings, ImageReading, Reading
 from pipeline_lib.configuration.hardware import kernels_key
 from pipeline_lib.dataset.images import load_image
@@ -132,7 +132,12 @@ def extract_features(
         done += len(positions)
         if progress:
             progress(done, len(rows))
-    return pd.DataFrame([_table_row(row, *manifests[position]) for position, row in enumerate(rows)])
+    table = []
+    for position, row in enumerate(rows):
+        manifest, grid, dim = manifests[position]
+        width, height = sizes[row.category]
+        table.append(_table_row(row, manifest, grid, dim, extractor.cells((height, width), grid)))
+    return pd.DataFrame(table)
 
 
 def read_patches(
@@ -162,7 +167,7 @@ def _stored_features(store: ArtifactStore, key: str) -> tuple[Manifest, tuple[in
     return manifest, (record["grid"][0], record["grid"][1]), record["dim"]
 
 
-def _table_row(row: ImageRow, manifest: Manifest, grid: tuple[int, int], dim: int) -> dict[str, object]:
+def _table_row(row: ImageRow, manifest: Manifest, grid: tuple[int, int], dim: int, cells: Cells) -> dict[str, object]:
     return {
         "image_id": row.image_id,
         "category": row.category,
@@ -171,6 +176,7 @@ def _table_row(row: ImageRow, manifest: Manifest, grid: tuple[int, int], dim: in
         "grid_height": grid[0],
         "grid_width": grid[1],
         "dim": dim,
+        "cells": cells.for_table(),
         "path": manifest.path,
         "sha256": manifest.sha256,
         "size_bytes": manifest.size_bytes,

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ from torch.nn import functional
 
 from data_contracts.config import ModelConfig, PreprocessingConfig
 from data_contracts.errors import ConfigError
+from data_contracts.manifests import Cells
 from data_contracts.settings import BackboneSettings
 from pipeline_lib.configuration.hardware import keep_freed_memory
 from pipeline_lib.features.backbone import build_network, resolve_backbone
+from pipeline_lib.features.cell_centers import Outline, Places
 from pipeline_lib.features.fused_convolutions import convolves_in_bfloat16, fuse_convolutions
+from pipeline_lib.features.resampling import resample
 
 
 def apply_local_neighborhood_averaging(features: Tensor, neighborhood_size: int = 3) -> Tensor:
@@ -75,8 +78,8 @@ class FeatureExtractor(nn.Module):
     """Patch features of a batch of images.
 
     Layers are any named modules of the network (`layer2`, `blocks.4`, ...); every map is averaged over the
-    neighborhood, resized (bilinear) to the grid of the finest layer, and concatenated in the order of the layers.
-    `extraction` is the configuration's `model.extraction`.
+    neighborhood, brought (bilinear) to the grid of the finest layer, and concatenated in the order of the layers.
+    `extraction` and `alignment` are the configuration's `model.extraction` and `model.alignment`.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class FeatureExtractor(nn.Module):
         weights_path: Path | None = None,
         neighborhood_size: Any = 3,
         extraction: Any = "plain",
+        alignment: Any = "centers",
         seed: int = 0,
         settings: BackboneSettings | None = None,
         device: torch.device | str = "cpu",
@@ -101,6 +105,7 @@ class FeatureExtractor(nn.Module):
                 weights_path=weights_path,
                 neighborhood_size=neighborhood_size,
                 extraction=extraction,
+                alignment=alignment,
             )
             settings = resolve_backbone(model, PreprocessingConfig(), seed=seed)
         self.settings = settings
@@ -110,6 +115,9 @@ class FeatureExtractor(nn.Module):
         self.std = torch.tensor(settings.std, device=self.device).view(1, 3, 1, 1)
         self._captured = threading.local()
         self._dtype = torch.float32
+        self._outline = Outline(self.network) if settings.alignment == "centers" else None
+        self._places: dict[tuple[int, int], Mapping[str, Places]] = {}  # image size -> layer -> where its cells look
+        self._lock = threading.Lock()
         modules = dict(self.network.named_modules())
         for layer in settings.layers:
             if layer not in modules:
@@ -163,13 +171,33 @@ class FeatureExtractor(nn.Module):
             raise ConfigError(
                 f"model.layers: {self.settings.backbone} never calls {', '.join(unused)}; name layers that it computes"
             )
-        averaged = [maps[layer] for layer in self.settings.layers]
-        grid = max((m.shape[-2:] for m in averaged), key=math.prod)
+        size = images.shape[-2], images.shape[-1]
+        grids = {layer: (m.shape[-2], m.shape[-1]) for layer, m in maps.items()}
+        grid = max((grids[layer] for layer in self.settings.layers), key=math.prod)
+        finest = self.cells(size, grid)
         resized = [
-            m if m.shape[-2:] == grid else functional.interpolate(m, grid, mode="bilinear", align_corners=False)
-            for m in averaged
+            resample(maps[layer], self._cells([layer], size, grids[layer]), finest, grid)
+            for layer in self.settings.layers
         ]
         return torch.cat(resized, dim=1)
+
+    def cells(self, size: tuple[int, int], grid: tuple[int, int]) -> Cells:
+        """Where the cells of the patch grid (height, width) look, of images of `size` (height, width) in pixels."""
+        return self._cells(self.settings.layers, size, grid)
+
+    def _cells(self, layers: Sequence[str], size: tuple[int, int], grid: tuple[int, int]) -> Cells:
+        """Of the first of these layers that has this grid and of which it is known; else in the middle of their shares.
+
+        So it is for tokens of patches that fill the image: each is the middle of its patch.
+        """
+        if self._outline is None:
+            return Cells.even(grid)
+        with self._lock:
+            if size not in self._places:
+                self._places[size] = self._outline.places(self.settings.layers, size)
+            known = self._places[size]
+        having = (known[layer] for layer in layers if layer in known and known[layer].grid == grid)
+        return next((places.cells(size) for places in having), Cells.even(grid))
 
     @torch.inference_mode()
     def extract(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from data_contracts.config import PreprocessingConfig
 from data_contracts.errors import DatasetError, FedpatchError, ImageError
+from data_contracts.manifests import Cells
 from data_contracts.settings import Reading
 from pipeline_lib.features.extraction import extract_batch
 from pipeline_lib.features.extractor import FeatureExtractor
@@ -54,6 +55,7 @@ class ImagePatches:
     info: ImageInfo
     patches: np.ndarray  # float16 (patch, dim), row-major over the grid
     grid: tuple[int, int]  # (height, width) in patches
+    cells: Cells  # where each of them looks
 
 
 def iter_images(
@@ -117,7 +119,8 @@ def _extract(extractor: FeatureExtractor, batch: list[InputImage]) -> Iterator[I
             raise DatasetError(
                 f"{image.info.image_id}: its features are not finite; check its values, mean, std and weights"
             )
-        yield ImagePatches(image.info, patches, grid)
+        size = image.values.shape[:2] if image.values.dtype == torch.uint8 else image.values.shape[1:]
+        yield ImagePatches(image.info, patches, grid, extractor.cells((size[0], size[1]), grid))
 
 
 def _samples(images: Any, on_bad_image: str) -> Iterator[tuple[Any, str | None, str | None]]:

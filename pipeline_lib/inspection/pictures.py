@@ -32,6 +32,7 @@ def explain(model: RunModel, decision: ImageDecision) -> list[PatchExplanation]:
         model.patchcore(category).memory_bank,
         origins=lambda rows: origins_of(model.provenance(category), rows, lambda: _image_paths(model)),
         clients=model.row_clients(category),
+        cells=decision.scored.cells,
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from data_contracts.errors import ImageError
+from data_contracts.manifests import Cells
 from pipeline_lib.storage.artifact_store import write_file
 
 SUFFIXES = (".npy", ".tiff", ".tif", ".png")
@@ -85,16 +86,20 @@ def read_map(path: Path) -> np.ndarray:
     return values
 
 
-def resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear, corners not aligned, float32 (height, width); a map of that size comes back as it is."""
+def resize_map(values: np.ndarray, height: int, width: int, cells: Cells | None = None) -> np.ndarray:
+    """Bilinear, float32 (height, width); a map of that size, with a cell a pixel, comes back as it is.
+
+    cells: where those of the map look; in the middle of their shares of the image unless given.
+    """
     values = np.asarray(values, np.float32)
-    if values.shape == (height, width):
+    cells, pixels = cells or Cells.even(values.shape), Cells.even((height, width))
+    if cells == pixels and values.shape == (height, width):
         return values
     import torch  # here, so that files are listed and refused without it
 
-    tensor = torch.tensor(values)[None, None]
-    resized = torch.nn.functional.interpolate(tensor, size=(height, width), mode="bilinear", align_corners=False)
-    array: np.ndarray = resized[0, 0].numpy()
+    from pipeline_lib.features.resampling import resample
+
+    array: np.ndarray = resample(torch.tensor(values)[None, None], cells, pixels, (height, width))[0, 0].numpy()
     return array
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 from scipy import ndimage
 
 from data_contracts.errors import ImageError
+from data_contracts.manifests import Cells
 from pipeline_lib.maps.map_files import MapScale, resize_map, write_npy_map, write_png_map, write_scale, write_tiff_map
 from pipeline_lib.storage.artifact_store import write_file
 
@@ -37,6 +38,7 @@ class ImageMap:
     width: int
     grid_map: np.ndarray  # float32 (grid height, grid width)
     score: float
+    cells: Cells | None = None  # where the grid's cells look; None: in the middle of their shares of the image
 
 
 def smooth_map(values: np.ndarray, sigma_px: float) -> np.ndarray:
@@ -69,7 +71,7 @@ def write_category_maps(
         scores[key] = item.score
 
     def full(item: ImageMap) -> np.ndarray:
-        return smooth_map(resize_map(item.grid_map, item.height, item.width), sigma_px)
+        return smooth_map(resize_map(item.grid_map, item.height, item.width, item.cells), sigma_px)
 
     scale = MapScale.of_maps(full(item) for item in chosen) if map_format == "png" and chosen else None
     for item in chosen:
@@ -87,7 +89,9 @@ def write_category_maps(
     return len(chosen)
 
 
-def stored_image_maps(maps: np.ndarray, scores: pd.DataFrame, index: pd.DataFrame) -> list[ImageMap]:
+def stored_image_maps(
+    maps: np.ndarray, scores: pd.DataFrame, index: pd.DataFrame, cells: Cells | None = None
+) -> list[ImageMap]:
     """The maps of one category as a run stores them: `maps` (image, height, width) in the order of IMAGE_SCORES rows.
 
     `index` (DATASET_INDEX) knows the images' own sizes.
@@ -102,6 +106,7 @@ def stored_image_maps(maps: np.ndarray, scores: pd.DataFrame, index: pd.DataFram
             width=sizes[row["image_id"]][1],
             grid_map=grid_map,
             score=float(row["score"]),
+            cells=cells,
         )
         for row, grid_map in zip(scores.to_dict("records"), maps, strict=True)
     ]

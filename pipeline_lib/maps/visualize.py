@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from data_contracts.errors import ImageError
+from data_contracts.manifests import Cells
 from pipeline_lib.dataset.images import to_rgb
 from pipeline_lib.maps.map_files import resize_map
 
@@ -121,12 +122,14 @@ def visualize_anomaly_map(
     ground_truth: np.ndarray | None = None,
     panel_px: int | None = None,
     colour_bar: bool = True,
+    cells: Cells | None = None,
 ) -> Image.Image:
     """Image, heat map and overlay side by side, with the colour scale at the right.
 
     image: a picture, or uint8 (height, width, 3); anomaly_map: float of any (height, width), resized to the image;
     scale: (low, high) of the whole category, see `map_scale`; ground_truth: bool (height, width) of the image's size,
-    outlined on image and overlay; panel_px: the longer side of each panel, the image's own size unless given.
+    outlined on image and overlay; panel_px: the longer side of each panel, the image's own size unless given; cells:
+    where those of the map look, in the middle of their shares of the image unless given.
     Raises ImageError where ground truth and image differ in size, for a bad scale, and for a map that is not 2-D.
     """
     picture = to_rgb(Image.fromarray(image) if isinstance(image, np.ndarray) else image)
@@ -137,7 +140,7 @@ def visualize_anomaly_map(
         raise ImageError(f"ground truth is {ground_truth.shape}, its image {shape} (height, width); they must be equal")
     picture, mask = fit(picture, ground_truth, panel_px)
     pixels = np.array(picture)
-    values = resize_map(anomaly_map, picture.height, picture.width)
+    values = resize_map(anomaly_map, picture.height, picture.width, cells)
     covered = overlay(pixels, values, scale)
     if mask is not None:
         pixels, covered = draw_outline(pixels, mask), draw_outline(covered, mask)

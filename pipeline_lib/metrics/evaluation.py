@@ -16,6 +16,7 @@ import pandas as pd
 
 from data_contracts.config import Layout, PreprocessingConfig
 from data_contracts.errors import DatasetError, ImageError
+from data_contracts.manifests import Cells
 from data_contracts.results import SUBSETS, CategoryMetrics, MetricsDocument
 from data_contracts.settings import EvaluationSettings
 from pipeline_lib.configuration.seeding import stage_rng
@@ -47,12 +48,15 @@ class CategoryEvaluation:
 
 
 def stored_maps(
-    rows: pd.DataFrame, maps: np.ndarray, scores: pd.DataFrame, sigma_px: float
+    rows: pd.DataFrame, maps: np.ndarray, scores: pd.DataFrame, sigma_px: float, cells: Cells | None = None
 ) -> tuple[dict[str, LoadMap], dict[str, float]]:
-    """Loaders and scores for `evaluate_category` from maps on the patch grid (image, height, width), in rows' order."""
+    """Loaders and scores for `evaluate_category` from maps on the patch grid (image, height, width), in rows' order.
+
+    cells: where those of the grid look; in the middle of their shares of the image unless given.
+    """
 
     def loader(position: int, height: int, width: int) -> LoadMap:
-        return lambda: smooth_map(resize_map(maps[position], height, width), sigma_px)
+        return lambda: smooth_map(resize_map(maps[position], height, width, cells), sigma_px)
 
     loaders = {
         row["image_id"]: loader(position, row["height"], row["width"])

@@ -51,9 +51,8 @@ class AnomalyScorer:
         for scored in self.model.score(dataset):
             info = scored.info
             path, category = str(info.path), str(info.category)
-            by_category[category].append(
-                ImageMap(folders[path], Path(path).stem, info.height, info.width, scored.grid_map, scored.score)
-            )
+            place = (folders[path], Path(path).stem, info.height, info.width)
+            by_category[category].append(ImageMap(*place, scored.grid_map, scored.score, scored.cells))
             rows.append({"category": category, "path": path, "score": scored.score})
         for category, maps in by_category.items():
             sigma_px = self.model.inference.smoothing_sigma

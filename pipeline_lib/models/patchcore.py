@@ -26,7 +26,7 @@ import numpy as np
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ArtifactError, DatasetError, FedpatchError
-from data_contracts.manifests import CENTRALIZED_CLIENT, GLOBAL_BANK
+from data_contracts.manifests import CENTRALIZED_CLIENT, GLOBAL_BANK, Cells
 from data_contracts.settings import AS_EARLIER, CoresetSettings, ScoringSettings
 from pipeline_lib.bank.approximate import Search
 from pipeline_lib.bank.memory_bank import MemoryBank
@@ -65,10 +65,11 @@ class ScoredImage:
     info: ImageInfo
     grid_map: np.ndarray  # float32 (grid height, grid width)
     score: float
+    cells: Cells  # where the grid's cells look
 
     def anomaly_map(self, smoothing_sigma: float = 0.0) -> np.ndarray:
         """float32 (height, width) of the image: resized bilinearly, then blurred."""
-        return smooth_map(resize_map(self.grid_map, self.info.height, self.info.width), smoothing_sigma)
+        return smooth_map(resize_map(self.grid_map, self.info.height, self.info.width, self.cells), smoothing_sigma)
 
 
 def as_prediction(scored: Iterable[ScoredImage], smoothing_sigma: float) -> Prediction:
@@ -183,7 +184,7 @@ class PatchCore:
         """Score an image whose patches are there already."""
         patches = item.patches[None].astype(np.float32)
         by_patch, scores = score_patches(self.memory_bank, patches, self.inference.scoring)
-        return ScoredImage(item.info, by_patch[0].reshape(item.grid), float(scores[0]))
+        return ScoredImage(item.info, by_patch[0].reshape(item.grid), float(scores[0]), item.cells)
 
     def model_of(self, category: str) -> PatchCore:
         """The model that scores a category: this one, whatever the category."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from data_contracts.errors import ArtifactError
-from data_contracts.manifests import BankManifest
+from data_contracts.manifests import BankManifest, Cells
 from pipeline_lib.bank.explanation import PatchExplanation, explain_patches, origins_of
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.features.extraction import read_patches
@@ -60,6 +60,7 @@ class BankExplainer:
             bank,
             origins=lambda rows: origins_of(self.provenance, rows, lambda: self.image_paths),
             clients=clients,
+            cells=Cells.of_table(table.cells.iloc[0]),
             n_patches=n_patches,
         )
 

@@ -16,6 +16,7 @@ from pydantic import with_config
 from data_contracts.config import Layout
 from data_contracts.defects import DefectEntry
 from data_contracts.errors import DatasetError
+from data_contracts.manifests import Cells
 from data_contracts.settings import BY_TYPE, ImageReading
 from pipeline_lib.dataset.ground_truth import category_defects, read_mask_channels, union_mask
 from pipeline_lib.dataset.images import UPRIGHT, load_image, orientation
@@ -85,13 +86,15 @@ def category_gallery(
     n_categories: int = 1,
     per_kind: int = PER_KIND,
     explainer: BankExplainer | None = None,
+    cells: Cells | None = None,
 ) -> CategoryGallery:
     """The gallery of one category.
 
     maps: float32 (image, height, width) on the patch grid, in the order of `scores` (schema IMAGE_SCORES); root: of
     the data set; reading: how its files become pixels; sigma_px: the blur that the map had when it was measured;
     n_categories: how many galleries share the space of a report; explainer: says why the first hit and the first false
-    alarm are flagged. An image or mask that cannot be read is shown as a line of text.
+    alarm are flagged; cells: where those of the grid look, in the middle of their shares of the image unless given. An
+    image or mask that cannot be read is shown as a line of text.
     """
     category = str(scores.category.iloc[0])
     per_kind = max(1, min(per_kind, PICTURES_BYTES // (2 * len(KINDS) * n_categories * _LEAST_BYTES)))
@@ -100,7 +103,7 @@ def category_gallery(
     scale = map_scale(maps, labels)
     threshold = good_threshold(labels, scores.score.to_numpy())
     by_kind = sort_by_kind(scores.reset_index(drop=True), threshold)
-    painter = Painter(root, category, layout, sigma_px, scale, max_bytes, reading)
+    painter = Painter(root, category, layout, sigma_px, scale, max_bytes, reading, cells)
     examples = {}
     for kind, rows in by_kind.items():
         chosen = take_in_turn(rows, per_kind)
@@ -173,6 +176,7 @@ class Painter:
     scale: Scale
     max_bytes: int
     reading: ImageReading
+    cells: Cells | None = None  # where those of the maps look; None: in the middle of their shares of the image
     defects: Sequence[DefectEntry] | None = None
 
     def example(self, row: Mapping[Any, Any], grid_map: np.ndarray) -> Example:
@@ -181,10 +185,10 @@ class Painter:
             picture, mask, problem = self._load(row)
         except DatasetError as error:
             return Example(known.image_id, known.label, known.score, problem=str(error))
-        values = self._full_map(grid_map, picture)
+        values, cells = self._full_map(grid_map, picture)
         picture, mask = fit(picture, mask, SIDE_PX)
         pixels = np.array(picture)
-        values = resize_map(values, picture.height, picture.width)
+        values = resize_map(values, picture.height, picture.width, cells)
         outlined = pixels if mask is None else draw_outline(pixels, mask)
         return Example(
             known.image_id,
@@ -217,19 +221,23 @@ class Painter:
                 picture, mask, _ = self._load(row)
             except DatasetError:
                 continue
-            values = self._full_map(grid_map, picture)
-            rows.append(visualize_anomaly_map(picture, values, scale=self.scale, ground_truth=mask, panel_px=SIDE_PX))
+            values, cells = self._full_map(grid_map, picture)
+            rows.append(
+                visualize_anomaly_map(
+                    picture, values, scale=self.scale, ground_truth=mask, panel_px=SIDE_PX, cells=cells
+                )
+            )
         if not rows:
             return b""
         buffer = io.BytesIO()
         one_below_another(rows).save(buffer, "JPEG", quality=85)
         return buffer.getvalue()
 
-    def _full_map(self, grid_map: np.ndarray, picture: Image.Image) -> np.ndarray:
-        """The map as it was measured, unless it needs no blur: then resizing it once is enough."""
+    def _full_map(self, grid_map: np.ndarray, picture: Image.Image) -> tuple[np.ndarray, Cells | None]:
+        """The map as it was measured, unless it needs no blur: then resizing it once is enough; and its cells."""
         if not self.sigma_px:
-            return grid_map
-        return smooth_map(resize_map(grid_map, picture.height, picture.width), self.sigma_px)
+            return grid_map, self.cells
+        return smooth_map(resize_map(grid_map, picture.height, picture.width, self.cells), self.sigma_px), None
 
     def _load(self, row: Mapping[Any, Any]) -> tuple[Image.Image, np.ndarray | None, str]:
         """(picture, mask or None, why there is no mask). Raises ImageError where the image cannot be read."""

@@ -96,7 +96,8 @@ def write_experiment_files(
         index = store.read_table(dataset.indexed.index)
         for category in last.scored:
             grid_maps = store.read_arrays(category.maps)["maps"]
-            maps = saved_maps.stored_image_maps(grid_maps, store.read_table(category.scores), index)
+            of_images = store.read_table(category.scores)
+            maps = saved_maps.stored_image_maps(grid_maps, of_images, index, category.cells)
             saved_maps.write_category_maps(
                 out / MAPS,
                 category.category,

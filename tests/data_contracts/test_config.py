@@ -40,7 +40,10 @@ aggregation: {strategy: federated_coreset, global_bank_size: 10000, weight_by_sa
 """
 )
 
-AS_EARLIER = {"value_range": "container", "orientation": "stored"}
+AS_EARLIER = {
+    "preprocessing": {"value_range": "container", "orientation": "stored"},
+    "model": {"alignment": "corners_as_patchcore"},
+}
 """What earlier versions did."""
 
 
@@ -128,6 +131,7 @@ def test_keys_that_are_gone_are_dropped_at_what_is_still_done_and_refused_by_nam
     }
     config = ExperimentConfig.model_validate(earlier)
     assert config.config_hashes()[1:] == (
+        "9e1ac5ec1a15b5b4",
         "64c5754db7de5263",
         "3d5b337303f46887",
     )  # as versions with these keys had them
@@ -144,23 +148,25 @@ def test_hash_covers_what_changes_results_and_nothing_else() -> None:
     same = ExperimentConfig.model_validate({"name": "other", "dataset": {"root": "/x"}, "runtime": {"workers": 3}})
     other = ExperimentConfig.model_validate({"seed": 43})
     assert base.config_hash() == same.config_hash() != other.config_hash()
-    earlier = ExperimentConfig.model_validate({"preprocessing": AS_EARLIER})
+    earlier = ExperimentConfig.model_validate(AS_EARLIER)
     assert earlier.config_hash() == "e417b30b9a8e857e"  # a new key that is off leaves the hash of earlier runs alone
     assert earlier.config_hashes() == (earlier.config_hash(),)
-    assert base.config_hashes() == (
-        base.config_hash(),
-        earlier.config_hash(),
-    )  # what was written where nothing was said
-    assert base.config_hash() != earlier.config_hash()
-    for key, value in AS_EARLIER.items():
-        half = ExperimentConfig.model_validate({"preprocessing": {key: value}})
-        assert half.config_hash() not in (base.config_hash(), earlier.config_hash())
+    unaligned = ExperimentConfig.model_validate({"model": AS_EARLIER["model"]})
+    assert base.config_hashes() == tuple(
+        one.config_hash() for one in (base, unaligned, earlier)
+    )  # what was written where nothing was said, the last version first
+    assert len(set(base.config_hashes())) == 3
+    assert unaligned.config_hash() == "82bcc2ceb1f764ab"
+    for section, changed in AS_EARLIER.items():
+        for key, value in changed.items():
+            half = ExperimentConfig.model_validate({section: {key: value}})
+            assert half.config_hash() not in (base.config_hash(), earlier.config_hash())
     number = ExperimentConfig.model_validate({"preprocessing": {"value_range": 4095}})
     assert earlier.config_hash() not in number.config_hashes()
-    one = ExperimentConfig.model_validate({"federated": {"min_clients": 1}, "preprocessing": AS_EARLIER})
+    one = ExperimentConfig.model_validate({"federated": {"min_clients": 1}, **AS_EARLIER})
     assert one.config_hash() == "009f0f6aebb0062a"  # of runs whose config.yaml holds what was the default
-    every = ExperimentConfig.model_validate({"federated": {"min_clients": "all"}, "preprocessing": AS_EARLIER})
-    none_said = ExperimentConfig.model_validate({"federated": {}, "preprocessing": AS_EARLIER})
+    every = ExperimentConfig.model_validate({"federated": {"min_clients": "all"}, **AS_EARLIER})
+    none_said = ExperimentConfig.model_validate({"federated": {}, **AS_EARLIER})
     assert every.config_hash() == none_said.config_hash() != one.config_hash()
     assert every.config_hashes() == (every.config_hash(), one.config_hash())  # what earlier versions wrote for it
     assert one.config_hashes() == (one.config_hash(),)
@@ -189,9 +195,9 @@ def test_groups_and_what_goes_by_them() -> None:
 
 
 def test_how_images_are_read_is_not_hashed_and_hashes_from_when_it_was_still_match() -> None:
-    base = ExperimentConfig.model_validate({"preprocessing": AS_EARLIER})
+    base = ExperimentConfig.model_validate(AS_EARLIER)
     assert base.config_hashes() == ("e417b30b9a8e857e",)
-    values = {"training": {"batch_size": 8, "num_workers": 0}, "preprocessing": AS_EARLIER}
+    values = {"training": {"batch_size": 8, "num_workers": 0}, **AS_EARLIER}
     other = ExperimentConfig.model_validate(values)
     assert other.config_hashes() == (base.config_hash(), "ee85bbe3b332b346")  # as earlier versions wrote it
 
@@ -207,8 +213,10 @@ def test_a_clients_hash_is_that_of_earlier_versions() -> None:
     assert client_config_hash(config, backbone) == "3cd80879f63b7405"
     of_another_seed = backbone.model_copy(update={"seed": 0})
     assert client_config_hashes(config, of_another_seed) == ("3cd80879f63b7405", "9215347beee9a9f7")
-    others = (config.model_copy(update={"seed": 7}), backbone), (config, backbone.model_copy(update={"layers": ("a",)}))
-    assert len({client_config_hash(*one) for one in others} | {"3cd80879f63b7405"}) == 3
+    changed: tuple[dict[str, object], ...] = ({"layers": ("a",)}, {"alignment": "centers"})
+    others = [(config.model_copy(update={"seed": 7}), backbone)]
+    others += [(config, backbone.model_copy(update=update)) for update in changed]
+    assert len({client_config_hash(*one) for one in others} | {"3cd80879f63b7405"}) == 4
 
 
 def test_a_client_sends_oversample_factor_times_its_quota_at_most_everything() -> None:

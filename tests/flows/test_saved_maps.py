@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from data_contracts.config import ExperimentConfig
+from data_contracts.manifests import Cells
 from flows.cli import main
 from flows.experiment import centralized_experiment
+from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
+from pipeline_lib.models.patchcore import PatchCore
 from tests.conftest import experiment_values
 
 
@@ -23,6 +27,7 @@ def test_measuring_the_saved_maps_gives_the_runs_figures(tiny_root: Path, tmp_pa
         federated={"mode": "centralized"},
         inference={"smoothing_sigma": 2.0},
         evaluation={"save_maps": "npy"},
+        preprocessing={"small_size": [65, 62], "large_size": [97, 66]},  # whose cells do not share the image out evenly
     )
     config = ExperimentConfig.model_validate(values)
     without = {**values, "evaluation": {**values["evaluation"], "save_maps": "none"}}
@@ -32,6 +37,12 @@ def test_measuring_the_saved_maps_gives_the_runs_figures(tiny_root: Path, tmp_pa
     assert len(files) == 2 * 10
     assert "tank_screw/test/missing/0002.npy" in files
     maps, out = tmp_path / "run" / "maps", tmp_path / "again"
+    model = PatchCore.load(tmp_path / "run", "pipe_clip")
+    for scored in model.score(AutoVIDataset(tiny_root, ["pipe_clip"], split="test")):
+        path = Path(str(scored.info.path))
+        saved = np.load(maps / "pipe_clip" / "test" / path.parent.name / f"{path.stem}.npy")
+        assert scored.cells != Cells.even((8, 9))
+        assert saved == pytest.approx(scored.anomaly_map(2.0), rel=1e-5)
     settings = ["--set", "seed=1", "--set", "evaluation.bootstrap=50"]
     with pytest.raises(SystemExit, match=r"^0$"):
         main(["evaluate", "--dataset-root", str(tiny_root), "--maps", str(maps), "--out", str(out), *settings])

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from data_contracts.errors import DatasetError
+from data_contracts.manifests import Cells
 from data_contracts.settings import ScoringSettings
 from pipeline_lib.bank import scoring
 from pipeline_lib.bank.memory_bank import MemoryBank
@@ -55,6 +56,7 @@ def feature_table(store: ArtifactStore, images: np.ndarray, grid: tuple[int, int
         written = store.write_array("image_features", patches)
         rows.append(
             {"image_id": f"x/test/good/{number}", "grid_height": grid[0], "grid_width": grid[1], "dim": DIM,
+             "cells": Cells.even(grid).for_table(),
              "path": written.path, "sha256": written.sha256, "size_bytes": written.size_bytes}
         )  # fmt: skip
     return pd.DataFrame(rows)

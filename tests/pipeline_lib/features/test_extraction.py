@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from data_contracts.errors import ArtifactError, DatasetError
+from data_contracts.manifests import Cells
 from data_contracts.settings import AS_EARLIER, BY_TYPE, ImageReading
 from data_contracts.tables import PATCH_FEATURES
 from pipeline_lib.dataset.images import load_image
@@ -113,13 +114,14 @@ def test_another_size_or_backbone_is_another_entry(rows: list[ImageRow], extract
         key(size=(64, 96)),
         key(rows[1]),
         key(neighborhood_size=5),
+        key(alignment="corners_as_patchcore"),
         key(mean=(0.4, 0.4, 0.4)),
         key(weights_sha256="0" * 64),
         key(version="2"),
         key(reading=BY_TYPE),
         key(reading=ImageReading(value_range=4095)),
     }
-    assert len(keys) == 9
+    assert len(keys) == 10
     assert key(weights_path=Path("elsewhere.pth"), weights_source="a copy") == key()  # where the weights lie
     assert key(seed=9) == key()
 
@@ -215,6 +217,9 @@ class SmallGpu:
         self.done.append(len(pixels))
         parts = [self.extractor.extract(pixels[i : i + 1])[0] for i in range(len(pixels))]
         return torch.cat(parts), (8, 8)
+
+    def cells(self, size: tuple[int, int], grid: tuple[int, int]) -> Cells:
+        return self.extractor.cells(size, grid)
 
 
 @pytest.mark.parametrize(("at_a_time", "batches"), [(4, [3]), (2, [1, 2]), (1, [1, 1, 1]), (0, [])])

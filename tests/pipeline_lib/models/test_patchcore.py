@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 import pipeline_lib.models.patchcore
 from data_contracts.config import PreprocessingConfig
 from data_contracts.errors import ArtifactError, ConfigError, DatasetError, FedpatchError, ImageError, WeightsError
+from data_contracts.manifests import Cells
 from data_contracts.settings import CoresetSettings, ScoringSettings
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.bank.scoring import score_images
@@ -36,6 +37,7 @@ from pipeline_lib.storage.artifact_store import ArtifactStore
 from tests.dataset_fixtures import truncate, write_tiny_autovi
 
 SIZE = (64, 64)
+UNEVEN = 65, 62  # which are no multiples of 32: its cells do not share the image out evenly
 
 
 @pytest.fixture(scope="module")
@@ -64,22 +66,23 @@ def test_the_same_bank_and_scores_as_a_run_from_the_same_images(
     store = ArtifactStore(tmp_path / "store")
     config = parse_config({"seed": 5, "model": {"coreset_percentage": 0.1}})
     train = extract_features(
-        image_rows(index[index.split == "train"], tiny_root), store, extractor, {"pipe_clip": SIZE}
+        image_rows(index[index.split == "train"], tiny_root), store, extractor, {"pipe_clip": UNEVEN}
     )
     test_rows = category_test_table(index, "pipe_clip")
-    test = extract_features(image_rows(test_rows, tiny_root), store, extractor, {"pipe_clip": SIZE})
+    test = extract_features(image_rows(test_rows, tiny_root), store, extractor, {"pipe_clip": UNEVEN})
     (coreset,) = select_client_coreset(train, store, "centralized", CoresetSettings.of(config, "centralized"))
     scored = score_images(test, store, MemoryBank(coreset.arrays["rows"]), ScoringSettings.of(config))
 
-    model = PatchCore(extractor, coreset_percentage=0.1, seed=5, image_size=SIZE)
+    model = PatchCore(extractor, coreset_percentage=0.1, seed=5, image_size=UNEVEN)
     model.fit(AutoVIDataset(tiny_root, ["pipe_clip"]))
     assert np.array_equal(model.memory_bank.features, coreset.arrays["rows"])
     assert model.statistics["covering_radius"] == coreset.covering_radius
-    assert (model.statistics["n_images"], model.statistics["n_patches"]) == (9, 9 * 64)
+    assert (model.statistics["n_images"], model.statistics["n_patches"]) == (9, 9 * 8 * 9)
     prediction = model.predict(AutoVIDataset(tiny_root, ["pipe_clip"], split="test"))
     assert np.array_equal(prediction.scores, scored.scores)
-    expected = [resize_map(values, 48, 64) for values in scored.maps]  # at the files' own size
+    expected = [resize_map(values, 48, 64, scored.cells) for values in scored.maps]  # at the files' own size
     assert np.array_equal(prediction.anomaly_maps, np.stack(expected))
+    assert scored.cells == extractor.cells(UNEVEN[::-1], (8, 9)) != Cells.even((8, 9))
 
 
 def test_a_data_loader_of_transformed_samples_gives_the_same_model(
@@ -290,6 +293,21 @@ def test_a_run_directory_is_a_model(tmp_path: Path, extractor: FeatureExtractor,
     assert next(iter(loaded.score(pixels))).grid_map.shape == (8, 12)  # resized to 96 x 64 by its category
     with pytest.raises(ArtifactError, match="no memory bank 'tank_screw'; it has pipe_clip"):
         PatchCore.load(tmp_path, "tank_screw")
+
+
+def test_a_model_that_does_not_say_its_alignment_scores_as_patchcore_does(tmp_path: Path, pixels: np.ndarray) -> None:
+    """Earlier models do not; their maps are resized as if each cell looked at the middle of its share."""
+    earlier = FeatureExtractor("efficientnet_lite0", alignment="corners_as_patchcore")
+    made = PatchCore(earlier, coreset_percentage=0.2, image_size=UNEVEN).fit(pixels)
+    made.save(tmp_path)
+    written = json.loads((tmp_path / "model.json").read_text())
+    assert written["backbone"].pop("alignment") == "corners_as_patchcore"
+    (tmp_path / "model.json").write_text(json.dumps(written))
+    loaded = PatchCore.load(tmp_path)
+    assert loaded.extractor.settings.identity() == earlier.settings.identity()
+    for one, map_of_loaded in zip(made.score(pixels), loaded.predict(pixels).anomaly_maps, strict=True):
+        expected = torch.nn.functional.interpolate(torch.tensor(one.grid_map)[None, None], (48, 64), mode="bilinear")
+        assert np.array_equal(map_of_loaded, expected[0, 0].numpy())
 
 
 def test_the_weights_must_be_those_of_the_bank(

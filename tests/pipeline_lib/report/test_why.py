@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_contracts.manifests import BankManifest
+from data_contracts.manifests import BankManifest, Cells
 from pipeline_lib.bank.explanation import Neighbor, PatchExplanation
 from pipeline_lib.report.explainer import BankExplainer, bank_explainers
 from pipeline_lib.report.gallery import PICTURES_BYTES, encode_webp
@@ -22,6 +22,7 @@ from pipeline_lib.storage.artifact_store import ArtifactStore
 from tests.report_fixtures import made_up_run
 
 GRID = (4, 5)
+CELLS = Cells(offset=(0.25, 0.75), across=(4.5, 5.0))
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def stored(tmp_path: Path) -> tuple[ArtifactStore, pd.DataFrame, BankManifest]:
     store = ArtifactStore(tmp_path / "store")
     patches = store.write_array("image_features", rng.random((20, 6)).astype(np.float16))
     row = {"image_id": "a/test/1", "category": "a", "grid_height": 4, "grid_width": 5, "dim": 6}
+    row |= {"cells": CELLS.for_table()}
     table = pd.DataFrame([row | {k: getattr(patches, k) for k in ("path", "sha256", "size_bytes")}])
     arrays = {
         "features": rng.random((12, 6)).astype(np.float32),
@@ -54,7 +56,8 @@ def test_the_nearest_rows_are_those_of_a_plain_search(stored: tuple[ArtifactStor
     found = BankExplainer(store, table, bank).explain("a/test/1", grid_map, 2)
     assert len(found) == 2
     y, x = np.unravel_index(int(grid_map.argmax()), GRID)
-    assert found[0].center == ((x + 0.5) / 5, (y + 0.5) / 4)
+    assert found[0].center == ((x + 0.75) / 5, (y + 0.25) / 4.5)
+    assert found[0].size == (1 / 5, 1 / 4.5)
     assert found[0].neighbors[0].distance == pytest.approx(grid_map.max(), rel=1e-5)
     for neighbor in found[0].neighbors:
         assert neighbor.client == ("north" if neighbor.bank_row < 6 else "south")
@@ -70,7 +73,7 @@ def test_images_are_named_where_the_provenance_is_there(
     explainers = bank_explainers(store, [bank], table, provenance={"a": provenance}, index=index, data_root=tmp_path)
     nearest = explainers["a"].explain("a/test/1", grid_map_of(store, table, bank), 1)[0].neighbors[0]
     assert (nearest.image_id, nearest.image_path) == ("a/train/7", tmp_path / "a" / "7.png")
-    assert nearest.center == (2.5 / 5, 1.5 / 4)  # patch 7 of a grid of 4 x 5
+    assert nearest.center == (2.75 / 5, 1.25 / 4.5)  # patch 7 of a grid of 4 x 5
     without = bank_explainers(store, [bank], table, provenance={}, index=index, data_root=tmp_path)
     assert without["a"].explain("a/test/1", np.ones(GRID, np.float32), 1)[0].neighbors[0].image_id is None
 

@@ -64,6 +64,7 @@ def test_image_features_behind_a_table_count_as_referred(tmp_path: Path) -> None
     image = store.write_array("image_features", np.zeros((4, 3), np.float16))
     row = {
         "image_id": "a", "category": "c", "image_sha256": "0", "image_bytes": 1, "grid_height": 2, "grid_width": 2,
+        "cells": [0.5, 0.5, 2.0, 2.0],
         "dim": 3, "path": image.path, "sha256": image.sha256, "size_bytes": image.size_bytes,
     }  # fmt: skip
     table = store.write_table("patch_features", pd.DataFrame([row]), PATCH_FEATURES)
