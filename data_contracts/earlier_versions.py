@@ -12,6 +12,8 @@ ADDED_KEYS = {
     ("aggregation", "regions"): None,
     ("preprocessing", "value_range"): "container",
     ("preprocessing", "orientation"): "stored",
+    ("model", "rows"): "picks",
+    ("model", "lloyd_steps"): 1,
 }
 """Keys that earlier versions did not have -> the value that means what those did; at it a key is not hashed."""
 SAID_SINCE = {"value_range": "auto", "orientation": "applied"}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from data_contracts.manifests import GLOBAL_BANK, BankManifest, ClientImages, ClientUploads, Manifest
 from data_contracts.settings import BackboneSettings, CalibrationSettings, CoresetSettings, Place, Reading
 from data_contracts.tables import CALIBRATION_SCORES, PATCH_FEATURES
 from pipeline_lib.client import calibration, coverage, provenance, rounds, selection
 from pipeline_lib.configuration import hardware
 from pipeline_lib.features import extraction, extractor
-from pipeline_lib.upload import codec
+from pipeline_lib.upload import counts
 from tasks.caching.code_version import code_version
 from tasks.progress import progress_bar
 from tasks.stage import open_store, stage
@@ -103,16 +101,20 @@ def calibrate_client(
     table = store.read_table(patch_features)
     by_category = {}
     for bank in banks:
-        rows = store.read_arrays(bank)["features"]
-        sent, image = [], []
-        for upload, stayed in zip(uploads.uploads, uploads.provenance, strict=True):
-            if upload.category == bank.bank:
-                origin = store.read_arrays(stayed)
-                sent.append(codec.decode_rows(store.read_arrays(upload)))
-                image.append(origin["image_ids"][origin["patch_image"]])
+        arrays = store.read_arrays(bank)
+        rows = arrays["features"]
+        sent = [
+            (
+                counts.rows_of(store.read_arrays(upload)),
+                upload.reconstruction_error,
+                provenance.Provenance.from_arrays(store.read_arrays(stayed)),
+            )
+            for upload, stayed in zip(uploads.uploads, uploads.provenance, strict=True)
+            if upload.category == bank.bank
+        ]
         if not sent:
             continue
-        origins = calibration.rows_in_bank(rows, np.concatenate(sent), np.concatenate(image))
+        origins = calibration.origins_in_bank(arrays, uploads.client_id, sent, table, store)
         for category, own in table.groupby("category", sort=True):
             if bank.bank in (category, GLOBAL_BANK):
                 by_category[str(category)] = calibration.out_of_fold_scores(
