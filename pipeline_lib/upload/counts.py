@@ -10,6 +10,7 @@ from data_contracts.errors import UploadError
 from pipeline_lib.upload.codec import decode_rows
 
 COUNTS = "counts"
+BYTES_PER_COUNT = 4
 
 
 def with_counts(encoded: Mapping[str, np.ndarray], counts: np.ndarray) -> dict[str, np.ndarray]:
