@@ -89,8 +89,9 @@ class PatchCore:
 
     `extractor` is a FeatureExtractor or a backbone's name. `image_size` (width, height) is what pixels are resized to
     (`PreprocessingConfig` for sizes by category; None leaves them as they are); normalized tensors are never resized.
-    `num_neighbors`, `image_score` and `search` are the configuration's `inference` keys. Raises ConfigError for values
-    out of range, and what FeatureExtractor raises for a backbone that cannot be had.
+    `coreset_percentage`, `subsampling`, `rows` and `lloyd_steps` are the configuration's `model` keys, `num_neighbors`,
+    `image_score` and `search` its `inference` keys. Raises ConfigError for values out of range, and what
+    FeatureExtractor raises for a backbone that cannot be had.
     """
 
     def __init__(
