@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -146,3 +147,16 @@ def test_values_that_are_not_finite_are_refused() -> None:
     patches[3, 1] = np.nan
     with pytest.raises(FedpatchError, match="NaN or infinity"):
         cell_means(patches, patches[:1])
+
+
+def test_patches_are_not_copied_as_a_whole() -> None:
+    patches = np.random.default_rng(2).normal(size=(200_000, 32)).astype(np.float16)
+    rows = patches[:40].astype(np.float32)
+    cell_means(patches[:100], rows, threads=1)
+    tracemalloc.start()
+    try:
+        cell_means(patches, rows, threads=1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200_000 * 32 * 4  # of a copy in float32

@@ -38,7 +38,11 @@ def test_the_example_in_the_docstring() -> None:
     [
         {},
         {"aggregation": {"bank_scope": "global", "oversample_factor": 2.0}, "upload": {"codec": "float16"}},
-        {"model": {"rows": "cell_means", "lloyd_steps": 2}, "aggregation": {"oversample_factor": 2.0}},
+        {
+            "model": {"rows": "cell_means", "lloyd_steps": 2},
+            "aggregation": {"bank_scope": "global", "oversample_factor": 2.0},
+            "upload": {"codec": "pq"},
+        },
     ],
     ids=["per_category", "global", "means"],
 )
