@@ -159,9 +159,23 @@ class ModelConfig(Section):
     subsampling: Literal["kcenter", "random", "density"] = Field(
         "kcenter", description="exact greedy k-center; random and density are controls"
     )
+    rows: Literal["picks", "cell_means"] = Field(
+        "picks",
+        description="the selected patches themselves, or each replaced by the mean of the patches nearest to it",
+    )
+    lloyd_steps: int = Field(1, ge=1, le=10, description="how often rows: cell_means assigns patches and takes means")
     use_faiss: bool = Field(
         True, description="needed by the approximate searches alone; exact search is fedpatch's own"
     )
+
+    @model_validator(mode="after")
+    def _steps_of_means(self) -> ModelConfig:
+        if self.rows == "picks" and self.lloyd_steps != 1:
+            raise ValueError(
+                f"lloyd_steps is {self.lloyd_steps}, but rows: picks takes no means; set rows to cell_means, or leave "
+                "lloyd_steps out"
+            )
+        return self
 
 
 class TrainingConfig(Section):

@@ -16,6 +16,8 @@ ADDED_KEYS = {
     ("federated", "partition_groups"): False,
     ("decision", "promise"): "rate",
     ("model", "alignment"): "corners_as_patchcore",
+    ("model", "rows"): "picks",
+    ("model", "lloyd_steps"): 1,
 }
 """Keys that earlier versions did not have -> the value that means what those did; at it a key is not hashed."""
 ALIGNED = {("model", "alignment"): "centers"}

@@ -33,7 +33,7 @@ class FederationRound(BaseModel):
     )
     download_bytes: int = Field(ge=0, description="the banks, float32, sent to each client that has a part in them")
     covering_radius: dict[str, float] = Field(
-        description="client -> largest distance of an own patch to what it sent and what the banks covered before"
+        description="client -> largest distance of an own patch to what it sent and, with picks, what the banks covered"
     )
 
 

@@ -23,6 +23,7 @@ from data_contracts.config import (
     PreprocessingConfig,
     canonical_hash,
 )
+from data_contracts.earlier_versions import ADDED_KEYS
 from data_contracts.errors import ConfigError
 
 
@@ -143,6 +144,8 @@ class CoresetSettings(Settings):
     clip_norm: float | None
     noise_sigma: float
     round: int = 1
+    rows: Literal["picks", "cell_means"] = "picks"
+    lloyd_steps: int = 1
 
     @classmethod
     def of(cls, config: ExperimentConfig, client_id: str, round_number: int = 1) -> CoresetSettings:
@@ -160,7 +163,15 @@ class CoresetSettings(Settings):
             clip_norm=config.upload.clip_norm if uploads else None,
             noise_sigma=config.upload.noise_sigma if uploads else 0.0,
             round=round_number,
+            rows=config.model.rows,
+            lloyd_steps=config.model.lloyd_steps,
         )
+
+    def hashed(self) -> dict[str, object]:
+        """What of it the hash of an upload's configuration covers: not the round; keys as `ADDED_KEYS` says."""
+        added = {key: unchanged for (section, key), unchanged in ADDED_KEYS.items() if section == "model"}
+        values = self.model_dump(mode="json", exclude={"round"})
+        return {key: value for key, value in values.items() if key not in added or value != added[key]}
 
 
 class AggregationSettings(Settings):
@@ -259,7 +270,7 @@ def client_config_hashes(config: ExperimentConfig, backbone: BackboneSettings) -
     """
     read_as = {"value_range", "orientation"}  # which an upload's manifest says
     sizes = config.preprocessing.model_dump(mode="json", exclude={"mean", "std", *read_as})
-    coreset = CoresetSettings.of(config, client_id="").model_dump(mode="json", exclude={"round"})
+    coreset = CoresetSettings.of(config, client_id="").hashed()
     identity = backbone.identity()
     seeds = (config.seed, backbone.seed)
     return tuple(dict.fromkeys(canonical_hash([identity | {"seed": s}, sizes, coreset])[:16] for s in seeds))

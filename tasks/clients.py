@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from data_contracts import tables
 from data_contracts.manifests import GLOBAL_BANK, BankManifest, ClientImages, ClientUploads, Manifest
 from data_contracts.settings import BackboneSettings, CalibrationSettings, CoresetSettings, Place, Reading
@@ -12,7 +10,7 @@ from pipeline_lib.client import calibration, coverage, provenance, rounds, selec
 from pipeline_lib.configuration import hardware
 from pipeline_lib.dataset.groups import assignment
 from pipeline_lib.features import extraction, extractor
-from pipeline_lib.upload import codec
+from pipeline_lib.upload import counts
 from tasks.caching.code_version import code_version
 from tasks.progress import progress_bar
 from tasks.stage import open_store, stage
@@ -108,16 +106,20 @@ def calibrate_client(
     table = store.read_table(patch_features)
     by_category = {}
     for bank in banks:
-        rows = store.read_arrays(bank)["features"]
-        sent, image = [], []
-        for upload, stayed in zip(uploads.uploads, uploads.provenance, strict=True):
-            if upload.category == bank.bank:
-                origin = store.read_arrays(stayed)
-                sent.append(codec.decode_rows(store.read_arrays(upload)))
-                image.append(origin["image_ids"][origin["patch_image"]])
+        arrays = store.read_arrays(bank)
+        rows = arrays["features"]
+        sent = [
+            (
+                counts.rows_of(store.read_arrays(upload)),
+                upload.reconstruction_error,
+                provenance.Provenance.from_arrays(store.read_arrays(stayed)),
+            )
+            for upload, stayed in zip(uploads.uploads, uploads.provenance, strict=True)
+            if upload.category == bank.bank
+        ]
         if not sent:
             continue
-        origins = calibration.rows_in_bank(rows, np.concatenate(sent), np.concatenate(image))
+        origins = calibration.origins_in_bank(arrays, uploads.client_id, sent, table, store)
         for category, own in table.groupby("category", sort=True):
             if bank.bank in (category, GLOBAL_BANK):
                 numbers = [number_of.get(group_of.get(image_id, ""), -1) for image_id in own.image_id]

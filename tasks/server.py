@@ -14,7 +14,12 @@ from tasks.stage import open_store, stage, step
 
 @step("check-uploads", run_name="check-{bank}-round-{round_number}")
 def check_uploads(
-    uploads: list[UploadManifest], bank: str, config_hash: str, round_number: int, place: Place
+    uploads: list[UploadManifest],
+    bank: str,
+    config_hash: str,
+    round_number: int,
+    place: Place,
+    with_counts: bool | None = None,
 ) -> dict[str, str]:
     """Client -> why the server does not take its upload for one bank; logged as warnings.
 
@@ -28,7 +33,12 @@ def check_uploads(
             continue
         try:
             acceptance.check_upload(
-                upload, store.read_arrays(upload), dim=dim, config_hash=config_hash, round_number=round_number
+                upload,
+                store.read_arrays(upload),
+                dim=dim,
+                config_hash=config_hash,
+                round_number=round_number,
+                with_counts=with_counts,
             )
         except UploadError as error:
             refused[upload.client_id] = str(error)

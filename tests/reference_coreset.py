@@ -46,3 +46,37 @@ def replay(
             left[int(groups[index])] -= 1
         distances = np.minimum(distances, np.sqrt(((points - points[index]) ** 2).sum(axis=1)))
     return np.array(own), np.array(largest), float(distances.max())
+
+
+def slow_cell_means(
+    patches: np.ndarray, rows: np.ndarray, *, fixed: np.ndarray, steps: int
+) -> tuple[list[list[float]], list[int], list[int]]:
+    """Means, counts and the cell of each patch by loops over patches, centers and dimensions."""
+    points = [[float(value) for value in patch] for patch in patches]
+    means = [[float(value) for value in row] for row in rows]
+    places = [[float(value) for value in center] for center in fixed]
+    counts: list[int] = []
+    cell: list[int] = []
+    for _ in range(steps):
+        cell = []
+        for point in points:
+            best, nearest = float("inf"), -1
+            for number, center in enumerate([*places, *means]):
+                square = 0.0
+                for a, b in zip(point, center, strict=True):
+                    square += (a - b) ** 2
+                if square < best:
+                    best, nearest = square, number
+            cell.append(max(-1, nearest - len(places)))
+        sums = [[0.0] * patches.shape[1] for _ in means]
+        counts = [0] * len(means)
+        for point, row in zip(points, cell, strict=True):
+            if row >= 0:
+                counts[row] += 1
+                for d, value in enumerate(point):
+                    sums[row][d] += value
+        means = [
+            [float(np.float32(value / count)) for value in own] if count else mean
+            for own, count, mean in zip(sums, counts, means, strict=True)
+        ]
+    return means, counts, cell

@@ -3,7 +3,8 @@
 An image's own patches must not be in the bank that scores it, or its score is next to 0. A client's images are cut into
 contiguous blocks (they lie in time order, so that near copies fall into one block), or into blocks of whole groups
 where a part, place or tile comes back, and the rows of a block's images are taken out of the bank before the block is
-scored. What leaves the client are the scores, and which of them are of one group, not which image has which.
+scored; where rows are means, the block's patches are taken out of them (`fold_banks`). What leaves the client are the
+scores, and which of them are of one group, not which image has which.
 
 Rows of a block that is left out are not replaced by others, so that its scores are rather too high than too low, and a
 threshold made of them too.
@@ -20,6 +21,7 @@ from data_contracts.settings import ScoringSettings
 from data_contracts.tables import CALIBRATION_SCORES, calibration_schema
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.bank.scoring import score_images
+from pipeline_lib.client.fold_banks import OwnMeans, Sent
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
 
@@ -62,11 +64,21 @@ def rows_in_bank(bank_rows: np.ndarray, uploaded_rows: np.ndarray, row_image: np
     return pd.DataFrame(found, columns=["bank_row", "image"])
 
 
+def origins_in_bank(
+    bank: Mapping[str, np.ndarray], client_id: str, sent: Sequence[Sent], table: pd.DataFrame, store: ArtifactStore
+) -> pd.DataFrame | OwnMeans:
+    """What of a bank's arrays a client's uploads (at least one) put there; table: PATCH_FEATURES of its images."""
+    if (means := OwnMeans.of(bank, client_id, sent, table, store)) is not None:
+        return means
+    image = np.concatenate([np.array(origin.image_ids)[origin.patch_image] for _, _, origin in sent])
+    return rows_in_bank(bank["features"], np.concatenate([rows for rows, _, _ in sent]), image)
+
+
 def out_of_fold_scores(
     table: pd.DataFrame,
     store: ArtifactStore,
     bank_rows: np.ndarray,
-    origins: pd.DataFrame,
+    origins: pd.DataFrame | OwnMeans,
     settings: ScoringSettings,
     *,
     n_blocks: int,
@@ -74,25 +86,35 @@ def out_of_fold_scores(
 ) -> pd.DataFrame:
     """Scores of a client's normal images, each by the bank without the rows of its block: columns block and score.
 
-    table: PATCH_FEATURES of the client's images of one category, in time order; origins: `rows_in_bank` with `image`
-    as image_id; groups: the number of each image's group, as in `time_blocks`, which becomes the column group. Images
-    that no row would be left to score are left out.
+    table: PATCH_FEATURES of the client's images of one category, in time order; origins: `origins_in_bank`; groups: the
+    number of each image's group, as in `time_blocks`, which becomes the column group. Images that no row would be left
+    to score are left out.
     """
     blocks = time_blocks([str(c) for c in table.category], n_blocks, groups)
     frames = []
     for block in range(int(blocks.max(initial=-1)) + 1):
         images = table[blocks == block]
-        kept = np.ones(len(bank_rows), dtype=bool)
-        kept[origins.loc[origins.image.isin(images.image_id), "bank_row"].to_numpy(np.int64)] = False
-        if not kept.any():
+        rows = bank_without(bank_rows, origins, images, store)
+        if not len(rows):
             continue
-        bank = MemoryBank(bank_rows[kept], use_faiss=settings.use_faiss, search=settings.search, seed=settings.seed)
+        bank = MemoryBank(rows, use_faiss=settings.use_faiss, search=settings.search, seed=settings.seed)
         scored = score_images(images, store, bank, settings)
         frame = pd.DataFrame({"block": block, "score": scored.scores})
         frames.append(frame if groups is None else frame.assign(group=np.asarray(groups)[blocks == block]))
     if not frames:
         return pd.DataFrame({"block": np.empty(0, np.int64), "score": np.empty(0, np.float64)})
     return pd.concat(frames, ignore_index=True)
+
+
+def bank_without(
+    bank_rows: np.ndarray, origins: pd.DataFrame | OwnMeans, images: pd.DataFrame, store: ArtifactStore
+) -> np.ndarray:
+    """The rows (row, dim) of a bank without those of these images, or without their patches where rows are means."""
+    if isinstance(origins, OwnMeans):
+        return origins.bank_without(bank_rows, images, store)
+    kept = np.ones(len(bank_rows), dtype=bool)
+    kept[origins.loc[origins.image.isin(images.image_id), "bank_row"].to_numpy(np.int64)] = False
+    return bank_rows[kept]
 
 
 def calibration_table(client_id: str, by_category: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -45,9 +45,7 @@ def select_client_coreset(
     def coreset_of(bank: str, rows: pd.DataFrame) -> ClientCoreset | None:
         patches = read_patches(rows, store, dtype=np.float16, scratch=scratch)
         image_ids, counts = [str(i) for i in rows.image_id], (rows.grid_height * rows.grid_width).to_numpy()
-        covered = [origin.rows(patches, image_ids, counts) for origin in (sent or {}).get(bank, ())]
-        covered += [banks[bank]] if banks and bank in banks else []
-        covered = [one.astype(np.float32) for one in covered if len(one)]
+        own = [origin.rows(patches, image_ids, counts) for origin in (sent or {}).get(bank, ())]
         stored = None
         if version is not None and num_rounds == 1:  # what is covered is no part of a stored selection's key
             stored = StoredSelection.of(
@@ -62,7 +60,8 @@ def select_client_coreset(
             client_id=client_id,
             raw_image_bytes=int(rows.image_bytes.sum()),
             num_rounds=num_rounds,
-            covered=np.concatenate(covered) if covered else None,
+            sent=np.concatenate(own) if own else None,
+            covered=(banks or {}).get(bank),
             stored=stored,
             progress=progress,
             scratch=scratch,

@@ -15,10 +15,12 @@ from data_contracts.manifests import GLOBAL_BANK, Manifest, UploadManifest
 from data_contracts.settings import CoresetSettings, Reading
 from pipeline_lib.client.stored_selection import StoredSelection
 from pipeline_lib.configuration.seeding import stage_rng
+from pipeline_lib.coreset.cell_means import Cells, cell_means
 from pipeline_lib.coreset.on_device import kcenter_selection
 from pipeline_lib.coreset.selection import CoresetSelection, coreset_size
-from pipeline_lib.coreset.subsampling import density_subsampling, random_subsampling
+from pipeline_lib.coreset.subsampling import covering_radius, density_subsampling, random_subsampling
 from pipeline_lib.upload.codec import add_noise, clip_rows, decode_rows, encode_rows
+from pipeline_lib.upload.counts import with_counts
 
 Progress = Callable[[int, int], None]
 
@@ -37,8 +39,10 @@ class ClientCoreset:
     covering_radius: float  # largest distance of a local patch to the coreset (and to what was covered before)
     reconstruction_error: float
     image_ids: list[str]
-    patch_image: np.ndarray  # (row,) index into image_ids
+    patch_image: np.ndarray  # (row,) index into image_ids; of a mean, the patch that was picked
     patch_index: np.ndarray  # (row,) patch of that image, row-major
+    patch_counts: np.ndarray | None = None  # int64 (image,), with means alone
+    cell: np.ndarray | None = None  # int32 (patch,): the row that the patch is in the mean of, or -1
 
 
 def upload_manifest(
@@ -124,20 +128,23 @@ def coreset_of_patches(
     client_id: str,
     raw_image_bytes: int,
     num_rounds: int = 1,
+    sent: np.ndarray | None = None,
     covered: np.ndarray | None = None,
     stored: StoredSelection | None = None,
     progress: Progress | None = None,
     scratch: Path | None = None,
     device: torch.device | None = None,
 ) -> ClientCoreset | None:
-    """What a client uploads for one bank, from its own patches: selected, clipped, noised and encoded.
+    """What a client uploads for one bank, from its own patches: selected, averaged, clipped, noised and encoded.
 
     patches: (patch, dim), of all images in the order of `image_ids`, `patch_counts` of each. From the second round on,
-    `covered` (row, dim) holds the server's bank and the client's own rows that were sent before; what is selected then
-    is farthest from both, and None is returned when every patch lies on a covered place or the round's share is 0.
-    `stored` is where the selection is kept, or was before. `scratch` is a directory for working arrays of more than
-    64 MiB.
+    `sent` (row, dim) holds the client's own rows that were sent before and `covered` (row, dim) the server's bank; what
+    is selected then is farthest from both, and None is returned when every patch lies on a covered place or the round's
+    share is 0. `stored` is where the selection is kept, or was before. `scratch` is a directory for working arrays of
+    more than 64 MiB.
     """
+    before = [one.astype(np.float32, copy=False) for one in (sent, covered) if one is not None and len(one)]
+    fixed = np.concatenate(before) if before else None
     total = coreset_size(settings.ratio, len(patches), round_up=settings.round_up)
     size = round_size(total, settings.round, num_rounds) if num_rounds > 1 else total
     if size == 0:
@@ -146,39 +153,47 @@ def coreset_of_patches(
     if selection is None:
         rng = stage_rng(settings.seed, "coreset", client_id, bank, settings.round)
         selection = select_rows(
-            patches, size, settings, rng=rng, covered=covered, progress=progress, scratch=scratch, device=device
+            patches, size, settings, rng=rng, covered=fixed, progress=progress, scratch=scratch, device=device
         )
         if stored:
             stored.remember(selection)
     elif progress:
         progress(len(selection), len(selection))
     indices = selection.indices
-    if covered is not None:
+    if fixed is not None:
         indices = indices[selection.pick_distances > 0]
     if len(indices) == 0:
         return None
-    rows = patches[indices].astype(np.float32)
-    sent = clip_rows(rows, settings.clip_norm) if settings.clip_norm is not None else rows
+    rows, radius = patches[indices].astype(np.float32), float(selection.covering_radius)
+    cells: Cells | None = None
+    if settings.rows == "cell_means":
+        cells = cell_means(patches, rows, fixed=fixed, steps=settings.lloyd_steps)
+        rows, radius = cells.means, cells.covering_radius
+        if covered is not None and len(covered):  # the server's rows are none that clients sent, and move on
+            radius = covering_radius(patches, rows if sent is None else np.concatenate([sent, rows]))
+    leaving = clip_rows(rows, settings.clip_norm) if settings.clip_norm is not None else rows
     if settings.noise_sigma > 0:
-        sent = add_noise(
-            sent, settings.noise_sigma, rng=stage_rng(settings.seed, "noise", client_id, bank, settings.round)
+        leaving = add_noise(
+            leaving, settings.noise_sigma, rng=stage_rng(settings.seed, "noise", client_id, bank, settings.round)
         )
-    arrays = encode_rows(sent, settings.codec)
-    changed = settings.codec != "float32" or sent is not rows
+    arrays = encode_rows(leaving, settings.codec)
+    changed = settings.codec != "float32" or leaving is not rows
     error = float(np.linalg.norm(decode_rows(arrays) - rows, axis=1).max()) if changed else 0.0
     starts = np.concatenate([[0], np.cumsum(patch_counts)])
     image = np.searchsorted(starts, indices, side="right") - 1
     return ClientCoreset(
         bank=bank,
-        arrays=arrays,
+        arrays=arrays if cells is None else with_counts(arrays, cells.counts),
         dim=patches.shape[1],
         n_rows=len(rows),
         n_images=len(image_ids),
         n_patches=len(patches),
         raw_image_bytes=raw_image_bytes,
-        covering_radius=float(selection.covering_radius),
+        covering_radius=radius,
         reconstruction_error=error,
         image_ids=list(image_ids),
         patch_image=image.astype(np.int32),
         patch_index=(indices - starts[image]).astype(np.int32),
+        patch_counts=None if cells is None else np.asarray(patch_counts, np.int64),
+        cell=None if cells is None else cells.cell,
     )

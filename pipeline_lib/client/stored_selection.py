@@ -1,4 +1,4 @@
-"""A client's selection, kept in its own store: uploads that differ in codec, clipping or noise alone select once.
+"""A client's selection, kept in its own store: uploads that differ after the selection alone select once.
 
 What is kept are indices into the client's own patches. Like provenance it stays with the client.
 """
@@ -20,7 +20,7 @@ from pipeline_lib.storage.artifact_store import ArtifactStore
 logger = logging.getLogger(__name__)
 
 RECORDS = "selections"
-NOT_SELECTING = {"codec", "clip_norm", "noise_sigma"}  # settings of what leaves the station, after the selection
+NOT_SELECTING = {"codec", "clip_norm", "noise_sigma", "rows", "lloyd_steps"}  # what is done with the selection
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ within
 
 of the merged bank. Greedy k-center is a 2-approximation of the best k centers (Gonzalez 1985), so a region's radius is
 at most twice that of the best `region_rows` rows of its stations, and the server's at most twice that of the best
-`bank_rows` rows of the regions' rows.
+`bank_rows` rows of the regions' rows. Where rows are means that carry counts, each reduction moves the rows that it
+keeps (`cell_means.move_rows`), and its radius is the largest distance of a row to the mean that it went into: at most
+twice as far again.
 
 Stations come from an iterator and are held a region at a time: at most stations_per_region x rows of a station +
 regions x region_rows rows, however many stations there are. What reduces a region, and the server's own selection, are
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_contracts.errors import FedpatchError
+from pipeline_lib.coreset.moved_rows import MovedRows, keep_rows
 
 Kept = np.ndarray | slice  # indices of rows; slice(None): all
 Reduce = Callable[[int, np.ndarray, np.ndarray], tuple[Kept, float]]
@@ -38,6 +41,7 @@ class StationRows:
 
     rows: np.ndarray
     covering_radius: float = 0.0
+    counts: np.ndarray | None = None  # int64 (row,) where rows are means
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,16 @@ class ReducedRegions:
     regions: int
     rows_sent: int
     peak_rows: int  # most rows held at a time
+    moved: MovedRows | None = None  # what the rows are of, where stations sent counts
 
 
 def reduce_regions(regions: Iterable[Iterable[StationRows]], reduce: Reduce) -> ReducedRegions:
     """Reduce region after region; a region's stations are read when it is its turn, and let go before the next.
 
-    Raises FedpatchError without stations.
+    Rows are moved where all stations of a region sent counts. Raises FedpatchError without stations.
     """
     kept: list[np.ndarray] = []
+    moved: list[MovedRows] = []
     kept_station: list[np.ndarray] = []
     stations = sent = held = peak = 0
     station_radius = region_radius = 0.0
@@ -70,21 +76,28 @@ def reduce_regions(regions: Iterable[Iterable[StationRows]], reduce: Reduce) -> 
         row_station = np.repeat(numbers, [len(member.rows) for member in members])
         stations += len(members)
         parts = [member.rows for member in members]
+        counts = [member.counts for member in members if member.counts is not None]
+        moves = MovedRows.of(np.concatenate(counts)) if len(counts) == len(parts) else None
         del members
         rows = _joined(parts)
         sent += len(rows)
         peak = max(peak, held + len(rows))
         chosen, radius = reduce(number, rows, row_station)
-        kept.append(rows[chosen])
+        reduced, moves, distance = keep_rows(rows, chosen, radius, moves)
+        moved += [] if moves is None else [moves]
+        kept.append(reduced)
         kept_station.append(row_station[chosen])
-        del rows  # before the next region is gathered
+        del rows, reduced  # before the next region is gathered
         held += len(kept[-1])
-        region_radius = max(region_radius, radius)
+        region_radius = max(region_radius, distance or 0.0)
     if not kept:
         raise FedpatchError("there are no stations to merge")
     n_regions = len(kept)
     row_station = np.concatenate(kept_station)
-    return ReducedRegions(_joined(kept), row_station, station_radius, region_radius, stations, n_regions, sent, peak)
+    moves = MovedRows.joined(moved) if len(moved) == n_regions else None
+    return ReducedRegions(
+        _joined(kept), row_station, station_radius, region_radius, stations, n_regions, sent, peak, moves
+    )
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

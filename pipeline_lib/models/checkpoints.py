@@ -31,7 +31,6 @@ from pipeline_lib.storage.files import write_json_file
 from pipeline_lib.upload.package import ClientUpload
 
 ROUND_FILE = "round.json"
-PROVENANCE_ARRAYS = ("image_ids", "patch_image", "patch_index")
 logger = logging.getLogger(__name__)
 
 
@@ -150,7 +149,8 @@ def _pack(banks: Mapping[str, Provenance]) -> bytes:
 
 def _unpack(content: bytes, banks: Sequence[str]) -> dict[str, Provenance]:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return {
-            bank: Provenance.from_arrays({name: arrays[f"{number}_{name}"] for name in PROVENANCE_ARRAYS})
-            for number, bank in enumerate(banks)
-        }
+        by_bank: list[dict[str, np.ndarray]] = [{} for _ in banks]
+        for file in arrays.files:
+            number, name = file.split("_", 1)
+            by_bank[int(number)][name] = arrays[file]
+    return {bank: Provenance.from_arrays(own) for bank, own in zip(banks, by_bank, strict=True)}

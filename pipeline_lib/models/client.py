@@ -93,7 +93,8 @@ class PatchCoreClient:
                 client_id=self.client_id,
                 raw_image_bytes=own.raw_image_bytes,
                 num_rounds=self.num_rounds,
-                covered=self._covered(bank, own, round_number),
+                sent=self._sent(bank, own, round_number),
+                covered=self.global_banks.get(bank) if round_number > 1 else None,
                 progress=progress,
             )
             if coreset is not None:
@@ -134,18 +135,13 @@ class PatchCoreClient:
             for bank, parts in patches.items()
         }
 
-    def _covered(self, bank: str, own: _LocalPatches, round_number: int) -> np.ndarray | None:
-        """The server's bank and the own rows of earlier rounds; None in the first round.
+    def _sent(self, bank: str, own: _LocalPatches, round_number: int) -> np.ndarray | None:
+        """The own rows of earlier rounds; None where there are none.
 
-        Own rows count as they are here, not as clipping, noise or a codec left them: no row is sent twice.
+        They count as they are here, not as clipping, noise or a codec left them: no row is sent twice.
         """
-        if round_number == 1:
-            return None
-        sent = [banks[bank] for number, banks in self.provenance.items() if number < round_number and bank in banks]
-        parts = [own.rows(provenance) for provenance in sent]
-        if bank in self.global_banks:
-            parts.append(self.global_banks[bank].astype(np.float32))
-        return np.concatenate(parts) if parts else None
+        earlier = [banks[bank] for number, banks in self.provenance.items() if number < round_number and bank in banks]
+        return np.concatenate([own.rows(provenance) for provenance in earlier]) if earlier else None
 
     def _pack(self, coreset: ClientCoreset, round_number: int) -> ClientUpload:
         buffer = io.BytesIO()

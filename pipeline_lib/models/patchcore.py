@@ -45,7 +45,7 @@ from pipeline_lib.features.image_batches import (
 from pipeline_lib.maps.map_files import resize_map
 from pipeline_lib.maps.saved_maps import smooth_map
 from pipeline_lib.models.saved_model import Inference, load_extractor, read_model, write_model
-from pipeline_lib.upload.codec import decode_rows
+from pipeline_lib.upload.counts import rows_of
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -90,8 +90,9 @@ class PatchCore:
 
     `extractor` is a FeatureExtractor or a backbone's name. `image_size` (width, height) is what pixels are resized to
     (`PreprocessingConfig` for sizes by category; None leaves them as they are); normalized tensors are never resized.
-    `num_neighbors`, `image_score` and `search` are the configuration's `inference` keys. Raises ConfigError for values
-    out of range, and what FeatureExtractor raises for a backbone that cannot be had.
+    `coreset_percentage`, `subsampling`, `rows` and `lloyd_steps` are the configuration's `model` keys, `num_neighbors`,
+    `image_score` and `search` its `inference` keys. Raises ConfigError for values out of range, and what
+    FeatureExtractor raises for a backbone that cannot be had.
     """
 
     def __init__(
@@ -100,6 +101,8 @@ class PatchCore:
         *,
         coreset_percentage: float = 0.1,
         subsampling: Literal["kcenter", "random", "density"] = "kcenter",
+        rows: Literal["picks", "cell_means"] = "picks",
+        lloyd_steps: int = 1,
         num_neighbors: int = 1,
         image_score: Literal["max", "reweighted"] = "max",
         search: Search = "exact",
@@ -114,6 +117,8 @@ class PatchCore:
                 "model": {
                     "coreset_percentage": coreset_percentage,
                     "subsampling": subsampling,
+                    "rows": rows,
+                    "lloyd_steps": lloyd_steps,
                     "use_faiss": use_faiss,
                 },
                 "inference": {
@@ -161,7 +166,7 @@ class PatchCore:
             progress=progress,
         )
         assert coreset is not None  # a first round always selects
-        self._bank = self.inference.memory_bank(decode_rows(coreset.arrays))
+        self._bank = self.inference.memory_bank(rows_of(coreset.arrays))
         self.statistics = {
             "n_images": coreset.n_images,
             "n_patches": coreset.n_patches,

@@ -35,6 +35,7 @@ class FederatedServer:
         self.settings = AggregationSettings.of(config)
         self.config_hash, *self._earlier_hashes = client_config_hashes(config, backbone)
         self.dim = dim
+        self.with_counts = config.model.rows == "cell_means"
         self.banks: dict[str, MergedBank] = {}
         self.regional: dict[str, RegionalMerge] = {}
         self.refused: dict[tuple[int, str, str], str] = {}
@@ -65,7 +66,11 @@ class FederatedServer:
         for bank, received in by_bank.items():
             latest = {manifest.client_id: (manifest, arrays) for manifest, arrays in received}
             accepted, reasons = accept_uploads(
-                latest.values(), dim=self.dim, config_hash=self.config_hash, round_number=round_number
+                latest.values(),
+                dim=self.dim,
+                config_hash=self.config_hash,
+                round_number=round_number,
+                with_counts=self.with_counts,
             )
             for client_id, reason in reasons.items():
                 self._refuse(refused, round_number, client_id, bank, reason)

@@ -27,6 +27,7 @@ from pipeline_lib.partition.assignment import client_ids, partition_images
 from pipeline_lib.planning.backbone_trial import patch_grid, try_backbone, unweighted
 from pipeline_lib.planning.extension_trial import try_extensions
 from pipeline_lib.upload import codec
+from pipeline_lib.upload.counts import BYTES_PER_COUNT
 
 SAMPLES = 5
 NPZ_BYTES = 1024  # names and headers of an upload's arrays
@@ -170,6 +171,7 @@ def _client(
         patches[GLOBAL_BANK if settings.bank_scope == "global" else str(category)] += per_image[category]
     rows = {bank: coreset_size(settings.ratio, n, round_up=settings.round_up) for bank, n in sorted(patches.items())}
     bytes_per_row = dim * codec.BYTES_PER_VALUE[settings.codec]
+    bytes_per_row += BYTES_PER_COUNT if settings.rows == "cell_means" else 0
     return PlannedClient(
         client_id=client_id,
         images=len(categories),

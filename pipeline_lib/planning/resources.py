@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from pipeline_lib.coreset.cell_means import BLOCK_ROWS
 from pipeline_lib.planning.experiment import ExperimentPlan
 from pipeline_lib.planning.shared_steps import Steps, bank_key, coreset_key, feature_key, score_key
 from pipeline_lib.server.regions import REGION_OVERSAMPLING, region_members
@@ -45,11 +46,16 @@ def disk_bytes(plan: ExperimentPlan, steps: Steps | None = None) -> dict[str, in
         if steps.is_new("features", feature_key(plan, split, category))
     ]
     uploads = sum(client.upload_bytes for client in plan.clients) + rows * 8 + images * 400
+    moved = 0
+    if plan.config.model.rows == "cell_means":  # the cell of each patch; what each row of a bank is made of
+        uploads += (sum(client.patches for client in plan.clients) * 4 + images * 8) * plan.config.federated.rounds
+        moved = sum(plan.bank_rows.values()) * 12 + rows * 4 + len(plan.clients) * 8 * len(plan.bank_rows)
     copies = 2 if steps.is_new("banks", bank_key(plan)) else 1  # in the store, and in the run directory
     return {
         "patch features": sum(part.patches * plan.dim * 2 + part.images * FILE_BYTES for part in extracted),
         "uploads": uploads if steps.is_new("coresets", coreset_key(plan)) else 0,
-        "memory banks": sum(plan.bank_rows.values()) * (plan.dim * 4 + 4) * copies + 4096 * len(plan.bank_rows),
+        "memory banks": (sum(plan.bank_rows.values()) * (plan.dim * 4 + 4) + moved) * copies
+        + 4096 * len(plan.bank_rows),
         "anomaly maps": maps if steps.is_new("score", score_key(plan)) else 0,
         "saved maps": saved,
         "report and tables": REPORT_BYTES * max(1, len(plan.test)) + images * 2000,
@@ -70,11 +76,19 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
 
     def selection(patches: int, rows: int) -> int:
         arrays = 2 * min(patches * (dim + 4) * 2, IN_MEMORY_BYTES)
-        return patches * 32 + arrays + (rows + 512) * dim * 14 + (70 + 10 * config.runtime.threads) * MIB
+        selecting = patches * 32 + (rows + 512) * dim * 14
+        averaging = patches * 12 + averaged(rows) if config.model.rows == "cell_means" else 0
+        return max(selecting, averaging) + arrays + (70 + 10 * config.runtime.threads) * MIB
+
+    def averaged(rows: int) -> int:
+        """Search among the rows, sums and means of them, a block of what is added up."""
+        return rows * (dim * 28 + 2400) + BLOCK_ROWS * dim * 14 + 10 * config.runtime.threads * MIB
 
     clients = sorted((selection(c.patches, sum(c.coreset_rows.values())) for c in plan.clients), reverse=True)
     merged = rows_merged_at_a_time(plan)
     aggregation = merged * dim * 4 * 4 + merged * (20 + dim * 8) + 70 * MIB
+    if config.model.rows == "cell_means":
+        aggregation += averaged(max(plan.bank_rows.values(), default=0))
     bank = max(plan.bank_rows.values(), default=0) * (dim * 4 * 2 + 260 * 4 + (321 * 4 if dim >= 512 else 0) + 16)
     scoring = bank + 32_768 * dim * 4 * 4 + 20 * MIB * config.runtime.threads
     measuring = max(

@@ -86,6 +86,8 @@ def stage_seconds(plan: ExperimentPlan, probe: Probe | None = None, steps: Steps
     tested = sum(_megapixels(part) for part in plan.test.values())
     rate = {n: probe.multiplications_per_second(plan, n) for n in {clients_at_once, tests_at_once}}
     products = FAST_SELECTION_PRODUCTS if has_fast_bfloat16() else SELECTION_PRODUCTS
+    if plan.config.model.rows == "cell_means":  # every step searches all patches in all rows
+        products += SEARCH_PRODUCTS * plan.config.model.lloyd_steps
     selected = products * plan.dim * sum(map(_selected, plan.clients)) / rate[clients_at_once]
     searched = SEARCH_PRODUCTS * _searched(plan, plan.train) / rate[clients_at_once]
     scored = SEARCH_PRODUCTS * _searched(plan, plan.test) / rate[tests_at_once]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from data_contracts.config import ModelConfig
 from data_contracts.results import HEADLINES, MetricsDocument, MetricValues
 from pipeline_lib.report.record import RunRecord
 from pipeline_lib.results.tables import THIN_CLASS, per_cent
@@ -95,7 +96,8 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         "weights": backbone.weights_source,
         "weights SHA-256": backbone.weights_sha256,
         "normalization": f"mean {_numbers(backbone.mean)}, standard deviation {_numbers(backbone.std)}",
-        "coreset": f"{config.model.subsampling}, {100 * config.model.coreset_percentage:g} % of the patches",
+        "coreset": f"{config.model.subsampling}, {100 * config.model.coreset_percentage:g} % of the patches"
+        f"{_means(config.model)}",
         "upload": encoding if federated.mode == "federated" else "nothing is uploaded",
         "aggregation": f"{config.aggregation.strategy}, bank {config.aggregation.bank_scope}"
         f"{_kept(record)}{_in_regions(record)}",
@@ -111,6 +113,12 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
     if record.finished:
         facts["finished"] = record.finished
     return list(facts.items())
+
+
+def _means(model: ModelConfig) -> str:
+    if model.rows == "picks":
+        return ""
+    return ", each the mean of its cell" + (f" after {model.lloyd_steps} Lloyd steps" if model.lloyd_steps > 1 else "")
 
 
 def _kept(record: RunRecord) -> str:

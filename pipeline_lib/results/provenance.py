@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,11 @@ from data_contracts.manifests import BankManifest, ClientUploads
 from data_contracts.tables import BANK_PROVENANCE
 from pipeline_lib.client.calibration import rows_in_bank
 from pipeline_lib.client.provenance import Provenance
+from pipeline_lib.coreset.moved_rows import MovedRows
 from pipeline_lib.models.model_file import PROVENANCE_DIRECTORY
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.files import safe_name, write_table_file
-from pipeline_lib.upload.codec import decode_rows
+from pipeline_lib.upload.counts import rows_of
 
 
 def write_bank_provenance(
@@ -27,14 +28,13 @@ def write_bank_provenance(
     """
     written = {}
     for bank in banks:
-        rows = store.read_arrays(bank)["features"]
+        arrays = store.read_arrays(bank)
         frames = []
         for client in uploads:
             for upload, manifest in zip(client.uploads, client.provenance, strict=True):
                 if upload.category == bank.bank:
                     origin = Provenance.from_arrays(store.read_arrays(manifest))
-                    sent = decode_rows(store.read_arrays(upload))
-                    found = rows_in_bank(rows, sent, np.arange(len(sent)))
+                    found = _found_again(arrays, rows_of(store.read_arrays(upload)))
                     chosen = found.image.to_numpy(np.int64)
                     ids = np.array(origin.image_ids, dtype=object)
                     frames.append(
@@ -50,3 +50,10 @@ def write_bank_provenance(
         if frames:
             written[bank.bank] = pd.concat(frames, ignore_index=True)
     return written
+
+
+def _found_again(bank: Mapping[str, np.ndarray], sent: np.ndarray) -> pd.DataFrame:
+    """Columns bank_row, and as image the sent row (row, dim) that it is; of a mean, the one whose pick was kept."""
+    if (moved := MovedRows.from_arrays(bank)) is None:
+        return rows_in_bank(bank["features"], sent, np.arange(len(sent)))
+    return pd.DataFrame({"bank_row": np.arange(len(moved.representative)), "image": moved.representative})

@@ -18,6 +18,7 @@ from data_contracts.manifests import RegionalMerge, UploadManifest
 from data_contracts.settings import AggregationSettings
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.coreset.composition import Kept, ReducedRegions, StationRows, reduce_regions
+from pipeline_lib.coreset.moved_rows import keep_rows
 from pipeline_lib.server.aggregation import MergedBank, aggregate_uploads, refuse_what_cannot_be_merged, select_rows
 from pipeline_lib.server.quotas import bank_size, client_quotas
 from pipeline_lib.upload.acceptance import Upload, check_upload, join_rounds
@@ -100,14 +101,23 @@ def aggregate_pending(
     reduced = _reduce(regions, target, settings, bank=bank)
     rank = {name: number for number, name in enumerate(by_name)}
     row_client = np.array([rank[one.client_id] for own in regions for one in own], np.int32)[reduced.row_station]
-    rows, copied = reduced.rows, 0
+    rows, moved, copied = reduced.rows, reduced.moved, 0
     if (row_client[1:] < row_client[:-1]).any():  # regions that are not consecutive in order of name
         order = np.argsort(row_client, kind="stable")
         rows, row_client, copied = rows[order], row_client[order], len(rows)
+        moved = None if moved is None else moved.with_rows_in(order)
     n_images = [upload.n_images for upload in by_name.values()]
     rng = stage_rng(settings.seed, "aggregate", bank)
-    kept, server_radius = _select(rows, row_client, n_images, target, settings, rng)
-    merged = MergedBank(rows[kept], list(by_name), row_client[kept], server_radius)
+    kept, radius = _select(rows, row_client, n_images, target, settings, rng)
+    bank_rows, moved, measured = keep_rows(rows, kept, radius, moved)
+    server_radius = measured or 0.0
+    starts = None
+    if moved is not None:
+        n_sent = np.array([one.n_rows for own in regions for one in own])
+        sender = np.repeat([rank[one.client_id] for own in regions for one in own], n_sent)
+        moved = moved.with_uploads_in(np.argsort(sender, kind="stable"))
+        starts = np.searchsorted(np.sort(sender), np.arange(len(by_name) + 1)).astype(np.int64)
+    merged = MergedBank(bank_rows, list(by_name), row_client[kept], server_radius, moved, starts)
     return merged, RegionalMerge(
         regions=reduced.regions,
         rows_sent=reduced.rows_sent,
@@ -159,7 +169,7 @@ def region_members(clients: Iterable[str], regions: int | Mapping[str, Sequence[
 def _read(region: Sequence[PendingUpload]) -> Iterator[StationRows]:
     for pending in region:
         upload = pending.read()
-        yield StationRows(upload.rows, upload.radius)
+        yield StationRows(upload.rows, upload.radius, upload.counts)
 
 
 def _by_client(kept: np.ndarray, row_client: np.ndarray) -> np.ndarray:

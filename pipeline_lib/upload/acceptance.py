@@ -16,6 +16,7 @@ from data_contracts.errors import UploadError
 from data_contracts.manifests import GLOBAL_BANK, UploadManifest
 from data_contracts.settings import ImageReading
 from pipeline_lib.upload.codec import decode_rows, encoded_rows
+from pipeline_lib.upload.counts import checked_counts, split_counts
 
 MAX_UPLOAD_ROWS = 20_000_000
 logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class Upload:
     n_patches: int
     covering_radius: float = 0.0  # as the client says: the largest distance of a patch of its own to these rows
     reconstruction_error: float = 0.0  # and the largest of a row to the one that it stands for
+    counts: np.ndarray | None = None  # int64 (row,): patches that each row is the mean of; None: rows are patches
 
     @property
     def radius(self) -> float:
@@ -39,12 +41,19 @@ class Upload:
 
 
 def check_upload(
-    manifest: UploadManifest, arrays: Mapping[str, np.ndarray], *, dim: int | None, config_hash: str, round_number: int
+    manifest: UploadManifest,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    dim: int | None,
+    config_hash: str,
+    round_number: int,
+    with_counts: bool | None = None,
 ) -> Upload:
     """Decode an upload and refuse what cannot be right.
 
-    Raises UploadError, naming the client and the reason: another configuration or round, an unknown encoding, a wrong
-    dimension, an empty or oversized upload, values that are not finite, more rows than patches.
+    `with_counts`: whether rows are means, which come with their counts; None: as it says itself. Raises UploadError,
+    naming the client and the reason: another configuration or round, an unknown encoding, a wrong dimension, an empty
+    or oversized upload, values that are not finite, more rows than patches, counts that cannot be such.
     """
 
     def refuse(reason: str) -> UploadError:
@@ -59,8 +68,11 @@ def check_upload(
         raise refuse(f"it has {n_rows} rows, at most {MAX_UPLOAD_ROWS} are accepted")
     if n_rows > manifest.n_patches:
         raise refuse(f"it has {n_rows} rows, but the client names only {manifest.n_patches} patches")
+    encoded, counts = split_counts(arrays)
     try:
-        rows = decode_rows(arrays)
+        rows = decode_rows(encoded)
+        if counts is not None:
+            counts = checked_counts(counts, n_rows=n_rows, n_patches=manifest.n_patches)
     except UploadError as error:
         raise refuse(str(error)) from error
     if rows.size == 0:
@@ -71,6 +83,9 @@ def check_upload(
         raise refuse(f"its rows have {rows.shape[1]} dimensions, expected {dim or manifest.dim}")
     if not np.isfinite(rows).all():
         raise refuse("it contains values that are not finite (NaN or infinity)")
+    if with_counts not in (None, counts is not None):
+        there = "has no counts" if with_counts else "has counts"
+        raise refuse(f"it {there}, which uploads have with model.rows: cell_means alone; give all the same")
     return Upload(
         manifest.client_id,
         rows,
@@ -78,6 +93,7 @@ def check_upload(
         manifest.n_patches,
         manifest.covering_radius,
         manifest.reconstruction_error,
+        counts,
     )
 
 
@@ -87,6 +103,7 @@ def accept_uploads(
     dim: int | None,
     config_hash: str,
     round_number: int,
+    with_counts: bool | None = None,
 ) -> tuple[list[Upload], dict[str, str]]:
     """`check_upload` for the uploads of one bank: (those that pass, client id -> why it was refused).
 
@@ -104,7 +121,16 @@ def accept_uploads(
         if manifest.client_id in refused:
             continue
         try:
-            accepted.append(check_upload(manifest, arrays, dim=dim, config_hash=config_hash, round_number=round_number))
+            accepted.append(
+                check_upload(
+                    manifest,
+                    arrays,
+                    dim=dim,
+                    config_hash=config_hash,
+                    round_number=round_number,
+                    with_counts=with_counts,
+                )
+            )
         except UploadError as error:
             refused[manifest.client_id] = str(error)
             logger.warning("%s; going on with the others", error)
@@ -151,8 +177,10 @@ def common_dim(manifests: Iterable[UploadManifest]) -> int | None:
 
 def join_rounds(uploads: Sequence[Upload]) -> Upload:
     """What one client sent over several rounds, as one upload with its rows in the order of sending."""
+    counts = [upload.counts for upload in uploads if upload.counts is not None]
     return replace(
         uploads[-1],
         rows=np.concatenate([upload.rows for upload in uploads]),
+        counts=np.concatenate(counts) if len(counts) == len(uploads) else None,
         reconstruction_error=max(upload.reconstruction_error for upload in uploads),
     )

@@ -172,6 +172,17 @@ def test_hash_covers_what_changes_results_and_nothing_else() -> None:
     assert one.config_hashes() == (one.config_hash(),)
     regions = ExperimentConfig.model_validate({"aggregation": {"regions": {"north": ["a"]}}})
     assert regions.config_hash() != base.config_hash()
+    said = ExperimentConfig.model_validate({"model": {"rows": "picks", "lloyd_steps": 1}})
+    means, steps = (
+        ExperimentConfig.model_validate({"model": {"rows": "cell_means", "lloyd_steps": n}}) for n in (1, 2)
+    )
+    assert said.config_hash() == base.config_hash()
+    assert len({base.config_hash(), means.config_hash(), steps.config_hash()}) == 3
+
+
+def test_steps_without_means_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"lloyd_steps is 3, but rows: picks takes no means; set rows to cell_me"):
+        ExperimentConfig.model_validate({"model": {"lloyd_steps": 3}})
 
 
 def test_groups_and_what_goes_by_them() -> None:
@@ -216,7 +227,11 @@ def test_a_clients_hash_is_that_of_earlier_versions() -> None:
     changed: tuple[dict[str, object], ...] = ({"layers": ("a",)}, {"alignment": "centers"})
     others = [(config.model_copy(update={"seed": 7}), backbone)]
     others += [(config, backbone.model_copy(update=update)) for update in changed]
-    assert len({client_config_hash(*one) for one in others} | {"3cd80879f63b7405"}) == 4
+    others += [
+        (config.model_copy(update={"model": config.model.model_copy(update=values)}), backbone)
+        for values in ({"rows": "cell_means"}, {"rows": "cell_means", "lloyd_steps": 2})
+    ]
+    assert len({client_config_hash(*one) for one in others} | {"3cd80879f63b7405"}) == 6
 
 
 def test_a_client_sends_oversample_factor_times_its_quota_at_most_everything() -> None:

@@ -51,3 +51,17 @@ def test_uploads_are_checked_one_at_a_time_and_refused_by_name(tmp_path: Path, m
     assert "upload of client b for clip refused: artifact client_upload is damaged" in refused["b"]
     assert "2 dimensions, expected 3" in refused["e"]
     assert "not finite" in refused["f"]
+
+
+def test_with_means_an_upload_without_counts_is_refused_and_the_others_go_on(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    rows = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    written = store.write_arrays("client_upload", {"rows": rows, "counts": np.ones(4, np.int32)}, rows=4)
+    counted = upload(store, "b", rows).model_copy(update=written.model_dump())
+    with disable_run_logger():
+        refused = check_uploads.fn(
+            uploads=[upload(store, "a", rows), counted], bank="clip", config_hash=HASH, round_number=1,
+            place=Place(store=tmp_path, data_root=tmp_path), with_counts=True,
+        )  # fmt: skip
+    assert list(refused) == ["a"]
+    assert "it has no counts" in refused["a"]

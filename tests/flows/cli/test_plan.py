@@ -7,16 +7,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from data_contracts.config import ExperimentConfig
+from data_contracts.settings import BackboneSettings
 from flows.cli import main
 from flows.experiment import centralized_experiment, federated_experiment
 from flows.steps import running
-from pipeline_lib.planning import resources
+from pipeline_lib.planning import resources, stage_times
 from pipeline_lib.planning.experiment import ExperimentPlan, PlannedClient
 from tests.conftest import ROOT, experiment_values
 
@@ -28,6 +30,7 @@ SETTINGS: list[dict[str, Any]] = [
         "upload": {"codec": "float16"},
     },
     {"aggregation": {"global_bank_size": 7, "regions": 2}, "dataset": {"categories": ["pipe_clip"]}},
+    {"model": {"rows": "cell_means"}, "federated": {"num_rounds": 2}, "dataset": {"categories": ["pipe_clip"]}},
 ]
 
 
@@ -81,6 +84,29 @@ def test_with_regions_a_merge_needs_memory_for_the_largest_and_for_what_all_keep
     backbone: Any = None
     plan = ExperimentPlan(config, 4, {}, {}, clients, {"clip": 5, "bolt": 3}, backbone)
     assert resources.rows_merged_at_a_time(plan) == rows
+
+
+def test_means_cost_a_search_of_all_patches_a_step_and_their_counts() -> None:
+    clients = [PlannedClient("a", 3, 1000, {"clip": 20, "bolt": 30}, 0), PlannedClient("b", 1, 400, {"clip": 8}, 0)]
+    probe: Any = SimpleNamespace(multiplications_per_second=lambda plan, at_once: 1e4)
+
+    def planned(**model: Any) -> ExperimentPlan:
+        config = ExperimentConfig.model_validate({"federated": {"num_clients": 2}, "model": model})
+        backbone = BackboneSettings(
+            backbone="b", layers=("a",), weights_source="", weights_sha256="", weights_path=None, seed=0,
+            mean=(0, 0, 0), std=(1, 1, 1), neighborhood_size=3,
+        )  # fmt: skip
+        return ExperimentPlan(config, 4, {}, {}, clients, {"clip": 5, "bolt": 3}, backbone)
+
+    plans = [planned(), planned(rows="cell_means"), planned(rows="cell_means", lloyd_steps=3)]
+    picks, one, three = (stage_times.stage_seconds(plan, probe)["coresets"] for plan in plans)
+    pairs = 400 * 20 + 600 * 30 + 400 * 8  # patches times rows, a bank's patches in proportion to its rows
+    search = stage_times.SEARCH_PRODUCTS * 4 * pairs / 1e4
+    assert [one - picks, three - picks] == pytest.approx([search, 3 * search])
+    disk = [resources.disk_bytes(plan) for plan in plans]
+    assert disk[1]["uploads"] - disk[0]["uploads"] == 1400 * 4
+    assert disk[1]["memory banks"] - disk[0]["memory banks"] == 2 * (8 * 12 + 58 * 4 + 2 * 2 * 8)
+    assert disk[1] == disk[2]
 
 
 def assert_as_planned(plan: dict[str, Any], store: Path, out: Path) -> None:

@@ -21,13 +21,15 @@ from tests.dataset_fixtures import truncate
 from tests.federation_fixtures import banks, failing, federation, same_banks
 
 
+@pytest.mark.parametrize("kind", ["picks", "cell_means"])
 def test_an_interrupted_training_goes_on_where_it_was(
-    images: AutoVIDataset, extractor: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: AutoVIDataset, extractor: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    straight = federation(extractor, images, upload={"codec": "float16", "noise_sigma": 0.01})
+    sections = {"model": {"rows": kind}, "upload": {"codec": "float16", "noise_sigma": 0.01}}
+    straight = federation(extractor, images, **sections)
     expected = straight.train(num_rounds=3)
 
-    made = federation(extractor, images, upload={"codec": "float16", "noise_sigma": 0.01})
+    made = federation(extractor, images, **sections)
     with monkeypatch.context() as patched:
         original = FederatedPatchCore._train_single_round
 
@@ -41,7 +43,7 @@ def test_an_interrupted_training_goes_on_where_it_was(
             made.train(num_rounds=3, checkpoint_dir=tmp_path)
 
     calls = failing(monkeypatch, lambda _client, _round: False)
-    resumed = federation(extractor, images, upload={"codec": "float16", "noise_sigma": 0.01})
+    resumed = federation(extractor, images, **sections)
     history = resumed.train(num_rounds=3, checkpoint_dir=tmp_path)
     assert calls == ["client_0:3", "client_1:3", "client_2:3"]
     assert same_banks(resumed, straight)
@@ -49,7 +51,7 @@ def test_an_interrupted_training_goes_on_where_it_was(
     assert [summary.covering_radius for summary in history] == [summary.covering_radius for summary in expected]
 
     calls.clear()
-    finished = federation(extractor, images, upload={"codec": "float16", "noise_sigma": 0.01})
+    finished = federation(extractor, images, **sections)
     assert finished.train(num_rounds=3, checkpoint_dir=tmp_path) == history
     assert calls == []
     assert same_banks(finished, straight)

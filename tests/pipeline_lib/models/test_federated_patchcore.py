@@ -38,8 +38,13 @@ def test_the_example_in_the_docstring() -> None:
     [
         {},
         {"aggregation": {"bank_scope": "global", "oversample_factor": 2.0}, "upload": {"codec": "float16"}},
+        {
+            "model": {"rows": "cell_means", "lloyd_steps": 2},
+            "aggregation": {"bank_scope": "global", "oversample_factor": 2.0},
+            "upload": {"codec": "pq"},
+        },
     ],
-    ids=["per_category", "global"],
+    ids=["per_category", "global", "means"],
 )
 def test_one_round_gives_the_banks_of_the_flow(
     tiny_root: Path,
@@ -67,6 +72,9 @@ def test_one_round_gives_the_banks_of_the_flow(
             assert np.array_equal(arrays["features"], merged.rows)
             assert arrays["client_ids"].tolist() == merged.client_ids
             assert np.array_equal(arrays["row_client"], merged.row_client)
+            for name, array in merged.to_arrays().items():
+                assert np.array_equal(arrays[name], array)
+            assert ("counts" in arrays.files) == ("model" in sections)
 
 
 # --- clients ---------------------------------------------------------------------------------------------------------

@@ -92,7 +92,9 @@ def test_order_of_keys_does_not_matter_and_every_value_does() -> None:
         seed=1, subsampling="kcenter", ratio=0.1, bank_scope="per_category", codec="float32", clip_norm=None,
         noise_sigma=0.0,
     )  # fmt: skip
-    for name, value in {"seed": 2, "ratio": 0.2, "codec": "float16", "round": 2}.items():
+    for name, value in {
+        "seed": 2, "ratio": 0.2, "codec": "float16", "round": 2, "rows": "cell_means", "lloyd_steps": 2
+    }.items():  # fmt: skip
         assert canonical_value(settings) != canonical_value(settings.model_copy(update={name: value}))
 
 
