@@ -30,6 +30,11 @@ class Neighbor:
     image_path: Path | None = None
     center: tuple[float, float] | None = None  # x, y as shares of the image
 
+    @property
+    def origin(self) -> str:
+        """What people are told of where it is from: its image, or at least its client."""
+        return self.image_id or self.client or "origin not known"
+
 
 @dataclass(frozen=True)
 class PatchExplanation:

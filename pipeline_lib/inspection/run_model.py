@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from data_contracts.errors import ArtifactError, FedpatchError
 from data_contracts.manifests import GLOBAL_BANK
 from data_contracts.numbers import require_number
-from pipeline_lib.metrics.thresholds import Threshold, conformal_threshold
+from pipeline_lib.metrics.thresholds import CONFIDENCE, Threshold, conformal_threshold, images_for_a_bound
 from pipeline_lib.models.patchcore import PatchCore
 from pipeline_lib.models.saved_model import (
     INDEX_FILE,
@@ -74,6 +74,21 @@ class RunModel:
             return None
         own = self.calibration[self.calibration.category == category]
         return conformal_threshold(own.score.to_numpy(float), self.target_rate)
+
+    def promise(self, category: str) -> str:
+        """What a category's threshold promises, in words; empty for one that was given, and without any."""
+        found = None if self.fixed_threshold is not None else self.conformal(category)
+        if found is None:
+            return ""
+        confidence = f"{100 * CONFIDENCE:g} % confidence"
+        if found.upper_bound is not None:
+            limit = f"at most {100 * found.upper_bound:.1f} % with {confidence}"
+        else:
+            limit = f"maybe more: a limit with {confidence} takes {images_for_a_bound(found.target_rate)} normal images"
+        return (
+            f"{category}: threshold from {found.n} normal images; of good images like them about "
+            f"{100 * found.nominal_rate:.1f} % are called defective, {limit}"
+        )
 
     def category_of(self, path: Path) -> str:
         """The category that a file belongs to: the only one there is, or the one that a directory above it is named.

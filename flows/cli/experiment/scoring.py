@@ -41,10 +41,12 @@ def score_images(
         counts = {kind: sum(one["decision"] == kind for one in found) for kind in ("good", "defective")}
         refused = sum("reason" in one for one in found)
         print(f"{counts['good']} good, {counts['defective']} defective, {refused} refused")
-        for line in _promises(model, sorted({str(one["category"]) for one in found if "reason" not in one})):
-            print(line)
+        for category in sorted({str(one["category"]) for one in found if "reason" not in one}):
+            if line := model.promise(category):
+                print(line)
         if out is not None:
             print(f"decisions: {session.decisions_file}")
+            print(f"page:      {session.page_file}")
     if all("reason" in one for one in found):
         raise SystemExit(1)
 
@@ -94,16 +96,3 @@ def _row(summary: dict[str, object]) -> dict[str, object]:
 def _say_refused(summary: dict[str, object]) -> None:
     if "reason" in summary:
         print(f"fedpatch: refused {summary['path']}: {summary['reason']}", file=sys.stderr)
-
-
-def _promises(model: RunModel, categories: list[str]) -> list[str]:
-    lines = []
-    for category in categories:
-        found = None if model.fixed_threshold is not None else model.conformal(category)
-        if found is not None:
-            bound = "no bound" if found.upper_bound is None else f"at most {100 * found.upper_bound:.1f} % (95 %)"
-            lines.append(
-                f"{category}: threshold from {found.n} normal images, nominal false-alarm rate "
-                f"{100 * found.nominal_rate:.1f} %, {bound}"
-            )
-    return lines

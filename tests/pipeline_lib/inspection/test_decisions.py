@@ -224,7 +224,18 @@ def test_the_command_writes_table_and_pictures_and_prints_json(
     assert json.loads(flagged.nearest_normal)[0]["neighbors"][0]["image_id"].startswith("pipe_clip/train")
     for ending in (".jpg", ".overlay.jpg", ".explained.png"):
         assert (tmp_path / (flagged.picture.removesuffix(".jpg") + ending)).is_file()
-    assert len(pd.read_csv(tmp_path / "decisions.csv")) == 10
+    csv = pd.read_csv(tmp_path / "decisions.csv", keep_default_na=False)
+    assert len(csv) == 10
+    assert csv.map(lambda cell: len(str(cell))).to_numpy().max() < 300
+    nearest = pd.read_csv(tmp_path / "nearest_normal.csv")
+    first = nearest[(nearest.path == flagged.path) & (nearest.patch == 1) & (nearest["rank"] == 1)].iloc[0]
+    assert csv.nearest_normal[first.row] == first.image_id
+    assert first.distance == pytest.approx(first.score, rel=1e-5)
+    page = (tmp_path / "index.html").read_text()
+    assert "pipe_clip: threshold from 9 normal images" in page
+    linked = set(re.findall(r'(?:src|href)="([^"#]+)"', page))
+    assert all((tmp_path / link).exists() for link in linked)
+    assert {flagged.picture, flagged.explained, "decisions.csv", "pictures/"} <= linked
 
 
 def test_the_command_names_refused_images_and_what_is_wrong(
