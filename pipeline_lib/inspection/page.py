@@ -154,7 +154,8 @@ class DecisionPage:
 
 def _tiles(patches: Sequence[PatchExplanation]) -> tuple[tuple[Tile, ...], ...]:
     def tile(row: int, column: int, name: str, value: str) -> Tile:
-        return Tile(*(100 * share for share in tile_place(patches, row, column)), name, value)
+        width, left, top = tile_place(patches, row, column)
+        return Tile(100 * width, 100 * left, 100 * top, name, value)
 
     return tuple(
         (
