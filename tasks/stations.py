@@ -42,7 +42,8 @@ def open_exchange() -> Exchange:
     url = os.environ.get("FEDPATCH_EXCHANGE")
     if not url:
         raise ConfigError(
-            "FEDPATCH_EXCHANGE is not set; give the worker the shared place, a directory or s3://bucket/prefix"
+            "FEDPATCH_EXCHANGE is not set in this worker; where the worker is started, export the shared place, a "
+            "directory or s3://bucket/prefix, and start the worker again: one that runs does not see a later export"
         )
     return Exchange(url)
 

@@ -110,6 +110,9 @@ ELSEWHERE = {
     "make bench": BENCHMARKS,
     "FEDPATCH_REAL_DATA=DIR make bench": BENCHMARKS,
     "fedpatch doctor": "tests/pipeline_lib/planning/test_doctor.py::test_the_command_prints_all_checks",
+    "fedpatch doctor --station station-a": (
+        "tests/flows/cli/test_station_doctor.py::test_a_sound_station_has_no_problem_and_leaves_nothing_behind"
+    ),
     "fedpatch dataset acquire --out DIR": (
         "tests/pipeline_lib/dataset/test_acquisition.py::test_the_command_states_the_licence"
     ),
