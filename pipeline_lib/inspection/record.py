@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from data_contracts.errors import ArtifactError
 from data_contracts.tables import DECISIONS
 from pipeline_lib.maps.regions import Region
 from pipeline_lib.storage.artifact_store import TEMPORARY_SUFFIX
+from pipeline_lib.storage.file_lock import lock_descriptor, remove_locked
 
 DECISION_COLUMNS = tuple(name for name in DECISIONS.names if name != "regions")
 """No JSON: `nearest_normal` is the origin of the normal patch that is most like the image's highest one."""
@@ -129,13 +130,10 @@ class _CsvTable:
             file = path.open("a+b", buffering=0)
         except OSError as error:
             raise ArtifactError(f"cannot write {path}: {error.strerror or error}") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        except OSError:
-            pass  # a file system without locks
+        with suppress(OSError):  # a file system without locks
+            if not lock_descriptor(file.fileno()):
+                file.close()
+                return None
         n_rows = _count_rows(path, columns)
         if n_rows is None:
             file.close()
@@ -167,8 +165,9 @@ class _CsvTable:
     def give_up(self) -> None:
         """Close, and leave no empty file behind."""
         if os.fstat(self._file.fileno()).st_size == 0:
-            self.path.unlink()
-        self.close()
+            remove_locked(self.path, self.close)
+        else:
+            self.close()
 
 
 def _open_tables(out: Path, suffix: str) -> tuple[list[_CsvTable], Path] | None:
