@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_contracts.manifests import CENTRALIZED_CLIENT
 from pipeline_lib.bank.memory_bank import MemoryBank
 
 N_PATCHES = 3
@@ -32,8 +33,10 @@ class Neighbor:
 
     @property
     def origin(self) -> str:
-        """What people are told of where it is from: its image, or at least its client."""
-        return self.image_id or self.client or "origin not known"
+        """What people are told of where it is from: its image and client, or at least the client."""
+        if self.image_id is None:
+            return self.client or "origin not known"
+        return self.image_id if self.client in (None, CENTRALIZED_CLIENT) else f"{self.image_id} ({self.client})"
 
 
 @dataclass(frozen=True)
