@@ -116,6 +116,7 @@ DECISIONS = pa.schema(
         ("regions", pa.string()),  # JSON: area_px, box and peak of each
         ("nearest_normal", pa.string()),  # JSON: with --explain
         ("picture", pa.string()),  # relative to the output directory
+        ("explained", pa.string()),  # picture of the most similar normal patches; not in earlier tables
     ]
 )
 

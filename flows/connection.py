@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
 import httpx
 from prefect import get_client
 from prefect.client.base import ServerType
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
@@ -51,12 +54,19 @@ def proxy_of(url: str) -> str | None:
     return urlsplit(proxy if "//" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
 
 
-def server_version() -> str:
-    """The version of the configured server, empty for Prefect Cloud. Raises one of NO_ANSWER."""
+@contextmanager
+def asked_once() -> Iterator[SyncPrefectClient]:
+    """A client of the configured server that tries nothing again: a server that is not there is told at once."""
     with (
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
         get_client(sync_client=True, httpx_settings={"timeout": TIMEOUT}) as client,
     ):
+        yield client
+
+
+def server_version() -> str:
+    """The version of the configured server, empty for Prefect Cloud. Raises one of NO_ANSWER."""
+    with asked_once() as client:
         if client.server_type is not ServerType.CLOUD:
             return client.api_version()
         if problem := client.api_healthcheck():

@@ -36,6 +36,11 @@ from tasks.stage import open_store, stage, step
 StationFigures = pooled_figures.StationFigures
 
 
+def require_exchange() -> None:
+    """Raise ConfigError where this worker does not know the shared place."""
+    shared_place.open_exchange()
+
+
 def figures_hash(config_hash: str, banks: tuple[BankManifest, ...]) -> str:
     """What figures depend on beside a station's own images: they are refused where the banks are others by now."""
     return canonical_hash([config_hash, *sorted(bank.sha256 for bank in banks)])[:16]

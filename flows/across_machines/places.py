@@ -29,8 +29,8 @@ def station_name() -> str:
         return TypeAdapter(Name).validate_python(os.environ.get("FEDPATCH_STATION", ""))
     except ValidationError as error:
         raise ConfigError(
-            "FEDPATCH_STATION is not set, or not letters, digits, dots and hyphens; name the station in its worker's "
-            "environment"
+            "FEDPATCH_STATION is not set in this worker, or not letters, digits, dots and hyphens; name the station "
+            "where its worker is started, and start the worker again"
         ) from error
 
 

@@ -57,6 +57,7 @@ class StationRun:
 def open_station(config: ExperimentConfig, run_id: str, ratios: Mapping[str, float]) -> StationRun:
     """The station of this machine, its images indexed; `ratios`: station -> coreset_percentage of its own."""
     station, config = station_name(), own_config(config)
+    exchanged.require_exchange()  # before its images are read
     # set past the validation, which knows the clients of one machine alone
     federated = config.federated.model_copy(update={"coreset_percentage_by_client": dict(ratios)})
     config = config.model_copy(update={"federated": federated})

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_contracts.manifests import Cells
+from data_contracts.manifests import CENTRALIZED_CLIENT, Cells
 from pipeline_lib.bank.memory_bank import MemoryBank
 
 N_PATCHES = 3
@@ -30,6 +30,13 @@ class Neighbor:
     image_id: str | None = None
     image_path: Path | None = None
     center: tuple[float, float] | None = None  # x, y as shares of the image
+
+    @property
+    def origin(self) -> str:
+        """What people are told of where it is from: its image and client, or at least the client."""
+        if self.image_id is None:
+            return self.client or "origin not known"
+        return self.image_id if self.client in (None, CENTRALIZED_CLIENT) else f"{self.image_id} ({self.client})"
 
 
 @dataclass(frozen=True)

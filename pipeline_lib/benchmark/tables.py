@@ -7,7 +7,7 @@ from typing import Any
 
 from data_contracts.results import COMPARED
 from pipeline_lib.benchmark.comparison import against_baselines, named_pairs
-from pipeline_lib.results.tables import per_cent
+from pipeline_lib.results.tables import per_cent, share_of_bytes, two_digits
 
 METRIC_TITLES = {metric.key: metric.title for metric in COMPARED}
 
@@ -28,9 +28,9 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str
         share, pixels = row["upload_share_of_image_bytes"], row["upload_share_of_pixel_bytes"]
         table[row["experiment"]] |= {
             "against": row["baseline"],
-            "upload share": "-" if share is None else f"{100 * share:.0f} %",
-            "of pixels": "-" if pixels is None else f"{100 * pixels:.1f} %",
-            "back MB": round(row["download_bytes"] / 1e6, 1),
+            "upload share": share_of_bytes(share),
+            "of pixels": share_of_bytes(pixels),
+            "back MB": f"{two_digits(row['download_bytes'] / 1e6):g}",
             "bank rows": row["bank_rows"],
         }
         if len(seeds) > 1 or 1 in seeds:

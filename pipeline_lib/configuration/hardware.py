@@ -8,7 +8,7 @@ import importlib.metadata
 import logging
 import os
 import platform
-import resource
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,18 +81,25 @@ def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 
 def peak_rss_mb() -> float:
-    """Largest resident memory of this process so far, in MiB (or of its largest child, if that was larger)."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return max(_own_peak_kib(), children) / 1024
+    """Largest resident memory of this process so far, in MiB (or of its largest child, if that was larger; on Windows
+    its own alone)."""
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 2**20
+    import resource
+
+    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    if sys.platform == "darwin":  # in bytes there, in KiB elsewhere
+        return max(own, children) / 2**20
+    return max(_linux_peak_kib() or own, children) / 2**10
 
 
-def _own_peak_kib() -> int:
+def _linux_peak_kib() -> int | None:
     """Linux's ru_maxrss starts at what the process that started this one had in memory; VmHWM is this program's own."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     except (OSError, StopIteration, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return None
 
 
 def describe_environment() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from data_contracts.errors import DatasetError, ImageError
 from data_contracts.settings import Reading
 from pipeline_lib.dataset.ground_truth import category_defects, read_mask_channels, union_mask
 from pipeline_lib.dataset.images import load_image
+from pipeline_lib.dataset.layout import UNANNOTATED
 from pipeline_lib.dataset.reading import decide_reading, without_brighter
 
 OUTLINE = (255, 64, 64)
@@ -25,7 +26,7 @@ GAP_PX = 6
 def contact_sheet(
     index: pd.DataFrame, root: Path, *, layout: Layout, cell_px: tuple[int, int] = (240, 200)
 ) -> Image.Image:
-    """A column a category: a good training image above, a defective test image below.
+    """A column a category: a good training image above, below it a defective test image, if there is one with a mask.
 
     index: a dataset index; cell_px: (width, height) of each picture.
     Raises DatasetError for an empty index, and for training images of a category that differ in bit depth.
@@ -42,7 +43,7 @@ def contact_sheet(
         rows = index[(index.category == category) & (index.problem == "")]
         left = GAP_PX + column * (width + GAP_PX)
         good = rows[(rows.split == "train") & (rows.label == "good")]
-        bad = rows[(rows.split == "test") & (rows.label_index == 1)]
+        bad = _examples(rows[(rows.split == "test") & (rows.label_index == 1)])
         for line, (chosen, title) in enumerate([(good, category), (bad, "")]):
             if not len(chosen):
                 continue
@@ -53,6 +54,12 @@ def contact_sheet(
             picture.thumbnail((width, height))
             sheet.paste(picture, (left, top + TITLE_PX))
     return sheet
+
+
+def _examples(defective: pd.DataFrame) -> pd.DataFrame:
+    """Those that show what a defect is: with a mask, or at least with a name."""
+    masked = defective[defective.n_mask_channels > 0]
+    return masked if len(masked) else defective[defective.label != UNANNOTATED]
 
 
 def outlined(row: Mapping[str, object], root: Path, reading: Reading, *, layout: Layout) -> Image.Image:

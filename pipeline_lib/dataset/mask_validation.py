@@ -72,8 +72,8 @@ class MaskCheck:
                     "unannotated",
                     self.unannotated[0],
                     f"{len(self.unannotated)} defective images of test/{UNANNOTATED}, this one first, have no masks: "
-                    f"they are in the image metrics alone",
-                    "Draw their masks where pixels should be measured too.",
+                    "they are scored and count as defective in the image metrics; their pixels are not measured",
+                    "Nothing has to be done; draw their masks where pixels should be measured too.",
                 )
             )
         findings += self._orphans()

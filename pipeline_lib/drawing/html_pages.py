@@ -1,4 +1,4 @@
-"""Self-contained HTML pages from templates: every value escaped, an undefined one an error."""
+"""HTML pages from templates, in one style: every value escaped, an undefined one an error."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import functools
 
 import jinja2
 
+STYLED = "pipeline_lib.drawing"
+
 
 @functools.cache
 def page_template(package: str, name: str, **filters: object) -> jinja2.Template:
-    """The template `name` in the folder `template` of a package, with filters of its own."""
+    """The template `name` in the folder `template` of a package, with filters of its own.
+
+    What that folder lacks, such as style.css, is looked for in this package's own.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(package, "template"),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name, "template") for name in (package, STYLED)]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -21,6 +21,7 @@ from pipeline_lib.storage.artifact_store import write_file
 from pipeline_lib.storage.files import safe_name
 
 PANEL_PX = 800
+OVERLAY, EXPLAINED = ".overlay.jpg", ".explained.png"
 
 
 def table_row(
@@ -36,7 +37,13 @@ def table_row(
         "regions": json.dumps([asdict(region) for region in decision.regions]),
         "nearest_normal": json.dumps([patch.summary() for patch in patches]),
         "picture": picture,
+        "explained": beside(picture, EXPLAINED) if patches else "",
     }
+
+
+def beside(picture: str, ending: str) -> str:
+    """Path of what belongs to a picture: with OVERLAY or EXPLAINED instead of its own ending."""
+    return picture.removesuffix(".jpg") + ending if picture else ""
 
 
 def colour_scale(decision: ImageDecision) -> Scale:
@@ -67,9 +74,9 @@ def write_pictures(out: Path, decision: ImageDecision, patches: Sequence[PatchEx
         stem = f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}"
     relative = f"{PICTURES}/{stem}.jpg"
     write_file(out / relative, content)
-    write_file(out / PICTURES / f"{stem}.overlay.jpg", _jpeg_bytes(outlined_regions(decision, scale)))
+    write_file(out / beside(relative, OVERLAY), _jpeg_bytes(outlined_regions(decision, scale)))
     if patches:
-        write_file(out / PICTURES / f"{stem}.explained.png", png_bytes(explanation_picture(decision, list(patches))))
+        write_file(out / beside(relative, EXPLAINED), png_bytes(explanation_picture(decision, list(patches))))
     return relative
 
 

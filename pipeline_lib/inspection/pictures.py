@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -39,24 +40,36 @@ def explain(model: RunModel, decision: ImageDecision) -> list[PatchExplanation]:
 def explanation_picture(decision: ImageDecision, patches: list[PatchExplanation]) -> Image.Image:
     """A row for each patch: the flagged place, then its nearest normal patches with distance and origin."""
     assert decision.pixels is not None
-    columns = 1 + max(len(patch.neighbors) for patch in patches)
-    sheet = Image.new(
-        "RGB",
-        (columns * (TILE_PX + GAP_PX) + GAP_PX, len(patches) * (TILE_PX + TEXT_PX + GAP_PX) + GAP_PX),
-        (250, 250, 250),
-    )
+    sheet = Image.new("RGB", _corner(len(patches), _columns(patches)), (250, 250, 250))
     draw = ImageDraw.Draw(sheet)
     image = Image.fromarray(decision.pixels)
     for row, patch in enumerate(patches):
-        top = GAP_PX + row * (TILE_PX + TEXT_PX + GAP_PX)
-        sheet.paste(patch_tile(image, patch.center, patch.size), (GAP_PX, top))
-        draw.text((GAP_PX, top + TILE_PX + 2), f"this image\nscore {patch.score:.4g}", fill=(20, 20, 20))
+        left, top = _corner(row, 0)
+        sheet.paste(patch_tile(image, patch.center, patch.size), (left, top))
+        draw.text((left, top + TILE_PX + 2), f"this image\nscore {patch.score:.4g}", fill=(20, 20, 20))
         for column, neighbor in enumerate(patch.neighbors, start=1):
-            left = GAP_PX + column * (TILE_PX + GAP_PX)
+            left, top = _corner(row, column)
             sheet.paste(_neighbor_tile(neighbor, patch.size, decision.reading), (left, top))
-            name = neighbor.image_id or (f"client {neighbor.client}" if neighbor.client else "origin not known")
-            draw.text((left, top + TILE_PX + 2), f"{_short(name)}\ndistance {neighbor.distance:.4g}", fill=(20, 20, 20))
+            text = f"{_short(neighbor.origin)}\ndistance {neighbor.distance:.4g}"
+            draw.text((left, top + TILE_PX + 2), text, fill=(20, 20, 20))
     return sheet
+
+
+def tile_place(patches: Sequence[PatchExplanation], row: int, column: int) -> tuple[float, float, float]:
+    """On the picture of these explanations: its width, and a tile's left and top edge there, in sides of a tile.
+
+    Column 0 is the image's own patch, those after it its nearest normal patches.
+    """
+    (width, _), (left, top) = _corner(0, _columns(patches)), _corner(row, column)
+    return width / TILE_PX, left / TILE_PX, top / TILE_PX
+
+
+def _columns(patches: Sequence[PatchExplanation]) -> int:
+    return 1 + max(len(patch.neighbors) for patch in patches)
+
+
+def _corner(row: int, column: int) -> tuple[int, int]:
+    return GAP_PX + column * (TILE_PX + GAP_PX), GAP_PX + row * (TILE_PX + TEXT_PX + GAP_PX)
 
 
 def _image_paths(model: RunModel) -> dict[str, Path]:

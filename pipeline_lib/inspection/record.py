@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
@@ -22,40 +22,58 @@ from data_contracts.errors import ArtifactError
 from data_contracts.tables import DECISIONS
 from pipeline_lib.maps.regions import Region
 from pipeline_lib.storage.artifact_store import TEMPORARY_SUFFIX
+from pipeline_lib.storage.file_lock import lock_descriptor, remove_locked
 
 DECISION_COLUMNS = tuple(name for name in DECISIONS.names if name != "regions")
+"""No JSON: `nearest_normal` is the origin of the normal patch that is most like the image's highest one."""
+
 REGION_COLUMNS = ("row", "path", *(field.name for field in fields(Region)))
 """`row` is that of the image in decisions.csv, from 0."""
 
+NEIGHBOR_COLUMNS = (
+    "row", "path", "patch", "score", "center_x", "center_y", "rank", "distance", "client", "image_id", "bank_row",
+)  # fmt: skip
+"""A row for each normal patch that explains an image; `patch` and `rank` from 1, the center in shares of the image."""
+
+CSV_TABLES = {"decisions": DECISION_COLUMNS, "regions": REGION_COLUMNS, "nearest_normal": NEIGHBOR_COLUMNS}
 ROWS_IN_MEMORY = 1000
 
 
 class DecisionRecord:
-    """decisions.csv, regions.csv and decisions.parquet of a directory, open for more rows.
+    """decisions.csv, regions.csv, nearest_normal.csv and decisions.parquet of a directory, open for more rows.
 
     A row is on the disk when `add` returns, in the CSV files; the Parquet file follows every ROWS_IN_MEMORY rows and at
-    the end. Where one of the three has other columns, is damaged or is being written by someone else, all three go to
+    the end. Where one of them has other columns, is damaged or is being written by someone else, all go to
     <name>-<start>, start in UTC.
     """
 
     def __init__(self, out: Path) -> None:
         start = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         tables = (_open_tables(out, suffix) for suffix in _suffixes(start))
-        self._decisions, self._regions, self._parquet = next(found for found in tables if found is not None)
+        self._tables, self._parquet = next(found for found in tables if found is not None)
         self._rows: list[dict[str, object]] = []
 
     @property
     def path(self) -> Path:
         """The table of decisions."""
-        return self._decisions.path
+        return self._tables[0].path
+
+    @property
+    def n_rows(self) -> int:
+        """Of the table of decisions, those of earlier sessions among them."""
+        return self._tables[0].n_rows
 
     def add(self, row: dict[str, object]) -> None:
         """One image in the schema DECISIONS. Raises ArtifactError where it cannot be written."""
-        number = self._decisions.n_rows
-        self._decisions.append([row])  # first: a killed session leaves no regions that the next image would take over
+        decisions, regions, neighbors = self._tables
+        image = {"row": decisions.n_rows, "path": row["path"]}
+        nearest = [image | neighbor for neighbor in _neighbors(json.loads(str(row["nearest_normal"])))]
+        name = (nearest[0]["image_id"] or nearest[0]["client"] or "") if nearest else ""
+        # first: a killed session leaves no regions that the next image would take over
+        decisions.append([row | {"nearest_normal": name}])
         self._rows.append(row)
-        regions = json.loads(str(row["regions"]))
-        self._regions.append([{"row": number, "path": row["path"], **region} for region in regions])
+        regions.append([image | region for region in json.loads(str(row["regions"]))])
+        neighbors.append(nearest)
         if len(self._rows) >= ROWS_IN_MEMORY:
             self._write_parquet()
 
@@ -64,8 +82,8 @@ class DecisionRecord:
         try:
             self._write_parquet()
         finally:
-            self._decisions.close()
-            self._regions.close()
+            for table in self._tables:
+                table.close()
 
     def _write_parquet(self) -> None:
         if not self._rows:
@@ -89,6 +107,15 @@ class DecisionRecord:
         self._rows.clear()
 
 
+def _neighbors(patches: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The cells of nearest_normal.csv from the JSON of an image."""
+    for number, patch in enumerate(patches, start=1):
+        x, y = patch["center"]
+        own = {"patch": number, "score": patch["score"], "center_x": x, "center_y": y}
+        for rank, neighbor in enumerate(patch["neighbors"], start=1):
+            yield {**own, "rank": rank, **neighbor}
+
+
 class _CsvTable:
     """A CSV file that is held alone, and only appended to."""
 
@@ -103,13 +130,10 @@ class _CsvTable:
             file = path.open("a+b", buffering=0)
         except OSError as error:
             raise ArtifactError(f"cannot write {path}: {error.strerror or error}") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        except OSError:
-            pass  # a file system without locks
+        with suppress(OSError):  # a file system without locks
+            if not lock_descriptor(file.fileno()):
+                file.close()
+                return None
         n_rows = _count_rows(path, columns)
         if n_rows is None:
             file.close()
@@ -141,25 +165,26 @@ class _CsvTable:
     def give_up(self) -> None:
         """Close, and leave no empty file behind."""
         if os.fstat(self._file.fileno()).st_size == 0:
-            self.path.unlink()
-        self.close()
+            remove_locked(self.path, self.close)
+        else:
+            self.close()
 
 
-def _open_tables(out: Path, suffix: str) -> tuple[_CsvTable, _CsvTable, Path] | None:
-    """decisions.csv, regions.csv and decisions.parquet; None where one of them cannot be appended to."""
+def _open_tables(out: Path, suffix: str) -> tuple[list[_CsvTable], Path] | None:
+    """The CSV_TABLES, and decisions.parquet; None where one of them cannot be appended to."""
+    tables: list[_CsvTable] = []
     parquet = out / f"decisions{suffix}.parquet"
-    decisions = _CsvTable.open(out / f"decisions{suffix}.csv", DECISION_COLUMNS)
-    if decisions is None:
-        return None
-    regions = _CsvTable.open(out / f"regions{suffix}.csv", REGION_COLUMNS)
-    if regions is not None and _can_grow(parquet):
-        decisions.append([])  # the head
-        regions.append([])
-        return decisions, regions, parquet
-    for table in (decisions, regions):
+    for name, columns in CSV_TABLES.items():
+        table = _CsvTable.open(out / f"{name}{suffix}.csv", columns)
         if table is not None:
-            table.give_up()
-    return None
+            tables.append(table)
+        if table is None or not _can_grow(parquet):
+            for opened in tables:
+                opened.give_up()
+            return None
+    for table in tables:
+        table.append([])  # the head
+    return tables, parquet
 
 
 def _suffixes(start: str) -> Iterator[str]:

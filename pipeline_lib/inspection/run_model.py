@@ -73,6 +73,11 @@ class RunModel:
         wanted = DecisionConfig(target_false_alarm_rate=self.target_rate, promise=self.promise)
         return calibrated_threshold(own, wanted)
 
+    def promised(self, category: str) -> str:
+        """What a category's threshold promises, in words; empty for one that was given, and without any."""
+        found = None if self.fixed_threshold is not None else self.calibrated(category)
+        return "" if found is None else f"{category}: {found.promise()}"
+
     def category_of(self, path: Path) -> str:
         """The category that a file belongs to: the only one there is, or the one that a directory above it is named.
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_contracts.errors import FedpatchError
+from data_contracts.errors import ArtifactError, FedpatchError
+from pipeline_lib.bank.explanation import PatchExplanation
 from pipeline_lib.dataset.image_files import LeftOut
 from pipeline_lib.inspection.decisions import ImageDecision, decide_image, find_images
 from pipeline_lib.inspection.files import table_row, write_pictures
+from pipeline_lib.inspection.page import DecisionPage
 from pipeline_lib.inspection.pictures import explain
 from pipeline_lib.inspection.record import DecisionRecord
 from pipeline_lib.inspection.run_model import RunModel
@@ -26,23 +29,24 @@ State = tuple[int, int]
 
 @dataclass
 class ScoreSession:
-    """One model at work. With `out`, tables and pictures go there; with `explained`, flagged images are explained."""
+    """One model at work. With `out`, tables, pictures and a page of them go there; with `explained`, flagged images are
+    explained."""
 
     model: RunModel
     category: str | None = None
     out: Path | None = None
     explained: bool = False
     decisions_file: Path | None = None  # where the rows of the last call went
+    page_file: Path | None = None  # and what people look at
 
     def score(self, paths: Iterable[Path]) -> Iterator[ImageDecision]:
-        """Decide each image, write its pictures and its row. Raises ArtifactError where a row cannot be written."""
-        record = self._open_record()
-        try:
+        """Decide each image, write its pictures and its row, and the page at the end, however it ends.
+
+        Raises ArtifactError where a row cannot be written.
+        """
+        with self._open_record() as record:
             for path in paths:
                 yield self._decide(path, record)
-        finally:
-            if record is not None:
-                record.close()
 
     def watch(
         self, directory: Path, *, every_seconds: float = 2.0, stop: Callable[[], bool] = lambda: False
@@ -51,33 +55,38 @@ class ScoreSession:
 
         A file is taken once its size and time are the same on two looks that are `every_seconds` or more apart,
         whatever the clocks say; one that is written again is scored again. A directory that goes away is waited for.
-        Raises FedpatchError where it is not there at the beginning.
+        The page is written whenever a look's images are decided, and at the end. Raises FedpatchError where the
+        directory is not there at the beginning.
         """
         if not directory.is_dir():
             raise FedpatchError(f"there is no directory {directory} to watch")
         folder = _WatchedFolder(directory, self.out, every_seconds)
-        record = self._open_record()
-        try:
+        with self._open_record() as record:
             while True:
                 settled = folder.look()
                 for path in settled:
                     yield self._decide(path, record)
+                if settled and record is not None:
+                    record.write_page()
                 if not settled:
                     if stop():
                         return
                     time.sleep(every_seconds)
-        finally:
-            if record is not None:
-                record.close()
 
-    def _open_record(self) -> DecisionRecord | None:
+    @contextmanager
+    def _open_record(self) -> Iterator[_RecordAndPage | None]:
         if self.out is None:
-            return None
+            yield None
+            return
         record = DecisionRecord(self.out)
-        self.decisions_file = record.path
-        return record
+        both = _RecordAndPage(record, DecisionPage(record.path, self.model))
+        self.decisions_file, self.page_file = record.path, both.page.path
+        try:
+            yield both
+        finally:
+            both.close()
 
-    def _decide(self, path: Path, record: DecisionRecord | None) -> ImageDecision:
+    def _decide(self, path: Path, record: _RecordAndPage | None) -> ImageDecision:
         decision = decide_image(self.model, path, category=self.category)
         if record is None or self.out is None:
             return decision
@@ -90,8 +99,35 @@ class ScoreSession:
                 logger.warning("no picture of %s: %s", decision.summary()["path"], error)
                 note = f"no picture: {error}"
                 decision = replace(decision, note=f"{decision.note}; {note}" if decision.note else note)
-        record.add(table_row(decision, picture, patches))
+        record.add(decision, picture, patches)
         return decision
+
+
+@dataclass(frozen=True)
+class _RecordAndPage:
+    """The tables, which are the record, and the page, a view of what this call added to them."""
+
+    record: DecisionRecord
+    page: DecisionPage
+
+    def add(self, decision: ImageDecision, picture: str, patches: Sequence[PatchExplanation]) -> None:
+        row = table_row(decision, picture, patches)
+        self.record.add(row)
+        height, width = (0, 0) if decision.pixels is None else decision.pixels.shape[:2]
+        self.page.add(row, (width, height), patches)
+
+    def write_page(self) -> None:
+        """A page that cannot be written costs no decision."""
+        try:
+            self.page.write(self.record.n_rows)
+        except ArtifactError as error:
+            logger.warning("%s", error)
+
+    def close(self) -> None:
+        try:
+            self.write_page()
+        finally:
+            self.record.close()
 
 
 @dataclass

@@ -41,9 +41,9 @@ class Threshold:
         """What it promises, of how many images, on which condition."""
         of_groups = f" of {self.n_groups} groups" if self.grouped else ""
         return (
-            f"threshold from {self.n} normal images{of_groups}: nominal false-alarm rate "
-            f"{100 * self.nominal_rate:.1f} %, at most {100 * self.upper_bound:.1f} % with {100 * CONFIDENCE:g} % "
-            f"confidence, {condition(grouped=self.grouped)}"
+            f"threshold from {self.n} normal images{of_groups}: of good images about {100 * self.nominal_rate:.1f} % "
+            f"are called defective, at most {100 * self.upper_bound:.1f} % with {100 * CONFIDENCE:g} % confidence, "
+            f"{condition(grouped=self.grouped)}"
         )
 
 

@@ -21,8 +21,8 @@ def decisions(document: MetricsDocument) -> Table | None:
             rows += [_row(name, client, result) for client, result in values.decision.by_client.items()]
     rows += [_row(name, f"{client}, alone", decision) for name, client, decision in _alone(document)]
     columns = (
-        "category", "threshold of", "threshold", "normal images", "nominal rate", "bound, 95 %",
-        "good called defective", "p of drift", "defective found",
+        "category", "threshold of", "good called defective", "defective found", "threshold", "nominal rate",
+        "bound, 95 %", "normal images", "p of drift",
     )  # fmt: skip
     return Table("Decisions by thresholds from normal training images", columns, tuple(rows), 2) if rows else None
 
@@ -62,13 +62,13 @@ def _row(category: str, scope: str, result: ThresholdResult) -> tuple[Cell, ...]
     return (
         Cell(category),
         Cell(scope),
+        _share(result.realised_rate, result.realised_ci95, result.false_alarms, result.n_good),
+        _share(result.found_rate, result.found_ci95, result.found, result.n_defective),
         Cell(UNDEFINED if result.threshold is None else f"{result.threshold:.4g}"),
-        Cell(count(result.n_calibration).text, "" if result.n_groups is None else f"{result.n_groups} groups"),
         measure(result.nominal_rate),
         Cell("none") if result.upper_bound is None else measure(result.upper_bound),
-        _share(result.realised_rate, result.realised_ci95, result.false_alarms, result.n_good),
+        Cell(count(result.n_calibration).text, "" if result.n_groups is None else f"{result.n_groups} groups"),
         Cell(UNDEFINED) if p is None else Cell(f"{p:.2g}", mark="drift" if p < DRIFT_P else ""),
-        _share(result.found_rate, result.found_ci95, result.found, result.n_defective),
     )
 
 

@@ -22,7 +22,7 @@ from data_contracts.results import (
 )
 from data_contracts.validation import ValidationReport
 from pipeline_lib.metrics.intervals import share_interval
-from pipeline_lib.results.tables import THIN_CLASS
+from pipeline_lib.results.tables import THIN_CLASS, share_of_bytes
 
 TNRS = ("0.99", "0.95", "0.9")
 SPLIT_METRICS = (*METRICS[:-1], auc_spro("0.3"), METRICS[-1])
@@ -173,7 +173,7 @@ def clients(federation: FederationSummary) -> Table:
                 count(client.patches),
                 count(client.coreset_rows),
                 Cell(file_size(client.upload_bytes)),
-                Cell(UNDEFINED if share is None else f"{100 * share:.1f} %"),
+                Cell(share_of_bytes(share)),
                 Cell(UNDEFINED if radius is None else f"{radius:.3g}"),
             )
         )

@@ -72,11 +72,10 @@ def _normal_patch(
     encode: Callable[[Image.Image], bytes],
     reading: ImageReading,
 ) -> NormalPatch:
-    origin = neighbor.image_id or neighbor.client or "origin not known"
     if neighbor.image_path is None or neighbor.center is None:
-        return NormalPatch(neighbor.distance, origin)
+        return NormalPatch(neighbor.distance, neighbor.origin)
     try:
         tile = patch_tile(load_image(neighbor.image_path, reading), neighbor.center, size)
     except ImageError:
-        return NormalPatch(neighbor.distance, origin)
-    return NormalPatch(neighbor.distance, origin, encode(tile))
+        return NormalPatch(neighbor.distance, neighbor.origin)
+    return NormalPatch(neighbor.distance, neighbor.origin, encode(tile))

@@ -87,7 +87,7 @@ def write_experiment_files(
 ) -> dict[str, pd.DataFrame]:
     """Index, validation and partition, counts of each test image, maps where asked for, what clients have alone.
 
-    Returns where the rows of each bank came from, which is written and known where all images lie at one place.
+    Returns where the rows of each bank came from, which is written too: all clients of an experiment are here.
     """
     run_directory.write_dataset_files(out, store, dataset)
     local.write_local_files(out, store, federation.alone)
@@ -105,7 +105,7 @@ def write_experiment_files(
                 map_format=config.evaluation.save_maps,
                 sigma_px=config.inference.smoothing_sigma,
             )
-    if config.federated.mode != "centralized":
+    if config.federated.mode == "local_only":
         return {}
     return provenance.write_bank_provenance(out, store, federation.uploads, federation.banks)
 

@@ -1,4 +1,4 @@
-"""Where the rows of a bank came from, kept beside it where all images lie at one place anyway (centralized runs)."""
+"""Where the rows of a bank came from, kept beside it where all images lie at one place anyway (not of stations)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def write_bank_provenance(
 ) -> dict[str, pd.DataFrame]:
     """Write provenance/<bank>.parquet of each bank, and return them by bank name, without those that have no rows.
 
-    Only for runs whose one client is the place that holds all images.
+    Only for runs whose clients are all at this place. No upload says it: rows are found again by their bytes, and what
+    they came from is read from what stayed with each client.
     """
     written = {}
     for bank in banks:

@@ -59,6 +59,16 @@ def _cell(value: Any) -> str:
     return "-" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
 
 
+def two_digits(value: float) -> float:
+    """Rounded to two digits, or to a whole number: 0.0032, 3.2, 32, 321."""
+    return float(round(value)) if value >= 10 else float(f"{value:.2g}")
+
+
+def share_of_bytes(share: float | None) -> str:
+    """A share of bytes in per cent, which can be very small and above 100."""
+    return "-" if share is None else f"{two_digits(100 * share):g} %"
+
+
 def client_rows(federation: FederationSummary) -> list[dict[str, Any]]:
     """A row a client: images, patches, rows sent, bytes sent and their share of the client's own image files."""
     rows: list[dict[str, Any]] = []
@@ -72,7 +82,7 @@ def client_rows(federation: FederationSummary) -> list[dict[str, Any]]:
                 "patches": client.patches,
                 "rows sent": client.coreset_rows,
                 "upload MB": round(client.upload_bytes / 1e6, 2),
-                "share of image bytes": "-" if share is None else f"{100 * share:.0f} %",
+                "share of image bytes": share_of_bytes(share),
                 "covering radius": None if client.covering_radius is None else round(client.covering_radius, 3),
             }
         )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def open_exchange() -> Exchange:
     url = os.environ.get("FEDPATCH_EXCHANGE")
     if not url:
         raise ConfigError(
-            "FEDPATCH_EXCHANGE is not set; give the worker the shared place, a directory or s3://bucket/prefix"
+            "FEDPATCH_EXCHANGE is not set in this worker; where the worker is started, export the shared place, a "
+            "directory or s3://bucket/prefix, and start the worker again: one that runs does not see a later export"
         )
     return Exchange(url)
 
@@ -133,6 +135,26 @@ class Exchange:
         """Why the round is closed, or None."""
         path = self._closed(run_id, round_number)
         return str(json.loads(self.fs.cat_file(path))["reason"]) if self.fs.exists(path) else None
+
+    def try_out(self, sender: str) -> str:
+        """Write, read back and remove a file where a run's upload of this station would lie, folders and all.
+
+        Returns what could not be removed, empty where all was: it looks like a run, and goes with the old ones.
+        Raises ArtifactError where it cannot be written or read.
+        """
+        run_id, content = f"trial-{uuid.uuid4().hex}", b"written to see whether a station can\n"
+        path = f"{self._round(run_id, 1)}/uploads/{sender}/trial.txt"
+        self._write(path, content)
+        try:
+            if self.fs.cat_file(path) != content:
+                raise ArtifactError(f"{path} reads otherwise than it was written")
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read ({error})") from error
+        try:
+            self.fs.rm(f"{self.root}/{run_id}", recursive=True)
+        except OSError:
+            return f"{self.root}/{run_id}"
+        return ""
 
     # --- paths and bytes ---------------------------------------------------------------------------------------
 

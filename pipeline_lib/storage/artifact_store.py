@@ -18,6 +18,7 @@ import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def write_file(path: Path, content: bytes | memoryview, *, durable: bool = True)
                 os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be in what is no directory
+            temporary.unlink()
         raise ArtifactError(f"cannot write {path} ({len(content)} bytes): {error.strerror or error}") from error
 
 

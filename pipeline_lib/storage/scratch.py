@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,5 +23,8 @@ def scratch_array(shape: tuple[int, ...], dtype: type | np.dtype, *, directory: 
         return np.empty(shape, dtype)
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=directory) as file:
-        os.posix_fallocate(file.fileno(), 0, size)  # writing to a sparse file on a full disk would kill the process
+        if sys.platform == "linux":
+            os.posix_fallocate(file.fileno(), 0, size)  # writing to a sparse file on a full disk would kill the process
+        else:
+            file.truncate(size)  # which Windows takes from the disk at once, macOS as it is written
         return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=shape))

@@ -1,6 +1,6 @@
-"""A lock on one computation that frees itself when its holder dies: `flock` on a file below the artifact store.
+"""A lock on one computation that frees itself when its holder dies: on a file below the artifact store.
 
-Prefect's own file lock never expires after kill -9. The kernel drops an flock with the process. One host only.
+Prefect's own file lock never expires after kill -9. The system drops this one with the process. One host only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _guard = threading.Lock()
 
 
 class FlockLockManager(LockManager):
-    """Prefect lock manager over `fcntl.flock`; holds across threads and processes of one host."""
+    """Prefect lock manager over `storage.file_lock`; holds across threads and processes of one host."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
@@ -57,7 +57,7 @@ class FlockLockManager(LockManager):
             if owner != holder:
                 raise ValueError(f"{holder} does not hold the lock {key}")
             del _held[(self._path(key), key)]
-            os.close(descriptor)  # closing the only descriptor of this open file drops the flock
+            os.close(descriptor)  # closing the only descriptor of this open file drops the lock
 
     def is_locked(self, key: str) -> bool:
         """Whether anybody on this host holds the lock."""

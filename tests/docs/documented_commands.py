@@ -67,8 +67,13 @@ SESSION = (
     "fedpatch model promote runs/baseline",
     "fedpatch model promote RUN_DIR",
     "fedpatch model list",
+    "fedpatch run configs/real3_centralized.yaml --set dataset.root=DIR --out runs/new",
     "fedpatch model compare current runs/new",
     "fedpatch score models/current IMAGES...",
+    "fedpatch score models/current IMAGES --out scored --explain",
+    "fedpatch score models/current IMAGES --out scored --false-alarm-rate 0.01",
+    "fedpatch score runs/new IMAGES --out scored_again",
+    "fedpatch model promote runs/new",
     "fedpatch model rollback",
     "fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=DIR",
     "fedpatch benchmark configs/benchmark_quick.yaml --set dataset.max_images=24",
@@ -106,6 +111,9 @@ ELSEWHERE = {
     "make bench": BENCHMARKS,
     "FEDPATCH_REAL_DATA=DIR make bench": BENCHMARKS,
     "fedpatch doctor": "tests/pipeline_lib/planning/test_doctor.py::test_the_command_prints_all_checks",
+    "fedpatch doctor --station station-a": (
+        "tests/flows/cli/test_station_doctor.py::test_a_sound_station_has_no_problem_and_leaves_nothing_behind"
+    ),
     "fedpatch dataset acquire --out DIR": (
         "tests/pipeline_lib/dataset/test_acquisition.py::test_the_command_states_the_licence"
     ),

@@ -213,8 +213,6 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("prefect_server")
 def test_the_commands_of_the_docs_in_one_session(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in SESSION:
-        if "runs/new" in command:
-            shutil.copytree(directory / "runs" / "first", directory / "runs" / "new")
         for one in expanded(INSTEAD.get(command, command)):
             status = 0
             try:
@@ -225,8 +223,9 @@ def test_the_commands_of_the_docs_in_one_session(directory: Path, capsys: pytest
             assert status == 0, f"{one}: {status}\n{shown.out[-2000:]}\n{shown.err[-2000:]}"
             assert shown.out or "--out" in one, f"{one} prints nothing"
     for made in (
-        "made.jpg", "preview.png", "scored/decisions.csv", "scored/pictures", "models/current", "demo/federated",
-        "runs/gap/comparison.json", "runs/ballscrew/report.html", "parts_of_clients/partition.parquet",
+        "made.jpg", "preview.png", "scored/decisions.csv", "scored/index.html", "scored/pictures", "models/current",
+        "demo/federated", "runs/gap/comparison.json", "runs/ballscrew/report.html",
+        "parts_of_clients/partition.parquet",
     ):  # fmt: skip
         assert (directory / made).exists(), made
     assert list((directory / "scored").rglob("*.explained.png"))

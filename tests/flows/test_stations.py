@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from flows.stations import station_client, station_coordinator
 from pipeline_lib.inspection.run_model import open_run_model
 from pipeline_lib.partition.saved import save_partition
 from tests.conftest import experiment_values
-from tests.station_fixtures import STATIONS, coordinate, document_of, values
+from tests.station_fixtures import STATIONS, coordinate, document_of, run_station, values
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -168,3 +169,15 @@ def test_a_station_without_a_name_is_a_clear_error(
     monkeypatch.delenv("FEDPATCH_STATION", raising=False)
     config = ExperimentConfig.model_validate(values(tmp_path))
     assert "FEDPATCH_STATION is not set" in station_client(config, "run", return_state=True).message
+
+
+def test_a_worker_that_does_not_know_the_shared_place_is_told_before_an_image_is_read(
+    calls: list[str], work: Counter[str], plants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FEDPATCH_EXCHANGE")
+    parameters = {"config": values(tmp_path), "run_id": "run"}
+    state = run_station(monkeypatch, plants / STATIONS[0], tmp_path / "own", parameters)
+    assert "FEDPATCH_EXCHANGE is not set in this worker" in state.message
+    assert "start the worker again" in state.message
+    assert not work
+    assert not (tmp_path / "own").exists()

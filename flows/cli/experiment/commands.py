@@ -188,9 +188,9 @@ def score(
 ) -> None:
     """Score new images with a trained run: RUN_DIR, then images or directories.
 
-    Good or defective, by a threshold from the run's normal training images. With --out: decisions.csv,
-    regions.csv, decisions.parquet, which grow from call to call, and pictures. Images that do not fit are refused, with
-    the reason.
+    Good or defective, by a threshold from the run's normal training images. With --out: index.html, a page of what was
+    decided with the doubtful images first, pictures, and tables (decisions.csv and others), which grow from call to
+    call. Images that do not fit are refused, with the reason.
 
     Examples: fedpatch score runs/first new_images --out scored;
     fedpatch score runs/first camera --category pipe_clip --watch --json

@@ -42,11 +42,13 @@ def score_images(
         counts = {kind: sum(one["decision"] == kind for one in found) for kind in ("good", "defective")}
         refused = sum("reason" in one for one in found)
         print(f"{counts['good']} good, {counts['defective']} defective, {refused} refused")
-        for line in _promises(model, sorted({str(one["category"]) for one in found if "reason" not in one})):
-            print(line)
+        for category in sorted({str(one["category"]) for one in found if "reason" not in one}):
+            if line := model.promised(category):
+                print(line)
         if out is not None:
             print(f"decisions: {session.decisions_file}")
-            say_next("score", page=session.decisions_file)
+            print(f"page:      {session.page_file}")
+            say_next("score", page=session.page_file or out)
         else:
             say_next("score, nowhere", run=model.directory)
     if all("reason" in one for one in found):
@@ -85,12 +87,3 @@ def _row(summary: dict[str, object]) -> dict[str, object]:
 def _say_refused(summary: dict[str, object]) -> None:
     if "reason" in summary:
         print(f"fedpatch: refused {summary['path']}: {summary['reason']}", file=sys.stderr)
-
-
-def _promises(model: RunModel, categories: list[str]) -> list[str]:
-    lines = []
-    for category in categories:
-        found = None if model.fixed_threshold is not None else model.calibrated(category)
-        if found is not None:
-            lines.append(f"{category}: {found.promise()}")
-    return lines

@@ -59,14 +59,21 @@ def rollback(*, models: Models = None, json_: Json = False) -> None:
 
 
 @app.command
-def doctor(*, store: StoreToBe = None, json_: Json = False) -> None:
+def doctor(
+    *,
+    store: StoreToBe = None,
+    station: Annotated[
+        str | None, Parameter(help="And with this machine as that station: variables, shared place, clock, work queue.")
+    ] = None,
+    json_: Json = False,
+) -> None:
     """Tell what is wrong with this installation: versions, weights, GPU, disk, server. Exit status 1 for problems.
 
-    Example: fedpatch doctor --json
+    Examples: fedpatch doctor --json; fedpatch doctor --station station-a
     """
     from flows.cli.upkeep.doctor import examine
 
-    examine(store, as_json=json_)
+    examine(store, station, as_json=json_)
 
 
 @app.command

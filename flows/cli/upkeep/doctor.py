@@ -20,11 +20,15 @@ from pipeline_lib.storage.writable import write_problem
 MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 
 
-def examine(store: Path | None, *, as_json: bool) -> None:
-    """Print all checks; exit status 1 when there is a problem."""
+def examine(store: Path | None, station: str | None, *, as_json: bool) -> None:
+    """Print all checks, with a station's name those of its machine too; exit status 1 when there is a problem."""
     checks = [*installation_checks((store or default_store()).expanduser()), home_check(), proxy_check()]
     leave_loopback_out_of_proxies()  # as every command does
     checks.append(server_check())
+    if station is not None:
+        from flows.cli.upkeep.station_doctor import station_checks
+
+        checks += station_checks(station)
     if as_json:
         print_json([asdict(check) for check in checks])
     else:

@@ -51,7 +51,9 @@ def folders(root: Path) -> tuple[Path, Path, Path]:
     return good, defective, drawn
 
 
-def test_folders_and_annotations_become_a_category_that_validates(tmp_path: Path) -> None:
+def test_folders_and_annotations_become_a_category_that_validates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     good, defective, drawn = folders(tmp_path)
     (good / "later").mkdir()
     for name in ("g10.jfif", ".g11.png", "later/g12.png"):
@@ -69,6 +71,10 @@ def test_folders_and_annotations_become_a_category_that_validates(tmp_path: Path
     findings = validate_dataset(index, root).findings
     assert not [finding for finding in findings if finding.severity == "error"]
     assert ["b3" in finding.path for finding in findings if finding.code == "unannotated"] == [True]
+    with pytest.raises(SystemExit) as stop:
+        main(["dataset", "validate", str(root)])
+    assert not stop.value.code
+    assert "0 errors" in capsys.readouterr().out
     defects = category_defects(root, "bracket")
     channels = read_mask_channels(root, "bracket", "multiple", "b2", width=32, height=24, defects=defects)
     assert {channel.defect_name for channel in channels} == {"dent", "good"}

@@ -165,7 +165,7 @@ def a_defective_one(runs: Path) -> Path:
     return runs / "data" / str(own.sort_values("score").path.iloc[-1])
 
 
-def test_neighbours_name_their_image_where_the_run_held_all_images(runs: Path) -> None:
+def test_neighbours_name_their_image_where_the_run_held_all_images(runs: Path, tmp_path: Path) -> None:
     model = open_run_model(runs / "central")
     decision = decide_image(model, a_defective_one(runs))
     patches = explain(model, decision)
@@ -178,31 +178,40 @@ def test_neighbours_name_their_image_where_the_run_held_all_images(runs: Path) -
     assert nearest.image_path.is_file()
     at_server = open_run_model(runs / "federated")
     found = explain(at_server, decide_image(at_server, a_defective_one(runs)))[0].neighbors[0]
+    assert found.client in {"client_0", "client_1", "client_2"}  # on this machine: its image is known
+    partition = pd.read_parquet(runs / "federated" / "partition.parquet").set_index("image_id").client_id
+    assert partition[found.image_id] == found.client
+    assert found.origin == f"{found.image_id} ({found.client})"
+    shutil.copytree(runs / "federated", tmp_path / "elsewhere", ignore=shutil.ignore_patterns("provenance"))
+    elsewhere = open_run_model(tmp_path / "elsewhere")  # as of stations
+    found = explain(elsewhere, decide_image(elsewhere, a_defective_one(runs)))[0].neighbors[0]
     assert (found.image_id, found.image_path) == (None, None)
-    assert found.client in {"client_0", "client_1", "client_2"}
+    assert found.origin in {"client_0", "client_1", "client_2"}
 
 
-def test_the_report_of_a_run_says_why_and_shows_normal_images_only_where_they_are_local(runs: Path) -> None:
+def test_the_report_of_a_run_says_why_and_shows_normal_images_where_all_clients_are_here(runs: Path) -> None:
     central, federated = ((runs / run / "report.html").read_text() for run in ("central", "federated"))
     for page in (central, federated):
         assert 'class="card why"' in page
-    assert re.search(r'alt="Normal patch of pipe_clip/train/good/\w+ in its surroundings', central)
-    assert "Normal patch of" not in federated
-    assert "train/good/" not in federated
-    assert re.search(r"<li>client_\d, distance [\d.]+</li>", federated)
+        assert re.search(r'alt="Normal patch of pipe_clip/train/good/\w+( \(client_\d\))? in its surroundings', page)
+    assert "client_" not in central
+    assert re.search(r"Normal patch of pipe_clip/train/good/\w+ \(client_\d\)", federated)
+    assert "on one machine" in federated
+    assert "on one machine" not in central
 
 
-def test_provenance_leads_to_the_very_patch(runs: Path) -> None:
+@pytest.mark.parametrize(("run", "category"), [("central", "tank_screw"), ("federated", "pipe_clip")])
+def test_provenance_leads_to_the_very_patch(runs: Path, run: str, category: str) -> None:
     from pipeline_lib.features.image_batches import iter_images, iter_patches
 
-    model = open_run_model(runs / "central")
-    patchcore = model.patchcore("tank_screw")
-    table = model.provenance("tank_screw")
+    model = open_run_model(runs / run)
+    patchcore = model.patchcore(category)
+    table = model.provenance(category)
     assert table is not None
     assert sorted(table.bank_row) == list(range(len(patchcore.memory_bank)))
     row = table.iloc[5]
-    path = runs / "data" / "tank_screw" / "train" / "good" / f"{row.image_id.rsplit('/', 1)[1]}.png"
-    sample = {"image": load_image(path), "category": "tank_screw", "path": str(path)}
+    path = runs / "data" / category / "train" / "good" / f"{row.image_id.rsplit('/', 1)[1]}.png"
+    sample = {"image": load_image(path), "category": category, "path": str(path)}
     (item,) = iter_patches(patchcore.extractor, iter_images([sample], image_size=patchcore.inference.image_size))
     np.testing.assert_array_equal(item.patches[row.patch_index], patchcore.memory_bank.features[row.bank_row])
 
@@ -224,7 +233,18 @@ def test_the_command_writes_table_and_pictures_and_prints_json(
     assert json.loads(flagged.nearest_normal)[0]["neighbors"][0]["image_id"].startswith("pipe_clip/train")
     for ending in (".jpg", ".overlay.jpg", ".explained.png"):
         assert (tmp_path / (flagged.picture.removesuffix(".jpg") + ending)).is_file()
-    assert len(pd.read_csv(tmp_path / "decisions.csv")) == 10
+    csv = pd.read_csv(tmp_path / "decisions.csv", keep_default_na=False)
+    assert len(csv) == 10
+    assert csv.map(lambda cell: len(str(cell))).to_numpy().max() < 300
+    nearest = pd.read_csv(tmp_path / "nearest_normal.csv")
+    first = nearest[(nearest.path == flagged.path) & (nearest.patch == 1) & (nearest["rank"] == 1)].iloc[0]
+    assert csv.nearest_normal[first.row] == first.image_id
+    assert first.distance == pytest.approx(first.score, rel=1e-5)
+    page = (tmp_path / "index.html").read_text()
+    assert "pipe_clip: threshold from 9 normal images" in page
+    linked = set(re.findall(r'(?:src|href)="([^"#]+)"', page))
+    assert all((tmp_path / link).exists() for link in linked)
+    assert {flagged.picture, flagged.explained, "decisions.csv", "pictures/"} <= linked
 
 
 def test_the_command_names_refused_images_and_what_is_wrong(

@@ -15,12 +15,22 @@ from pipeline_lib.inspection.record import DECISION_COLUMNS, DecisionRecord
 
 REGION = {"area_px": 12, "left": 1, "top": 2, "right": 5, "bottom": 5, "peak_x": 3, "peak_y": 4, "peak_score": 2.5}
 
+NEAREST = {
+    "center": [0.5, 0.25],
+    "score": 2.5,
+    "neighbors": [
+        {"bank_row": 7, "distance": 2.5, "client": "a", "image_id": None},
+        {"bank_row": 3, "distance": 3.5, "client": "b", "image_id": None},
+    ],
+}
+
 
 def a_row(name: str, n_regions: int = 0) -> dict[str, object]:
     return {
         "path": name, "category": "clip", "score": 1.25, "threshold": 1.0, "decision": "defective", "reason": "",
         "note": 'with "quotes", and\nlines', "n_regions": n_regions, "area_px": 12 * n_regions,
-        "regions": json.dumps([REGION] * n_regions), "nearest_normal": "[]", "picture": f"pictures/clip/{name}.jpg",
+        "regions": json.dumps([REGION] * n_regions), "nearest_normal": json.dumps([NEAREST] * n_regions),
+        "picture": f"pictures/clip/{name}.jpg", "explained": "",
     }  # fmt: skip
 
 
@@ -45,7 +55,15 @@ def test_a_second_session_adds_to_the_tables(tmp_path: Path) -> None:
     regions = pd.read_csv(tmp_path / "regions.csv")
     assert regions[["row", "path"]].to_numpy().tolist() == [[0, "a.png"], [0, "a.png"], [3, "c.png"]]
     assert regions.drop(columns=["row", "path"]).to_dict("records") == [REGION] * 3
+    assert table.nearest_normal.fillna("").tolist() == ["a", "", "", "a"]
+    nearest = pd.read_csv(tmp_path / "nearest_normal.csv")
+    assert nearest[["row", "path", "patch", "rank", "client", "bank_row"]].to_numpy().tolist() == [
+        [0, "a.png", 1, 1, "a", 7], [0, "a.png", 1, 2, "b", 3], [0, "a.png", 2, 1, "a", 7], [0, "a.png", 2, 2, "b", 3],
+        [3, "c.png", 1, 1, "a", 7], [3, "c.png", 1, 2, "b", 3],
+    ]  # fmt: skip
+    assert nearest[["score", "center_x", "center_y", "distance"]].iloc[1].tolist() == [2.5, 0.5, 0.25, 3.5]
     parquet = pd.read_parquet(tmp_path / "decisions.parquet")
+    assert json.loads(parquet.nearest_normal[0]) == [NEAREST] * 2
     assert parquet.columns.tolist() == DECISIONS.names
     assert parquet.path.tolist() == table.path.tolist()
     assert json.loads(parquet.regions[0]) == [REGION] * 2
@@ -55,13 +73,22 @@ def test_a_second_session_adds_to_the_tables(tmp_path: Path) -> None:
     "content",
     [
         "path,category,score,threshold,decision,reason,note,n_regions,area_px,regions,nearest_normal,picture\na,,,,,,,,,,,\n",
+        "path,category,score,threshold,decision,reason,note,n_regions,area_px,nearest_normal,picture\na,,,,,,,,,[],\n",
         ",".join(DECISION_COLUMNS) + "\na.png,clip,1.",  # a writer was killed
         ",".join(DECISION_COLUMNS) + '\na.png,clip,1.0,1.0,good,"not closed,,0,0,[],\n',
         ",".join(DECISION_COLUMNS) + "\na.png;clip;1.0\n",
         "a list of somebody\n",
         "\ufeff" + ",".join(DECISION_COLUMNS) + "\n",
     ],
-    ids=["earlier columns", "torn", "open quote", "few cells", "foreign", "byte order mark"],
+    ids=[
+        "earlier columns",
+        "nearest normal patches as JSON",
+        "torn",
+        "open quote",
+        "few cells",
+        "foreign",
+        "byte order mark",
+    ],
 )
 def test_another_table_of_that_name_stays_as_it_is(tmp_path: Path, content: str) -> None:
     (tmp_path / "decisions.csv").write_text(content)
@@ -72,11 +99,12 @@ def test_another_table_of_that_name_stays_as_it_is(tmp_path: Path, content: str)
     assert pd.read_csv(path).path.tolist() == ["b.png"]
     assert pd.read_csv(tmp_path / f"regions{suffix}.csv").path.tolist() == ["b.png"]
     assert pd.read_parquet(tmp_path / f"decisions{suffix}.parquet").path.tolist() == ["b.png"]
-    assert len(list(tmp_path.iterdir())) == 4
+    assert pd.read_csv(tmp_path / f"nearest_normal{suffix}.csv").path.tolist() == ["b.png"] * 2
+    assert len(list(tmp_path.iterdir())) == 5
 
 
-@pytest.mark.parametrize("name", ["regions.csv", "decisions.parquet"])
-def test_the_three_tables_go_together(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["regions.csv", "nearest_normal.csv", "decisions.parquet"])
+def test_the_tables_go_together(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("of somebody else\n")
     path = write(tmp_path, a_row("b.png"))
     assert path.name.startswith("decisions-20")
@@ -114,7 +142,7 @@ def test_a_session_killed_between_the_two_tables_leaves_no_regions_to_another_im
 ) -> None:
     record = DecisionRecord(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(record._regions, "append", lambda rows: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(record._tables[1], "append", lambda rows: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             record.add(a_row("a.png", 1))
     record.close()

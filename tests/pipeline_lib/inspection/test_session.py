@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +26,7 @@ from pipeline_lib.inspection.session import ScoreSession, _WatchedFolder
 from tests.dataset_fixtures import write_image
 
 GREY = np.full((6, 8, 3), 120, np.uint8)
-NO_MODEL = cast(RunModel, None)
+NO_MODEL = cast(RunModel, SimpleNamespace(directory=Path("run"), promise=lambda category: f"{category}: promised"))
 
 
 def made_up(model: object, path: Path, *, category: str | None = None) -> ImageDecision:
@@ -219,7 +220,24 @@ def test_watching_goes_on_beside_its_own_results_and_after_a_restart(tmp_path: P
             tmp_path, every_seconds=0.01, stop=lambda looks=looks: next(looks) > 10
         )
         assert names([decision.path for decision in decisions]) == ["a.png"]
+        assert "1 good" in (tmp_path / "scored" / "index.html").read_text()  # of this call
     assert len(pd.read_csv(tmp_path / "scored" / "decisions.csv")) == 2
+
+
+def test_a_watchers_page_follows_each_look(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", GREY)
+    session = ScoreSession(NO_MODEL, out=tmp_path / "scored")
+    decisions = session.watch(tmp_path, every_seconds=0.01, stop=lambda: False)
+    next(decisions)
+    assert not (tmp_path / "scored" / "index.html").exists()
+    write_image(tmp_path / "b.png", GREY)
+    next(decisions)
+    page = (tmp_path / "scored" / "index.html").read_text()
+    assert str(tmp_path / "a.png") in page
+    assert str(tmp_path / "b.png") not in page
+    decisions.close()  # as Ctrl-C does
+    assert session.page_file == tmp_path / "scored" / "index.html"
+    assert str(tmp_path / "b.png") in session.page_file.read_text()
 
 
 # --- one bad image ---------------------------------------------------------------------------------------------------
@@ -289,4 +307,5 @@ def test_a_model_at_fault_ends_the_batch_and_keeps_what_is_decided(
     with pytest.raises(FedpatchError, match="damaged"):
         list(ScoreSession(NO_MODEL, out=tmp_path).score([Path(f"{number}.png") for number in range(4)]))
     assert pd.read_csv(tmp_path / "decisions.csv").path.tolist() == ["0.png", "1.png"]
+    assert "2 good" in (tmp_path / "index.html").read_text()
     assert len(pd.read_parquet(tmp_path / "decisions.parquet")) == 2

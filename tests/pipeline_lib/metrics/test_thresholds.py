@@ -228,10 +228,10 @@ def test_what_is_promised_names_its_condition() -> None:
     assert alone is not None
     assert grouped is not None
     assert alone.promise() == (
-        "threshold from 48 normal images: nominal false-alarm rate 4.1 %, at most 9.5 % with 95 % confidence, if new "
-        "images are like these, and each of these shows another part (else: dataset.group)"
+        "threshold from 48 normal images: of good images about 4.1 % are called defective, at most 9.5 % with 95 % "
+        "confidence, if new images are like these, and each of these shows another part (else: dataset.group)"
     )
-    assert grouped.promise().startswith("threshold from 48 normal images of 24 groups: nominal false-alarm rate 4.0 %")
+    assert grouped.promise().startswith("threshold from 48 normal images of 24 groups: of good images about 4.0 %")
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(-1, 5)), min_size=1, max_size=60), st.integers(2, 12))

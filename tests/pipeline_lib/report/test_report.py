@@ -47,7 +47,7 @@ def test_the_page_says_what_was_run_and_what_came_of_it(page: str) -> None:
     for said in (
         "made-up", "0123456789abcdef", "efficientnet_lite0", "ab" * 32, "2026-01-02 03:04 UTC", "a processor, 2 cores",
         "70 % of the defective ones are found", "85.0 to 94.0", "50.0 to 70.0", "1234 MB", "numpy 2.4", "kcenter",
-        "client_0 delivered 9 5 760 576 350.2 kB 50.0 % 2.35", "OSError: camera <offline> & gone failed",
+        "client_0 delivered 9 5 760 576 350.2 kB 50 % 2.35", "OSError: camera <offline> & gone failed",
         "client_2 no images skipped", "pipe_clip 576 152 350.2 kB", "clients 12.5 83 %", "a/b&c.png", "copy it again",
     ):  # fmt: skip
         assert said in text, said
@@ -264,3 +264,32 @@ def test_a_threshold_says_whose_images_it_is_of(clients: list[str], of: str) -> 
     assert table is not None
     assert len(table.rows) == (1 if of == "all images" else 3)
     assert of in str(table.rows[0])
+
+
+def test_what_a_threshold_did_stands_before_what_it_promises_each_below_its_head() -> None:
+    decision = Decision(
+        threshold=2.5, nominal_rate=0.1, n_calibration=9, realised_rate=0.25, false_alarms=1, n_good=4,
+        found_rate=0.5, found=2, n_defective=4, excess_p_value=0.01,
+    )  # fmt: skip
+    measured = MetricsDocument(
+        experiment="x", config_hash="0", seed=1, categories={"bolt": CategoryMetrics(decision=decision)}
+    )
+    table = decision_table.decisions(measured)
+    assert table is not None
+    (row,) = table.rows
+    shown = dict(zip(table.columns, [cell.text for cell in row], strict=True))
+    assert list(shown.items())[2:] == [
+        ("good called defective", "25.0"), ("defective found", "50.0"), ("threshold", "2.5"), ("nominal rate", "10.0"),
+        ("bound, 95 %", "none"), ("normal images", "9"), ("p of drift", "0.01"),
+    ]  # fmt: skip
+
+
+def test_a_table_that_is_too_wide_for_a_phone_says_that_it_scrolls(tiny_root: Path) -> None:
+    page = render_report(*made_up_run(tiny_root))
+    tables = re.findall(r'<div class="scroll([^"]*)".*?</table>', page, re.DOTALL)
+    whole = re.findall(r'<div class="scroll.*?</table>', page, re.DOTALL)
+    assert len(whole) > 5
+    assert {"many" in classes.split() for classes in tables} == {True, False}
+    for classes, table in zip(tables, whole, strict=True):
+        assert ("many" in classes.split()) == (table.count('<th scope="col"') > 4)
+        assert "swipe" in table

@@ -117,5 +117,5 @@ def test_the_page_shows_pictures_of_local_images_and_names_the_rest(tiny_root: P
         assert [bool(n.picture) for n in example.why[0].neighbors] == [True, False, False]
     text = " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
     assert f"Why {explained[0].image_id} is flagged" in text
-    assert "lost & <gone>, distance 2.5" in text
+    assert "lost & <gone> (client_0), distance 2.5" in text
     assert "client_7, distance 2.75" in text

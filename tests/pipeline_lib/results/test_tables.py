@@ -11,7 +11,7 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import IndexedDataset, Manifest
 from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument, MetricValues
 from data_contracts.settings import BackboneSettings
-from pipeline_lib.results.tables import choice_warnings, client_rows, metric_rows, per_cent
+from pipeline_lib.results.tables import choice_warnings, client_rows, metric_rows, per_cent, share_of_bytes
 from pipeline_lib.results.warnings import name_warnings, run_warnings
 
 
@@ -162,3 +162,12 @@ def test_misspelt_names_are_named_and_those_of_a_narrowed_run_are_not() -> None:
     ]
     narrowed = {**values, "dataset": {"categories": ["bolt"]}, "evaluation": {}}
     assert name_warnings(ExperimentConfig.model_validate(narrowed), ("bolt",), measured) == []
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [(None, "-"), (0.0, "0 %"), (0.0032, "0.32 %"), (0.00318, "0.32 %"), (0.0449, "4.5 %"), (0.0999, "10 %"),
+     (0.1264, "13 %"), (1.5, "150 %"), (12.34, "1234 %")],
+)  # fmt: skip
+def test_a_share_of_bytes_has_digits_however_small_it_is(share: float | None, shown: str) -> None:
+    assert share_of_bytes(share) == shown

@@ -1,0 +1,132 @@
+"""The page of a call: doubtful images first, at most so many, pictures beside it, nothing of the data as markup."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline_lib.bank.explanation import Neighbor, PatchExplanation
+from pipeline_lib.inspection import page as page_module
+from pipeline_lib.inspection.decisions import ImageDecision
+from pipeline_lib.inspection.files import table_row
+from pipeline_lib.inspection.page import DecisionPage
+from pipeline_lib.inspection.pictures import explanation_picture, tile_place
+from pipeline_lib.inspection.run_model import RunModel
+from pipeline_lib.maps.visualize import TILE_PX, patch_tile
+
+MODEL = cast(RunModel, SimpleNamespace(directory=Path("runs/first"), promise=lambda category: f"{category}: promised"))
+
+
+def a_row(name: str, score: float, *, threshold: float | None = 10.0, note: str = "") -> dict[str, Any]:
+    decision = None if threshold is None else "defective" if score > threshold else "good"
+    found = ImageDecision(Path(name), "clip", score, threshold, decision, note=note)
+    return table_row(found, f"pictures/clip/{name}.jpg")
+
+
+def written(out: Path, rows: list[dict[str, Any]]) -> str:
+    page = DecisionPage(out / "decisions.csv", MODEL)
+    for row in rows:
+        page.add(row, (8, 6))
+    page.write(len(rows) + 5)
+    return (out / "index.html").read_text(encoding="utf-8")
+
+
+def shown(page: str) -> list[str]:
+    """File names in the order of the page."""
+    return re.findall(r'<img src="pictures/clip/(\w+)\.jpg"', page)
+
+
+def test_flagged_near_and_noted_images_come_first_each_from_the_threshold_on(tmp_path: Path) -> None:
+    rows = [
+        a_row("far_good", 2.0), a_row("sure", 30.0), a_row("near_good", 9.5), a_row("good", 8.9), a_row("just", 10.2),
+        a_row("odd", 1.0, note="all pixels are the same: it shows nothing"),
+    ]  # fmt: skip
+    for _ in range(3):
+        random.Random(0).shuffle(rows)
+        assert shown(written(tmp_path, rows)) == ["just", "near_good", "odd", "sure", "good", "far_good"]
+
+
+def test_it_says_in_words_what_was_decided_and_what_the_threshold_promises(tmp_path: Path) -> None:
+    refused = table_row(ImageDecision(Path("<b>cut</b>.png"), None, reason="the file is <empty>"))
+    page = written(tmp_path, [a_row("just", 10.25), a_row("near", 9.5), a_row("good", 2.0), refused])
+    assert "<h1>1 defective, 2 good, 1 refused</h1>" in page
+    for text in (
+        "Defective: 2.5 % above the threshold", "Good, but close: 5.0 % below the threshold",
+        "Good: 80 % below the threshold", "score 10.25, threshold 10", "clip: promised", "By runs/first",
+        "<b>&lt;b&gt;cut&lt;/b&gt;.png</b>: the file is &lt;empty&gt;", "hold 9 images, with those of earlier calls",
+    ):  # fmt: skip
+        assert text in page, text
+    assert "This page shows" not in page.split("<main>")[0]
+    assert "<script" not in page
+
+
+def test_without_a_threshold_nothing_is_decided_and_the_highest_scores_come_first(tmp_path: Path) -> None:
+    page = written(
+        tmp_path, [a_row(name, score, threshold=None) for name, score in (("a", 1.0), ("b", 3.0), ("c", 2.0))]
+    )
+    assert shown(page) == ["b", "c", "a"]
+    assert "Not decided: the model has no threshold" in page
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_very_many_images_it_shows_the_most_doubtful_and_says_where_the_others_are(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_module, "SHOWN", 4)
+    monkeypatch.setattr(page_module, "REFUSED_SHOWN", 2)
+    rows = [a_row(f"n{number}", score) for number, score in enumerate(range(1, 31))]
+    rows += [table_row(ImageDecision(Path(f"{number}.png"), None, reason="empty")) for number in range(5)]
+    random.Random(seed).shuffle(rows)
+    page = DecisionPage(tmp_path / "decisions-x.csv", MODEL)
+    for row in rows:
+        page.add(row, (8, 6))
+        assert len(page._cards) <= 8
+    page.write(35)
+    text = (tmp_path / "index-x.html").read_text()
+    assert shown(text) == ["n9", "n10", "n11", "n12"]  # scores 10 to 13, threshold 10
+    assert "<b>This page shows 4 of 35 images</b>, 4 of the 21 to look at." in text
+    assert "And 3 more, in" in text
+
+
+def test_a_tile_of_the_page_is_that_of_the_explanation(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(255 - pixels).save(tmp_path / "normal.png")
+    normal = Neighbor(3, 1.5, image_id="clip/train/good/normal", image_path=tmp_path / "normal.png", center=(0.7, 0.3))
+    patches = [
+        PatchExplanation((0.2, 0.4), (0.1, 0.1), 2.0, (Neighbor(1, 1.0, "client_0"), normal)),
+        PatchExplanation((0.6, 0.6), (0.1, 0.1), 1.8, (normal,)),
+    ]
+    decision = ImageDecision(tmp_path / "a.png", "clip", 2.0, 1.0, "defective", pixels=pixels)
+    sheet = explanation_picture(decision, patches)
+    for row, column, image, center in ((0, 0, pixels, (0.2, 0.4)), (0, 2, 255 - pixels, (0.7, 0.3)),
+                                       (1, 0, pixels, (0.6, 0.6)), (1, 1, 255 - pixels, (0.7, 0.3))):  # fmt: skip
+        width, left, top = (round(side * TILE_PX) for side in tile_place(patches, row, column))
+        assert width == sheet.width
+        tile = patch_tile(Image.fromarray(image), center, (0.1, 0.1))
+        assert sheet.crop((left, top, left + TILE_PX, top + TILE_PX)).tobytes() == tile.tobytes()
+    page = DecisionPage(tmp_path / "decisions.csv", MODEL)
+    page.add(table_row(decision, "pictures/clip/a.jpg", patches), (80, 60), patches)
+    page.write(1)
+    text = (tmp_path / "index.html").read_text()
+    assert text.count('src="pictures/clip/a.explained.png"') == 5
+    assert "client_0, distance 1" in text
+    assert "normal, distance 1.5" in text
+
+
+def test_what_a_threshold_promises_in_words() -> None:
+    calibration = pd.DataFrame({"category": ["clip"] * 9, "score": np.linspace(1, 2, 9)})
+    model = RunModel(cast(Any, None), ("clip",), 0.05, calibration, None)
+    assert model.promised("clip").startswith(
+        "clip: threshold from 9 normal images: of good images about 10.0 % are called defective, at most 28.3 % with 95 %"
+    )
+    assert model.promised("other") == ""
+    model.fixed_threshold = 1.0
+    assert model.promised("clip") == ""
