@@ -125,7 +125,7 @@ def test_what_a_threshold_promises_in_words() -> None:
     calibration = pd.DataFrame({"category": ["clip"] * 9, "score": np.linspace(1, 2, 9)})
     model = RunModel(cast(Any, None), ("clip",), 0.05, calibration, None)
     assert model.promised("clip").startswith(
-        "clip: threshold from 9 normal images: of good images about 10.0 % are called defective, at most 28.3 % with 95 %"
+        "clip: threshold from 9 normal images: of good images about 10.0 % are called defective, at most 28.3 % with "
     )
     assert model.promised("other") == ""
     model.fixed_threshold = 1.0
