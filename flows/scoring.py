@@ -30,7 +30,7 @@ def score_images(
     explain: bool = False,
     target_false_alarm_rate: float | None = None,
 ) -> Any:
-    """Decide for each image at `paths` (files or directories) whether it is good; page, tables and pictures go to `out`.
+    """Decide for each image at `paths` (files or directories) whether it is good; page, tables, pictures go to `out`.
 
     `model` is a run directory. Refused images are listed with the reason, and the run is Partial; with nothing but
     refused images it fails.
