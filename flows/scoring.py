@@ -30,13 +30,15 @@ def score_images(
     explain: bool = False,
     target_false_alarm_rate: float | None = None,
 ) -> Any:
-    """Decide for each image at `paths` (files or directories) whether it is good; table and pictures go to `out`.
+    """Decide for each image at `paths` (files or directories) whether it is good; page, tables, pictures go to `out`.
 
     `model` is a run directory. Refused images are listed with the reason, and the run is Partial; with nothing but
     refused images it fails.
     """
     decisions = score_paths(model, paths, out, category, explain, target_false_alarm_rate)
-    create_table_artifact(key="decisions", table=decisions, description=f"Decisions by {model}; pictures in {out}.")
+    create_table_artifact(
+        key="decisions", table=decisions, description=f"Decisions by {model}; page and pictures in {out}."
+    )
     refused = [one for one in decisions if one.get("reason")]
     if decisions and len(refused) == len(decisions):
         return Failed(message=f"all {len(refused)} images are refused; the first: {refused[0]['reason']}")

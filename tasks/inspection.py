@@ -14,7 +14,7 @@ from tasks.stage import step
 def score_paths(
     model: Path, paths: list[Path], out: Path, category: str | None, explain: bool, target_rate: float | None
 ) -> list[dict[str, object]]:
-    """Decisions of all images at `paths`, as JSON; table and pictures go to `out`."""
+    """Decisions of all images at `paths`, as JSON; page, tables and pictures go to `out`."""
     session = score_session.ScoreSession(
         run_model.open_run_model(model, target_rate=target_rate), category=category, out=out, explained=explain
     )

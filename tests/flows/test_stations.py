@@ -107,6 +107,7 @@ def test_banks_figures_thresholds_and_rounds_equal_those_of_one_machine_and_noth
 
 def check_run_directory(out: Path) -> None:
     """It is a model with a threshold, and has a report without pictures."""
+    assert not (out / "provenance").exists()  # which image a row is of stays with its station
     page = (out / "report.html").read_text()
     for text in (
         "The images lie at the stations",

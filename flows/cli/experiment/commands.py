@@ -177,7 +177,7 @@ def score(
     *,
     model: Annotated[Path | None, Parameter(help="The run directory, if it is not the first of the paths.")] = None,
     category: Annotated[str | None, Parameter(help="Of all the images; else a directory's name says it.")] = None,
-    out: Annotated[Path | None, out_directory("Where table and pictures go.")] = None,
+    out: Annotated[Path | None, out_directory("Where page, tables and pictures go.")] = None,
     watch: Annotated[bool, Parameter(help="Keep scoring what appears in the directory.", negative="")] = False,
     explain: Annotated[
         bool, Parameter(help="Show the normal patches most like what is flagged; needs --out.", negative="")
