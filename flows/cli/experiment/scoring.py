@@ -46,7 +46,7 @@ def score_images(
             print(line)
         if out is not None:
             print(f"decisions: {session.decisions_file}")
-            say_next("score", page=session.decisions_file)
+            say_next("score", page=session.decisions_file or out)
         else:
             say_next("score, nowhere", run=model.directory)
     if all("reason" in one for one in found):
