@@ -17,7 +17,7 @@ SUBSETS = ("all", "development", "report")
 SUBSET_TITLES = {"development": "development half", "report": "report half", "all": "all of test"}
 HALVES_EXPLAINED = (
     "development half: the SHA-256 of the image begins with an even hex digit",
-    "report half:      the others; settings are chosen on the development half, and reported here",
+    "report half:      the others; settings are chosen on the development half alone",
 )
 METRICS_FILES = {"all": "metrics.json", "development": "metrics_development.json", "report": "metrics_report.json"}
 """Of a run directory, by subset."""

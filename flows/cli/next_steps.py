@@ -8,7 +8,8 @@ from pathlib import Path
 
 NEXT = {
     "demo": "on images of your own: fedpatch init DIR",
-    "init": "look at the sizes in {file}, then: fedpatch plan {file}; fedpatch run {file} --out runs/first",
+    "init": "look at the sizes in {file}, then: fedpatch dataset validate {root}; fedpatch plan {file}; "
+    "fedpatch run {file} --out runs/first",
     "acquire": "check it: fedpatch dataset validate {root}",
     "import": "check it: fedpatch dataset validate {root}",
     "synthesize": "a configuration for it: fedpatch init {root}",

@@ -12,13 +12,14 @@ from pipeline_lib.planning.shared_steps import Steps
 from pipeline_lib.planning.stage_times import Probe, stage_seconds
 
 ASSUMED = (
+    "the machine is idle; what runs beside takes its share, also of the speed that was tried just now",
     "nothing is in the artifact store yet, no client fails, and all runs are on this machine, one after the other",
     "a step that runs share counts once, in the first of them: features by image, backbone and size; coresets by "
     "partition, seed and their settings; banks, scores and metrics by all that they depend on; of a run that shares "
     "one category alone, all categories count",
     "rounds after the first are not timed apart, nor is scoring the banks of earlier ones",
     "the start of Prefect's server is counted with each run, though it starts once",
-    "clients.json, pictures and the page of the benchmark are not timed",
+    "the comparison with its intervals, clients.json, pictures and the page of the benchmark are not timed",
 )
 
 

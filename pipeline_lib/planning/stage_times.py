@@ -40,7 +40,9 @@ INDEX_S_PER_MPX = 0.03  # reading, decoding, and hashing file and pixels
 SELECTION_PRODUCTS = 2.5  # a selection takes as long as so many products of all patches with all its rows
 FAST_SELECTION_PRODUCTS = 1.0  # with a first look in bfloat16
 SEARCH_PRODUCTS = 0.65
-MEASURE_S_PER_MPX = 0.13  # all of test and both halves
+MEASURE_S_PER_MPX = 0.13  # all of test and both halves, without intervals
+RESAMPLE_S_PER_CATEGORY = 1e-3  # of the intervals, for each resample: a category with its splits and halves,
+RESAMPLE_S_PER_IMAGE = 4e-6  # and each of its images
 START_S = 12.0  # of Prefect's server, and the report
 PRODUCT_ROWS = (1024, 2048)
 
@@ -83,7 +85,7 @@ def stage_seconds(plan: ExperimentPlan, probe: Probe | None = None, steps: Steps
     clients_at_once = max(1, min(workers, len(plan.clients)))
     tests_at_once = max(1, min(workers, len(plan.test)))
     native = sum(_megapixels(part) for part in [*plan.train.values(), *plan.test.values()])
-    tested = sum(_megapixels(part) for part in plan.test.values())
+    measured = sum(map(_megapixels, plan.test.values())) * MEASURE_S_PER_MPX + _resampled_s(plan)
     rate = {n: probe.multiplications_per_second(plan, n) for n in {clients_at_once, tests_at_once}}
     products = FAST_SELECTION_PRODUCTS if has_fast_bfloat16() else SELECTION_PRODUCTS
     if plan.config.model.rows == "cell_means":  # every step searches all patches in all rows
@@ -115,12 +117,18 @@ def stage_seconds(plan: ExperimentPlan, probe: Probe | None = None, steps: Steps
     return found | {
         "test features": extracted("test", plan.test, tests_at_once),
         "score": once("score", score_key(plan), scored),
-        "measure": once("measure", measure_key(plan), tested * MEASURE_S_PER_MPX / tests_at_once),
+        "measure": once("measure", measure_key(plan), measured / tests_at_once),
     }
 
 
 def _megapixels(part: PlannedImages) -> float:
     return part.images * part.native_px[0] * part.native_px[1] / 1e6
+
+
+def _resampled_s(plan: ExperimentPlan) -> float:
+    """Seconds of the intervals of one run's metrics."""
+    each = [RESAMPLE_S_PER_CATEGORY + part.images * RESAMPLE_S_PER_IMAGE for part in plan.test.values()]
+    return plan.config.evaluation.bootstrap * sum(each)
 
 
 def _selected(client: PlannedClient) -> float:

@@ -86,10 +86,12 @@ def run_demo(out: Path, *, as_json: bool) -> None:
     root = out / "dataset"
     if not root.is_dir():
         if not as_json:
-            print(f"making a small AutoVI-like data set in {root}")
+            print(f"making a small AutoVI-like data set in {root}", file=sys.stderr)
         unfinished = out / "dataset.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
-        synthesize_dataset(unfinished, images=DEMO_IMAGES, scale=DEMO_SCALE, seed=0).rename(root)
+        with show_progress("images made", quiet=as_json) as progress:
+            made = synthesize_dataset(unfinished, images=DEMO_IMAGES, scale=DEMO_SCALE, seed=0, progress=progress)
+        made.rename(root)
     outcomes = []
     for mode in ("centralized", "federated"):
         places = {"dataset.root": root, "runtime.store": out / "store", "runtime.out": out / mode}

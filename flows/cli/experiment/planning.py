@@ -37,7 +37,11 @@ def print_plan(config: ExperimentConfig, *, words: list[str], as_json: bool) -> 
     sizes = {"disk": value["disk_bytes"], "memory, peak of the stage": value["memory_bytes"]}
     for title, parts in sizes.items():
         print_table([{"part": name, "MB at most": round(n / 1e6, 1)} for name, n in parts.items()], title)
-    print_table([{"stage": name, "seconds": s} for name, s in value["seconds"].items()], "rough time, nothing cached")
+    print_table(
+        [{"stage": name, "seconds": s} for name, s in value["seconds"].items()],
+        "rough time on an idle machine, nothing cached",
+    )
+    print(f"time:   about {sum(value['seconds'].values()) / 60:.1f} min on an idle machine")
     free = free_disk_bytes(_places(config)[0])
     print(f"disk:   at most {sum(value['disk_bytes'].values()) / 1e9:.2f} GB, {free / 1e9:.1f} GB are free")
     needed = max(value["memory_bytes"].values())
@@ -82,12 +86,14 @@ def print_benchmark_plan(config: BenchmarkConfig, *, words: list[str], as_json: 
          "each by itself": round(plan.seconds_alone[stage], 1)}
         for stage, s in plan.seconds.items()
     ]  # fmt: skip
-    print_table(table, f"{config.name}: {len(runs)} runs of {value['experiments']} experiments, rough time")
+    print_table(
+        table, f"{config.name}: {len(runs)} runs of {value['experiments']} experiments, rough time on an idle machine"
+    )
     sizes = {"disk": plan.disk_bytes, "memory, peak of the stage in the largest run": plan.memory_bytes}
     for title, parts in sizes.items():
         print_table([{"part": name, "MB at most": round(n / 1e6, 1)} for name, n in parts.items()], title)
     total, alone = sum(plan.seconds.values()), sum(plan.seconds_alone.values())
-    print(f"time:   about {total / 60:.0f} min; {alone / 60:.0f} min if nothing were shared")
+    print(f"time:   about {total / 60:.0f} min on an idle machine; {alone / 60:.0f} min if nothing were shared")
     print(f"disk:   at most {needed / 1e9:.2f} GB, {free_disk_bytes(places[0]) / 1e9:.1f} GB are free")
     peak = max(plan.memory_bytes.values())
     print(f"memory: at most {peak / 1e9:.2f} GB, {available_memory_bytes() / 1e9:.1f} GB are available")

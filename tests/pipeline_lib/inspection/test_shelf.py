@@ -80,7 +80,7 @@ def test_the_commands_list_compare_and_say_what_is_in_use(tmp_path: Path, capsys
     runs = [a_run(tmp_path / f"run{n}", n) for n in range(2)]
     for run in runs:
         assert call("model", "promote", run, "--models", shelf) == 0
-    assert f"fedpatch score {shelf}/current" in capsys.readouterr().out
+    assert f"fedpatch score {shelf}/current" in capsys.readouterr().err
     assert call("model", "list", "--models", shelf, "--json") == 0
     listed = json.loads(capsys.readouterr().out)
     assert [model["current"] for model in listed].count(True) == 1
