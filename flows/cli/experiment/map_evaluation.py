@@ -34,6 +34,7 @@ def evaluate_maps(
         categories=categories,
         stretch_maps=stretch_maps,
         preprocessing=config.preprocessing,
+        group=config.dataset.group,
     )
     documents = {
         subset: evaluation.metrics_document(
