@@ -22,7 +22,14 @@ from data_contracts.settings import (
 from flows.across_machines.places import own_config, station_name
 from tasks import stations as exchanged
 from tasks.clients import calibrate_client, extract_client_features, select_client_coreset
-from tasks.data import fingerprint_dataset, found_layout, index_dataset, resolve_backbone
+from tasks.data import (
+    fingerprint_dataset,
+    fingerprint_groups,
+    found_layout,
+    group_images,
+    index_dataset,
+    resolve_backbone,
+)
 from tasks.evaluation import extract_test_features, score_category
 from tasks.extensions import try_extensions
 from tasks.resources import refuse_backbones
@@ -70,13 +77,20 @@ def open_station(config: ExperimentConfig, run_id: str, ratios: Mapping[str, flo
     fingerprint = fingerprint_dataset(dataset=config.dataset, place=place)
     indexed = on_store(index_dataset, place)(
         fingerprint=fingerprint,
-        dataset=config.dataset,
+        dataset=config.dataset.model_copy(update={"group": None}),
         value_range=config.preprocessing.value_range,
         orientation=config.preprocessing.orientation,
         place=place,
     )
+    if (rule := config.dataset.group) is not None and indexed.thumbnails is not None:
+        named = fingerprint_groups(rule)
+        groups = on_store(group_images, place)(
+            index=indexed.index, thumbnails=indexed.thumbnails, rule=rule, fingerprint=named, place=place
+        )
+        indexed = indexed.model_copy(update={"groups": groups})
     config_hash = client_config_hash(config, backbone)
     used = [indexed.index, *indexed.test_images.values()]
+    used += [own for own in (indexed.thumbnails, indexed.groups) if own is not None]
     return StationRun(station, run_id, config, place, backbone, config_hash, indexed, used)
 
 

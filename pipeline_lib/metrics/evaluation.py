@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_contracts.config import Layout, PreprocessingConfig
-from data_contracts.errors import DatasetError, ImageError
+from data_contracts.config import GroupRule, Layout, PreprocessingConfig
+from data_contracts.errors import ConfigError, DatasetError, ImageError
 from data_contracts.manifests import Cells
 from data_contracts.results import SUBSETS, CategoryMetrics, MetricsDocument
 from data_contracts.settings import EvaluationSettings
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.dataset.ground_truth import DefectChannel, MaskError, category_defects, read_mask_channels
+from pipeline_lib.dataset.groups.assignment import named_groups
 from pipeline_lib.dataset.index import category_test_table, index_dataset
 from pipeline_lib.dataset.layout import resolved_layout
 from pipeline_lib.dataset.reading import decide_reading, without_brighter
@@ -201,6 +202,7 @@ def evaluate_map_files(
     stretch_maps: bool = False,
     preprocessing: PreprocessingConfig | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    group: GroupRule | None = None,
 ) -> list[CategoryEvaluation]:
     """Measure anyone's anomaly maps, <maps_root>/<category>/test/<folder>/<stem>.png|.tiff|.tif|.npy.
 
@@ -208,7 +210,8 @@ def evaluate_map_files(
     there is one, else the map's maximum. Raises DatasetError where there is nothing to measure, ImageError naming
     every missing map of a category (up to three), and for a map with other proportions than its image's, which
     `stretch_maps` stretches to it.
-    Images that a run with this `preprocessing` sets aside need no map; a warning names each.
+    Images that a run with this `preprocessing` sets aside need no map; a warning names each. `group` is that of a run,
+    whose halves are then these; ConfigError for found, which goes by a run's training images too.
     """
     if not maps_root.is_dir():
         raise DatasetError(f"there is no directory of maps {maps_root}")
@@ -220,10 +223,13 @@ def evaluate_map_files(
             )
     layout = resolved_layout(settings.layout, root)
     index = _index_test(root, layout, categories, preprocessing or PreprocessingConfig())
+    if group == "found":
+        raise ConfigError("dataset.group: found is for runs; name the groups of maps by a pattern or a file")
+    group_of = named_groups(index, group) or {}
     results = []
     for category in categories:
         rows = category_test_table(index, category)
-        result = _evaluate_files(rows, category, root, maps_root, settings, stretch_maps)
+        result = _evaluate_files(rows, category, root, maps_root, settings, stretch_maps, group_of)
         aside = index[(index.category == category) & (index.problem != "")]
         result.warnings.extend(f"{row['path']}: {row['problem']}; left out" for row in aside.to_dict("records"))
         results.append(result)
@@ -245,7 +251,13 @@ def _index_test(
 
 
 def _evaluate_files(
-    rows: pd.DataFrame, category: str, root: Path, maps_root: Path, settings: EvaluationSettings, stretch_maps: bool
+    rows: pd.DataFrame,
+    category: str,
+    root: Path,
+    maps_root: Path,
+    settings: EvaluationSettings,
+    stretch_maps: bool,
+    group_of: Mapping[str, str],
 ) -> CategoryEvaluation:
     if rows.empty:
         raise DatasetError(f"{category} has no readable test images")
@@ -273,4 +285,4 @@ def _evaluate_files(
         scores[row["image_id"]] = float(load().max()) if given is None else given[key]
     if missing:
         raise ImageError(f"{len(missing)} of {len(rows)} maps of {category} are missing: {'; '.join(missing[:3])}")
-    return evaluate_category(rows, root, loaders, scores, settings)
+    return evaluate_category(rows, root, loaders, scores, settings, group_of=group_of)

@@ -139,6 +139,19 @@ def check_what_is_shared(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_groups_are_a_stations_own(calls: list[str], tmp_path: Path) -> None:
+    state = coordinate(values(tmp_path, dataset={"group": {"pattern": r"000([0-9])\.png$"}}))
+    assert state.is_completed(), state.message
+    scores = pd.read_parquet(tmp_path / "run" / "calibration.parquet")
+    of_station = scores.groupby("client_id").group.agg(set)
+    assert len(of_station) == len(STATIONS)
+    assert len(set().union(*of_station)) == sum(map(len, of_station))  # the same name is another group elsewhere
+    decision = document_of(tmp_path / "run").categories["pipe_clip"].decision
+    assert decision is not None
+    assert decision.n_groups == scores.group.nunique()
+
+
+@pytest.mark.slow
 def test_a_station_may_send_a_share_of_its_own(calls: list[str], tmp_path: Path) -> None:
     """Through the call's parameters: the configuration names no stations. The bank keeps its size."""
     config = ExperimentConfig.model_validate(values(tmp_path))

@@ -36,6 +36,7 @@ def evaluate_maps(
             categories=categories,
             stretch_maps=stretch_maps,
             preprocessing=config.preprocessing,
+            group=config.dataset.group,
             progress=progress,
         )
     documents = {

@@ -14,8 +14,9 @@ from PIL import Image
 from scipy import ndimage
 
 from data_contracts.config import ExperimentConfig, PreprocessingConfig
-from data_contracts.errors import DatasetError, ImageError
+from data_contracts.errors import ConfigError, DatasetError, ImageError
 from data_contracts.settings import EvaluationSettings
+from pipeline_lib.dataset.groups.halves import half_of
 from pipeline_lib.dataset.index import category_test_table, index_dataset
 from pipeline_lib.maps.map_files import MapScale, resize_map, write_npy_map, write_png_map, write_tiff_map
 from pipeline_lib.maps.saved_maps import smooth_map
@@ -227,6 +228,19 @@ def test_map_files_are_measured_as_the_same_maps_in_memory(root: Path, tmp_path:
     for limit in LIMITS:
         assert got.auc_spro[limit] == pytest.approx(expected.auc_spro[limit], abs=10 * tolerance)
     assert 0.2 < expected.pixel_auroc < 0.8  # type: ignore[operator]  # neither perfect nor useless maps
+
+
+def test_halves_of_map_files_part_no_group(root: Path, tmp_path: Path) -> None:
+    write_maps(root, tmp_path / "maps", noise)
+    (result,) = evaluate_map_files(root, tmp_path / "maps", settings(), group={"pattern": "test/(good|.)"})
+    sizes = {half_of("", f"pipe_clip/{label}"): 0 for label in ("good", "s", "m")}
+    for label, n in (("good", 6), ("s", 5), ("m", 5)):
+        sizes[half_of("", f"pipe_clip/{label}")] += n
+    for half in ("development", "report"):
+        found = result.metrics[half]
+        assert found.n_good + found.n_defective == sizes.get(half, 0)
+    with pytest.raises(ConfigError, match="found is for runs"):
+        evaluate_map_files(root, tmp_path / "maps", settings(), group="found")
 
 
 def test_small_maps_are_resized_and_smoothed_as_asked(root: Path, tmp_path: Path) -> None:

@@ -97,12 +97,11 @@ def test_images_that_are_counted_one_by_one_break_the_bound_where_they_come_in_g
 def _table() -> None:
     print("| groups x images | scores | blocks and counts | nominal | realised | within the bound |")
     print("|---|---|---|---|---|---|")
-    for n_groups, images in SHAPES:
-        for name, by_group in (("images in time", False), ("groups", True)):
-            for kind, found in (
-                ("nearest image", scored(n_groups, images, 2.0, by_group=by_group, stations=500)),
-                ("correlated by 0.7", drawn(n_groups, images, 0.7, by_group=by_group, stations=4000)),
-            ):
+    simulations = {"nearest image": (scored, 2.0, 500), "correlated by 0.7": (drawn, 0.7, 4000)}
+    for kind, (simulate, spread, stations) in simulations.items():
+        for n_groups, images in SHAPES:
+            for name, by_group in (("images in time", False), ("groups", True)):
+                found = simulate(n_groups, images, spread, by_group=by_group, stations=stations)
                 cells = " | ".join(f"{100 * value:.1f} %" for value in found)
                 print(f"| {n_groups} x {images} | {kind} | {name} | {cells} |")
 
