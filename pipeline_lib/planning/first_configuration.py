@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from data_contracts.errors import DatasetError, ImageError
+from pipeline_lib.dataset.groups.file_names import pattern_of_names
 from pipeline_lib.dataset.images import image_size
 from pipeline_lib.dataset.layout import FoundImage, detect_layout, find_images, select_categories
 
@@ -24,11 +25,13 @@ def first_configuration(root: Path) -> str:
     """The text of a YAML file for `fedpatch run`; `root` is the data set. Raises DatasetError where it is none."""
     layout, shown_by = detect_layout(root)
     lines = []
+    names = {}
     for category, directory in select_categories(root, layout=layout).items():
         images = list(find_images(category, directory, layout))
         counts = Counter(image.split for image in images)
         if not counts["train"]:
             continue
+        names[category] = [image.path.name for image in images]
         width, height = _usual_size([image for image in images if image.split == "train"])
         size = ", ".join(map(str, proposed_size(width, height)))
         found = f"{counts['train']} training and {counts['test']} test images, most often {width}x{height}"
@@ -37,11 +40,18 @@ def first_configuration(root: Path) -> str:
         raise DatasetError(f"no category in {root} has good training images (layout {layout}, shown by {shown_by})")
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", root.resolve().name).strip("._-")[:80] or "own"
     sizes = "\n".join(lines)
+    group = "# group: found  # or {pattern: ...}, {file: ...}: which images show one part, place or tile, if several do"
+    partition = ""
+    if (pattern := pattern_of_names(names)) is not None:
+        rule = json.dumps({"pattern": pattern}, ensure_ascii=False)
+        group = f"group: {rule}  # images of one part, place or tile, as their names seem to say; look whether they do"
+        partition = "  partition_groups: true  # a group stays at one client\n"
     return f"""\
 name: {json.dumps(name)}
 dataset:
   root: {json.dumps(str(root.resolve()), ensure_ascii=False)}
   layout: {layout}  # shown by {shown_by}
+  {group}
 preprocessing:
   size_by_category:  # [width, height] that images are resized to; larger finds smaller defects, and takes longer
 {sizes}
@@ -52,7 +62,7 @@ federated:
   mode: federated  # centralized: all images at one place, to compare with
   partitioning: iid  # or time, dirichlet, category
   num_clients: 3
-seed: 42
+{partition}seed: 42
 """
 
 

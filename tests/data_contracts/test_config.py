@@ -168,6 +168,26 @@ def test_hash_covers_what_changes_results_and_nothing_else() -> None:
     assert regions.config_hash() != base.config_hash()
 
 
+def test_groups_and_what_goes_by_them() -> None:
+    base = ExperimentConfig()
+    said = {
+        "dataset": {"group": None},
+        "federated": {"mode": "centralized", "partition_groups": False},
+        "decision": {"promise": "rate"},
+    }
+    assert ExperimentConfig.model_validate(said).config_hashes() == base.config_hashes()
+    for changed in ({"dataset": {"group": "found"}}, {"decision": {"promise": "bound"}}):
+        assert not set(ExperimentConfig.model_validate(changed).config_hashes()) & set(base.config_hashes())
+    for rule in ("found", {"pattern": r"_(\d+)_"}, {"file": "groups.csv"}):
+        whole = {"dataset": {"group": rule}, "federated": {"partition_groups": True}}
+        assert ExperimentConfig.model_validate(whole).dataset.group == rule
+    for wrong in ("part", {}, {"pattern": "a", "file": "b"}, {"regex": "a"}, {"pattern": "("}):
+        with pytest.raises(ValidationError):
+            ExperimentConfig.model_validate({"dataset": {"group": wrong}})
+    with pytest.raises(ValidationError, match=r"partition_groups needs dataset\.group"):
+        ExperimentConfig.model_validate({"federated": {"partition_groups": True}})
+
+
 def test_how_images_are_read_is_not_hashed_and_hashes_from_when_it_was_still_match() -> None:
     base = ExperimentConfig.model_validate({"preprocessing": AS_EARLIER})
     assert base.config_hashes() == ("e417b30b9a8e857e",)

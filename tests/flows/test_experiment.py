@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 
 from data_contracts.config import ExperimentConfig
-from data_contracts.errors import DatasetError
+from data_contracts.errors import ConfigError, DatasetError
 from data_contracts.manifests import ExperimentResult
 from data_contracts.results import MetricsDocument
 from flows.cli.experiment.experiments import run_and_describe
 from flows.experiment import centralized_experiment, federated_experiment
+from pipeline_lib.inspection.run_model import open_run_model
 from pipeline_lib.partition.saved import save_partition
 from pipeline_lib.storage.artifact_store import sha256_of_file
 from pipeline_lib.storage.references import manifests_in
@@ -281,6 +282,59 @@ def test_a_transient_cause_is_tried_again_by_the_task_and_bad_data_is_not(
     assert tried == {"client_0": 1, "client_1": 2, "client_2": 1}
     assert state.name == "Partial"
     assert state.message == "without client_2: image a.png has changed"
+
+
+def test_groups_go_through_a_run_to_blocks_thresholds_halves_and_warnings(
+    tiny_root: Path, tmp_path: Path, store: Path, calls: Counter[str]
+) -> None:
+    alone = experiment_values(tiny_root, store, tmp_path / "alone", decision={"blocks": 3})
+    pairs = {f"pipe_clip/train/good/{n:04d}.png": n // 2 for n in range(9)}
+    pairs |= {f"pipe_clip/test/good/{n:04d}.png": 100 + n // 2 for n in range(4)}
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    rule = {"file": str(tmp_path / "pairs.json")}
+    grouped = experiment_values(tiny_root, store, tmp_path / "run", decision={"blocks": 3}, dataset={"group": rule})
+    assert run(alone).is_completed()
+    calls.clear()
+    assert run(grouped).is_completed()
+    assert not {"index", "extract", "coreset"} & set(calls)  # groups are asked after the images were read
+    groups = pd.read_parquet(tmp_path / "run" / "groups.parquet")
+    assert set(groups.group) == {f"pipe_clip/{n}" for n in (0, 1, 2, 3, 4, 100, 101)}
+    scores = pd.read_parquet(tmp_path / "run" / "calibration.parquet")
+    assert set(scores.group[scores.category == "tank_screw"]) == {-1}
+    assert scores.group[scores.category == "pipe_clip"].nunique() == 5
+    assert "group" not in pd.read_parquet(tmp_path / "alone" / "calibration.parquet")
+    assert not (tmp_path / "alone" / "groups.parquet").exists()
+    document = metrics(grouped)
+    decision = document.categories["pipe_clip"].decision
+    assert decision is not None
+    assert (decision.n_groups, decision.n_calibration) == (5, 9)
+    assert any("several clients have images of one group" in warning for warning in document.warnings)
+    assert any("more than a tenth" in warning for warning in document.warnings)
+    assert "large_group" in (tmp_path / "run" / "validation.txt").read_text()
+    whole = experiment_values(
+        tiny_root, store, tmp_path / "whole", dataset=grouped["dataset"], federated={"partition_groups": True}
+    )
+    assert run(whole).is_completed()
+    assert not any("several clients" in warning for warning in metrics(whole).warnings)
+
+
+def test_a_bound_that_the_images_do_not_bear_is_refused_before_anything_is_computed(
+    tiny_root: Path, tmp_path: Path, store: Path, calls: Counter[str]
+) -> None:
+    state = run(experiment_values(tiny_root, store, tmp_path / "run", decision={"promise": "bound"}))
+    assert state.is_failed()
+    assert "needs 59 normal images, pipe_clip has 9" in str(state.message)
+    assert not calls
+    borne = {"promise": "bound", "target_false_alarm_rate": 0.3, "blocks": 3}
+    values = experiment_values(tiny_root, store, tmp_path / "borne", decision=borne)
+    assert run(values).is_completed()
+    decision = metrics(values).categories["pipe_clip"].decision
+    assert decision is not None
+    assert decision.upper_bound is not None
+    assert decision.upper_bound <= 0.3
+    assert "needs 9 normal images, there are 3" in decision.by_client["client_0"].note
+    with pytest.raises(ConfigError, match="needs 59 normal images, there are 9"):
+        open_run_model(tmp_path / "borne", target_rate=0.05)
 
 
 def test_thresholds_come_from_out_of_fold_scores_of_each_client(

@@ -18,6 +18,8 @@ HIGH_PASS_SIGMA_PX = 1.5
 COMPONENTS = 5
 IMAGES_A_COMPONENT = 10
 """Fewer images have fewer components: otherwise nothing would be left of them."""
+SHARED = 0.1
+"""Of the images: a component that fewer of them make up is what near copies have in common."""
 
 _ROWS = 1024  # of the matrix of correlations that are held at a time
 
@@ -35,6 +37,8 @@ def near_copies(thumbnails: np.ndarray) -> list[NearCopy]:
 
     Constant images are near copies of none.
     """
+    if len(thumbnails) < 2:
+        return []
     remainders = _remainders(thumbnails)
     pairs = []
     for start in range(0, len(remainders), _ROWS):
@@ -65,13 +69,15 @@ def _remainders(thumbnails: np.ndarray) -> np.ndarray:
     images = thumbnails.astype(np.float32)
     high = (images - gaussian_filter(images, (0, HIGH_PASS_SIGMA_PX, HIGH_PASS_SIGMA_PX))).reshape(len(images), -1)
     high = _scaled(high)
-    if len(high) > 1:
-        high -= high.mean(axis=0)
+    shows_something = high.any(axis=1, keepdims=True)
+    high -= high.mean(axis=0)
     if n_components := min(COMPONENTS, len(high) // IMAGES_A_COMPONENT):
         start = np.random.default_rng(0).standard_normal(min(high.shape), np.float32)  # the same every time
-        _, _, components = svds(high, k=n_components, v0=start)
-        high -= (high @ components.T) @ components
-    return _scaled(high)
+        shares, _, components = svds(high, k=2 * n_components, v0=start)
+        by_images = 1 / np.sum(shares**4, axis=0)  # how many images a component is of: m where m have equal shares
+        common = np.flatnonzero(by_images > SHARED * len(high))[-n_components:]  # svds: the largest come last
+        high -= (high @ components[common].T) @ components[common]
+    return _scaled(high * shows_something)
 
 
 def _scaled(rows: np.ndarray) -> np.ndarray:

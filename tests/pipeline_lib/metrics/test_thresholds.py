@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_contracts.config import DecisionConfig
+from data_contracts.errors import ConfigError
 from data_contracts.results import CategoryMetrics, MetricsDocument
 from data_contracts.settings import ScoringSettings
 from pipeline_lib.client.calibration import calibration_table, out_of_fold_scores, rows_in_bank, time_blocks
@@ -22,6 +24,7 @@ from pipeline_lib.metrics.thresholds import (
     decision_threshold,
     excess_p_value,
     groups_for_a_bound,
+    refuse_unbounded,
 )
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
@@ -170,3 +173,125 @@ def test_decisions_are_counted_on_each_half_and_by_client() -> None:
     halves = [documents[half].categories["c"].decision for half in ("development", "report")]
     assert [(h.n_good, h.n_defective) for h in halves if h] == [(2, 1), (1, 1)]
     assert documents["all"].categories["d"].decision is None
+
+
+def slow_threshold(scores: list[float], groups: list[int], rate: float) -> tuple[float, float]:
+    """(threshold, groups above it): each group counts with the share of its images that are above; by trying all."""
+    members: dict[int, list[float]] = {}
+    for number, (score, group) in enumerate(zip(scores, groups, strict=True)):
+        members.setdefault(group if group >= 0 else -1 - number, []).append(score)
+    found = (max(scores), 0.0)
+    for value in sorted(scores, reverse=True):
+        above = sum(sum(score > value for score in own) / len(own) for own in members.values())
+        if above > rate * (len(members) + 1) - 1 + 1e-9:
+            break
+        found = (value, above)
+    return found
+
+
+@given(
+    st.lists(st.tuples(st.integers(-1, 6), st.floats(0, 1)), min_size=1, max_size=60, unique_by=lambda one: one[1]),
+    st.floats(0.02, 0.6),
+)
+def test_groups_count_once_each_as_in_a_loop_over_all_thresholds(images: list[tuple[int, float]], rate: float) -> None:
+    groups, scores = [group for group, _ in images], [score for _, score in images]
+    threshold = decision_threshold(np.array(scores), rate, groups=np.array(groups))
+    assert threshold is not None
+    value, above = slow_threshold(scores, groups, rate)
+    assert (threshold.value, threshold.groups_above) == (value, pytest.approx(above))
+    alone = decision_threshold(np.array(scores), rate)
+    assert alone is not None
+    assert alone == replace(
+        decision_threshold(np.array(scores), rate, groups=np.full(len(scores), -1)) or alone, grouped=False
+    )
+    assert alone.value == sorted(scores)[min(len(scores), max(1, math.ceil((len(scores) + 1) * (1 - rate) - 1e-9))) - 1]
+
+
+def test_a_bound_is_kept_by_its_threshold_and_refused_where_groups_are_too_few() -> None:
+    rate, bound = (decision_threshold(np.arange(59.0), 0.05, promise=promise) for promise in ("rate", "bound"))
+    assert rate is not None
+    assert bound is not None
+    assert (rate.value, bound.value) == (56.0, 58.0)
+    assert rate.upper_bound == pytest.approx(0.103, abs=5e-4)  # 59 images bound 5 % at their largest score alone
+    assert bound.upper_bound <= 0.05
+    with pytest.raises(ConfigError, match=r"needs 59 normal images, there are 58; .* to 0.051, or set .*promise: rate"):
+        decision_threshold(np.arange(58.0), 0.05, promise="bound")
+    assert decision_threshold(np.arange(58.0), 0.051, promise="bound") is not None
+    groups = np.arange(300) % 20
+    with pytest.raises(ConfigError, match="needs 59 groups of normal images, there are 20"):
+        decision_threshold(np.arange(300.0), 0.05, promise="bound", groups=groups)
+
+
+def test_what_is_promised_names_its_condition() -> None:
+    alone = decision_threshold(np.arange(48.0), 0.05)
+    grouped = decision_threshold(np.arange(48.0), 0.05, groups=np.arange(48) % 24)
+    assert alone is not None
+    assert grouped is not None
+    assert alone.promise() == (
+        "threshold from 48 normal images: nominal false-alarm rate 4.1 %, at most 9.5 % with 95 % confidence, if new "
+        "images are like these, and each of these shows another part (else: dataset.group)"
+    )
+    assert grouped.promise().startswith("threshold from 48 normal images of 24 groups: nominal false-alarm rate 4.0 %")
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(-1, 5)), min_size=1, max_size=60), st.integers(2, 12))
+def test_blocks_hold_whole_groups_of_a_category(images: list[tuple[str, int]], n_blocks: int) -> None:
+    categories, groups = [category for category, _ in images], [group for _, group in images]
+    blocks = time_blocks(categories, n_blocks, groups)
+    for category in set(categories):
+        units: dict[int, set[int]] = {}
+        for number, (name, group) in enumerate(images):
+            if name == category:
+                units.setdefault(group if group >= 0 else -1 - number, set()).add(int(blocks[number]))
+        assert all(len(found) == 1 for found in units.values())
+        of_units = sorted(found.pop() for found in units.values())
+        if len(of_units) == 1:
+            assert of_units == [-1]
+            continue
+        sizes = np.bincount(of_units)
+        assert len(sizes) == min(n_blocks, len(of_units))
+        assert sizes.max() - sizes.min() <= 1
+
+
+def test_intervals_of_counts_go_by_group_and_halves_part_none() -> None:
+    names = [f"{n:02d}" for n in range(40)]
+    scores = pd.DataFrame(
+        {"image_id": names, "category": "c", "label_index": [0] * 30 + [1] * 10,
+         "score": [200.0] * 6 + [1.0] * 24 + [200.0] * 10, "sha256": [f"{n % 16:x}" for n in range(40)]}
+    )  # fmt: skip
+    group_of = {name: f"c/{number // 6}" for number, name in enumerate(names[:30])}
+    calibration = pd.DataFrame(
+        {"client_id": "a", "category": "c", "block": 0, "score": np.arange(99.0), "group": np.arange(99) // 3}
+    )
+    documents = {
+        subset: MetricsDocument(
+            experiment="e", config_hash="", seed=0, subset=subset, categories={"c": CategoryMetrics()}
+        )
+        for subset in ("all", "development", "report")
+    }
+    add_decisions(documents, calibration, scores, DecisionConfig(), group_of=group_of)
+    whole = documents["all"].categories["c"].decision
+    assert whole is not None
+    assert (whole.n_calibration, whole.n_groups, whole.false_alarms, whole.n_good) == (99, 33, 6, 30)
+    assert whole.realised_ci95 == clopper_pearson_interval(1, 5)  # one of five groups, not six of thirty images
+    assert whole.found_ci95 == clopper_pearson_interval(10, 10)
+    threshold = decision_threshold(np.arange(99.0), 0.05, groups=np.arange(99) // 3)
+    assert threshold is not None
+    assert whole.excess_p_value == excess_p_value(threshold, 1, 5)
+    counts = [documents[half].categories["c"].decision for half in ("development", "report")]
+    assert {half.false_alarms for half in counts if half} == {0, 6}
+    add_decisions(documents, calibration, scores, DecisionConfig(promise="bound"), group_of=group_of)
+    refused = documents["all"].categories["c"].decision
+    assert refused is not None
+    assert (refused.threshold, refused.promise) == (None, "bound")
+    assert "needs 59 groups of normal images, there are 33" in refused.note
+
+
+def test_a_bound_is_refused_before_anything_is_scored() -> None:
+    images = pd.DataFrame({"image_id": [f"{n}" for n in range(120)], "category": ["a"] * 60 + ["b"] * 60})
+    bound = DecisionConfig(promise="bound")
+    refuse_unbounded(images, bound)
+    with pytest.raises(ConfigError, match="needs 59 groups of normal images, b has 31"):
+        refuse_unbounded(images, bound, {f"{n}": "b/x" for n in range(90, 120)})
+    refuse_unbounded(images[:20], DecisionConfig())
+    refuse_unbounded(images[:20], DecisionConfig(promise="bound", blocks=0))

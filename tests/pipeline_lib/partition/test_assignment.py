@@ -19,7 +19,7 @@ from data_contracts.config import FederatedConfig
 from data_contracts.errors import ArtifactError, ConfigError, DatasetError
 from data_contracts.tables import PARTITION
 from pipeline_lib.dataset.autovi_dataset import AutoVIDataset
-from pipeline_lib.partition.assignment import client_ids, partition_images
+from pipeline_lib.partition.assignment import client_ids, parted_groups, partition_images
 from pipeline_lib.partition.partitioners import (
     CategoryPartitioner,
     DirichletPartitioner,
@@ -57,6 +57,34 @@ FEDERATED = [
         client_assignments={"client_0": ("a", "b"), "client_1": ("b", "c", "elsewhere"), "client_2": ("all",)},
     ),
 ]
+
+
+@pytest.mark.parametrize("federated", FEDERATED[1:], ids=lambda f: f"{f.mode}-{f.partitioning}")
+def test_a_group_goes_to_one_client_as_its_first_image_would(federated: FederatedConfig) -> None:
+    index = make_index({"a": 40, "b": 24, "c": 6})
+    trained = [image_id for image_id in index.image_id if "/train/" in image_id and "broken" not in image_id]
+    group_of = {image_id: f"{image_id[0]}/{int(image_id[-4:]) % 10}" for image_id in trained}
+    by_image = partition_images(index, federated, rng=rng(), group_of=group_of)
+    pd.testing.assert_frame_equal(by_image, partition_images(index, federated, rng=rng()))
+    assert parted_groups(by_image, group_of)
+    whole = federated.model_copy(update={"partition_groups": True})
+    partition = partition_images(index, whole, rng=rng(), group_of=group_of)
+    assert partition.image_id.tolist() == by_image.image_id.tolist()
+    assert parted_groups(partition, group_of) == []
+    first_of = {group: image_id for image_id, group in reversed(group_of.items())}
+    firsts = partition[partition.image_id.isin(first_of.values())]
+    of_firsts = partition_images(index[index.image_id.isin(firsts.image_id)], federated, rng=rng())
+    assert of_firsts.client_id.tolist() == firsts.client_id.tolist()
+
+
+def test_a_saved_partition_that_parts_a_group_is_refused(tmp_path: Path) -> None:
+    index = make_index({"a": 12})
+    save_partition(partition_images(index, FEDERATED[1], rng=rng()), {}, tmp_path)
+    saved = FederatedConfig(mode="federated", partitioning="saved", partition_path=tmp_path, partition_groups=True)
+    group_of = dict.fromkeys(index.image_id[:6], "a/x")
+    with pytest.raises(ConfigError, match=r"parts 1 groups, such as a/x"):
+        partition_images(index, saved, rng=rng(), group_of=group_of)
+    partition_images(index, saved, rng=rng(), group_of={"a/train/good/0000": "a/x"})
 
 
 @pytest.mark.parametrize("federated", FEDERATED, ids=lambda f: f"{f.mode}-{f.partitioning}")

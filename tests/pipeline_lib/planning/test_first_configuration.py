@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,22 @@ def test_it_is_read_planned_and_names_what_was_found(tmp_path: Path, capsys: pyt
         main(["init", str(root), "--out", str(tmp_path / "own.yaml")])
     assert refused.value.code == 1
     assert "is there already" in capsys.readouterr().err
+
+
+def test_groups_that_file_names_show_are_written_down_and_others_stay_a_comment(tmp_path: Path) -> None:
+    for number in range(48):
+        write_image(tmp_path / f"clear/a/good/p{number % 12}_{number}.png", np.zeros((64, 64, 3), np.uint8))
+        write_image(tmp_path / f"unclear/a/good/{number}.png", np.zeros((64, 64, 3), np.uint8))
+    files = {}
+    for name in ("clear", "unclear"):
+        (tmp_path / f"{name}.yaml").write_text(first_configuration(tmp_path / name))
+        files[name] = load_config(tmp_path / f"{name}.yaml")
+    rule = files["clear"].dataset.group
+    assert isinstance(rule, dict)
+    assert re.search(rule["pattern"], "a/good/p11_35.png")[1] == "p11"  # type: ignore[index]
+    assert files["clear"].federated.partition_groups
+    assert (files["unclear"].dataset.group, files["unclear"].federated.partition_groups) == (None, False)
+    assert "# group: found" in (tmp_path / "unclear.yaml").read_text()
 
 
 def test_categories_without_training_images_are_left_out_and_none_is_an_error(tmp_path: Path) -> None:
