@@ -1,7 +1,7 @@
 """What of the banks' coverage goes with AUC-sPRO: Spearman's rank correlation over the runs of a benchmark.
 
 `python -m benchmarks.coverage_relation runs/coverage`, of a benchmark with `evaluation.coverage` (one seed). For each
-category the runs are ranked by AUC-sPRO@0.05 and by each quantile of `coverage.json`: -1 where the bank that lies nearer
+category the runs are ranked by AUC-sPRO@0.05 and by each quantile of `coverage.json`: -1 where the bank that is nearer
 always scores higher. Runs share test images, training images and much of their banks, so there is no p-value.
 """
 

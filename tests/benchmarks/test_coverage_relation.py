@@ -35,7 +35,7 @@ def test_banks_that_lie_nearer_and_score_higher_are_at_minus_1(tmp_path: Path) -
 
 def test_a_category_without_masks_is_named(tmp_path: Path) -> None:
     write_runs(tmp_path, {"near": None})
-    with pytest.raises(SystemExit, match="AUC-sPRO@0.05 of a; it needs masks"):
+    with pytest.raises(SystemExit, match="it needs masks"):
         relation(tmp_path)
 
 
