@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from scipy.stats import spearmanr
@@ -18,12 +19,12 @@ from data_contracts.results import AUC_SPRO, MetricsDocument
 DISTANCES = ("mean", "q50", "q90", "q95", "q99", "covering_radius")
 
 
-def relation(directory: Path) -> list[dict[str, str | int | float]]:
-    """A row a category: number of runs, and the rank correlation with each of DISTANCES."""
+def relation(directory: Path, only: Sequence[str] = ()) -> list[dict[str, str | int | float]]:
+    """A row a category: number of runs (`only` these), and the rank correlation with each of DISTANCES."""
     rows = []
     covered = json.loads((directory / "coverage.json").read_text(encoding="utf-8"))
     for category in sorted({row["category"] for row in covered}):
-        own = [row for row in covered if row["category"] == category]
+        own = [row for row in covered if row["category"] == category and (not only or row["experiment"] in only)]
         values = [_auc_spro(directory / row["experiment"], category) for row in own]
         row: dict[str, str | int | float] = {"category": category, "runs": len(own)}
         row |= {name: round(float(spearmanr([one[name] for one in own], values)[0]), 2) for name in DISTANCES}
@@ -43,7 +44,9 @@ def main() -> None:
     """Print the rows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage_relation", description=__doc__)
     parser.add_argument("directory", type=Path)
-    for row in relation(parser.parse_args().directory):
+    parser.add_argument("--only", nargs="+", default=[], help="these experiments, such as those with equal banks")
+    arguments = parser.parse_args()
+    for row in relation(arguments.directory, arguments.only):
         print("  ".join(f"{name} {value}" for name, value in row.items()))
 
 

@@ -31,6 +31,7 @@ def write_runs(directory: Path, values: dict[str, float | None]) -> Path:
 def test_banks_that_lie_nearer_and_score_higher_are_at_minus_1(tmp_path: Path) -> None:
     (row,) = relation(write_runs(tmp_path, {"near": 0.9, "middle": 0.7, "far": 0.6}))
     assert row == {"category": "a", "runs": 3, **dict.fromkeys(DISTANCES, -1.0), "covering_radius": 1.0}
+    assert relation(tmp_path, ["near", "far"])[0]["runs"] == 2
 
 
 def test_a_category_without_masks_is_named(tmp_path: Path) -> None:
