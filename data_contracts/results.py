@@ -85,7 +85,7 @@ IMAGE_AUROC = Metric("image_auroc", "image AUROC", "image_auroc")
 IMAGE_AP = Metric("image_ap", "image AP", "image_ap")
 AUC_SPRO = auc_spro(HEADLINE_LIMIT)
 PIXEL_AUROC = Metric("pixel_auroc", "pixel AUROC", "pixel_auroc")
-UNMARKED_AUROC = Metric("unmarked_image_auroc", "AUROC of unmarked patches", "unmarked_image_auroc")
+UNMARKED_AUROC = Metric("unmarked_image_auroc", "unmarked AUROC", "unmarked_image_auroc")
 METRICS = (IMAGE_AUROC, UNMARKED_AUROC, IMAGE_AP, AUC_SPRO, PIXEL_AUROC)
 COMPARED = (IMAGE_AUROC, IMAGE_AP, AUC_SPRO)
 """What experiments are compared by."""

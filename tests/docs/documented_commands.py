@@ -161,6 +161,14 @@ ELSEWHERE = {
     "fedpatch benchmark configs/benchmark_cost.yaml --set dataset.root=DIR --out runs/cost": (
         "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares"
     ),
+    "pytest -m slow -s tests/pipeline_lib/benchmark/test_rejection.py": CI,
+    "pytest -m slow -s tests/pipeline_lib/metrics/test_auroc_interval.py": CI,
+    "fedpatch benchmark configs/benchmark_coverage.yaml --set dataset.root=DIR --out runs/coverage": (
+        "tests/benchmarks/test_coverage_relation.py::test_the_benchmark_of_coverage_measures_it_in_every_run"
+    ),
+    "python -m benchmarks.coverage_relation runs/coverage": (
+        "tests/benchmarks/test_coverage_relation.py::test_banks_that_lie_nearer_and_score_higher_are_at_minus_1"
+    ),
     "fedpatch benchmark configs/benchmark_seeds.yaml --set dataset.root=DIR --out runs/seeds": (
         "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares"
     ),

@@ -36,12 +36,13 @@ def benchmark_figures(record: BenchmarkRecord) -> list[Figure]:
     found = []
     for group in dict.fromkeys(row["group"] for row in rows):
         for metric, title in TITLES.items():
-            caption = f"{title} against the baseline, points with 95 % interval: {group}"
-            drawing = delta_chart(of(rows, metric, group), description=caption)
+            own = of(rows, metric, group)
+            caption = f"{title} against the baseline, {_points(own)}: {group}"
+            drawing = delta_chart(own, description=caption)
             found.append(Figure(f"differences-{group}-{metric}", "differences", caption, drawing))
     for metric, title in TITLES.items():
-        caption = f"{title}, named pairs: points against the experiment in the second line, with 95 % interval"
         pairs = of(named_pairs(record.comparisons["all"]), metric)
+        caption = f"{title}, named pairs: {_points(pairs)}, against the experiment in the second line"
         drawing = delta_chart(pairs, description=caption, name_baseline=True)
         found.append(Figure(f"pairs-{metric}", "pairs", caption, drawing))
     for metric, title in TITLES.items():
@@ -51,7 +52,7 @@ def benchmark_figures(record: BenchmarkRecord) -> list[Figure]:
         caption = f"sPRO against the false positive rate, {category}; dashed: the limit of {AUC_SPRO.title}"
         found.append(Figure(f"curves-{category}", "curves", caption, curves_chart(curves, description=caption)))
     for metric, title in TITLES.items():
-        caption = f"{title} over the number of clients, points against the baseline with 95 % interval"
+        caption = f"{title} over the number of clients, {_points(of(rows, metric))}, against the baseline"
         drawing = scaling_chart(scaling_series(of(rows, metric), record.config), description=caption)
         found.append(Figure(f"scaling-{metric}", "scaling", caption, drawing))
     for category in dict.fromkeys(row["category"] for row in record.coverage):
@@ -61,6 +62,10 @@ def benchmark_figures(record: BenchmarkRecord) -> list[Figure]:
     caption = f"{AUC_SPRO.title} against the baseline over the bytes that clients upload in all rounds"
     found.append(Figure("bytes", "bytes", caption, bytes_chart(of(rows, HEADLINE), description=caption)))
     return [figure for figure in found if figure.drawing]
+
+
+def _points(rows: Rows) -> str:
+    return "points with 95 % interval" if any(row["ci95"] for row in rows) else "points, not tested"
 
 
 def scaling_series(rows: Rows, config: BenchmarkConfig) -> list[Series]:

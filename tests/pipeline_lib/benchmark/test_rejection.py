@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from data_contracts.results import MetricsDocument, MetricValues
 from pipeline_lib.benchmark.comparison import ExperimentRuns
@@ -162,3 +162,20 @@ def test_a_clear_difference_is_still_ranked_behind() -> None:
     }
     rows = rank({"a": _runs(found[0]), "b": _runs(worse), "c": _runs(found[2])}, "image_auroc")
     assert {row["experiment"]: row["place"] for row in rows} == {"a": 1, "b": None, "c": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_seeds", [2, 3])
+def test_satterthwaites_degrees_of_freedom_would_call_equal_ones_different_too_often(n_seeds: int) -> None:
+    """The same two variances without images: normal, that of images known, seeds with four times as much."""
+    rng, n = np.random.default_rng(n_seeds), 200_000
+    seeds = 2 * rng.normal(size=(n, n_seeds))
+    of_seeds = seeds.var(axis=1, ddof=1) / n_seeds
+    statistic = np.abs(rng.normal(size=n) + seeds.mean(axis=1)) / np.sqrt(1 + of_seeds)
+    degrees = (1 + of_seeds) ** 2 / (of_seeds**2 / (n_seeds - 1))
+    for level in (0.05, 0.005):
+        satterthwaite = np.mean(2 * special.stdtr(degrees, -statistic) < level)
+        ends = [special.stdtrit(df, 1 - level / 2) for df in (1e6, n_seeds - 1)]
+        weighted = np.mean(statistic > (ends[0] + of_seeds * ends[1]) / (1 + of_seeds))
+        print(f"{n_seeds} seeds, level {level:.1%}: Satterthwaite {satterthwaite:.1%}, Cochran and Cox {weighted:.1%}")
+        assert weighted < level < satterthwaite

@@ -49,11 +49,11 @@ def test_a_row_a_category_and_their_mean() -> None:
     assert rows[1] == {
         "category": "bolt",
         "image AUROC": "90.0 [85.0, 94.0]",
-        "AUROC of unmarked patches": "61.0",
+        "unmarked AUROC": "61.0",
         "image AP": "80.0",
         "AUC-sPRO@0.05": "70.0",
         "pixel AUROC": "95.0",
-        "AUC-sPRO@0.05 of noise": "58.0",
+        "sPRO of noise": "58.0",
         "good": 40,
         "defective": "19 (few)",
     }
