@@ -103,7 +103,7 @@ def leaning(kernel: Tensor) -> tuple[float, float]:
     """(y, x) from the middle of kernels (out, in, height, width) to the centroid of their squared weights, in taps."""
     if kernel.shape[2:].numel() == 1:
         return 0.0, 0.0
-    energy = kernel.detach().cpu().double().square().sum(dim=(0, 1))
+    energy = kernel.detach().cpu().square().sum(dim=(0, 1), dtype=torch.float64)
     total = float(energy.sum())
 
     def centroid(along: Tensor) -> float:
