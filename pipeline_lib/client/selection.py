@@ -106,6 +106,12 @@ def select_rows(
             return density_subsampling(patches, size, rng=rng)
 
 
+def clipped_and_noised(rows: np.ndarray, settings: CoresetSettings, *, rng: np.random.Generator) -> np.ndarray:
+    """Rows (row, dim) as they leave the station, before the codec; the same array where nothing is asked for."""
+    clipped = rows if settings.clip_norm is None else clip_rows(rows, settings.clip_norm)
+    return add_noise(clipped, settings.noise_sigma, rng=rng) if settings.noise_sigma > 0 else clipped
+
+
 def rows_by_bank(table: pd.DataFrame, client_id: str, settings: CoresetSettings) -> list[tuple[str, pd.DataFrame]]:
     """(bank, rows) of a client's PATCH_FEATURES for every bank that it contributes to, in order of name.
 
@@ -171,13 +177,11 @@ def coreset_of_patches(
         rows, radius = cells.means, cells.covering_radius
         if covered is not None and len(covered):  # the server's rows are none that clients sent, and move on
             radius = covering_radius(patches, rows if sent is None else np.concatenate([sent, rows]))
-    leaving = clip_rows(rows, settings.clip_norm) if settings.clip_norm is not None else rows
-    if settings.noise_sigma > 0:
-        leaving = add_noise(
-            leaving, settings.noise_sigma, rng=stage_rng(settings.seed, "noise", client_id, bank, settings.round)
-        )
-    arrays = encode_rows(leaving, settings.codec)
-    changed = settings.codec != "float32" or leaving is not rows
+    disturbed = clipped_and_noised(
+        rows, settings, rng=stage_rng(settings.seed, "noise", client_id, bank, settings.round)
+    )
+    arrays = encode_rows(disturbed, settings.codec)
+    changed = settings.codec != "float32" or disturbed is not rows
     error = float(np.linalg.norm(decode_rows(arrays) - rows, axis=1).max()) if changed else 0.0
     starts = np.concatenate([[0], np.cumsum(patch_counts)])
     image = np.searchsorted(starts, indices, side="right") - 1
