@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.results import COMPARED, METRICS_FILES, Metric, MetricsDocument, MetricValues
-from pipeline_lib.benchmark.differences import LEVEL, Difference, holm, paired_difference, value_interval
+from pipeline_lib.benchmark.differences import LEVEL, NO_RESAMPLES, Difference, holm, paired_difference, value_interval
 from pipeline_lib.benchmark.paired import ResampledMetrics, resampled_metrics
 from pipeline_lib.metrics.bootstrap import percentile_interval
 from pipeline_lib.results.image_samples import read_samples
@@ -113,7 +113,7 @@ def _row(
 ) -> dict[str, Any]:
     first, second = own.mean(metric, seeds), other.mean(metric, seeds) if other and seeds else None
     delta = None if first is None or second is None else round(100 * (first - second), 4)
-    untested = "" if name == baseline else paired.not_tested if paired else "nothing to compare with: not tested"
+    untested = paired.not_tested if paired else "nothing to compare with: not tested" if own.resampled else NO_RESAMPLES
     documents = list(own.documents.values())
     return {
         "experiment": name,
@@ -123,7 +123,7 @@ def _row(
         "delta_points": delta,
         "ci95": _points(paired.interval) if paired else None,
         "ci95_images": _points(paired.images_interval) if paired else None,
-        "not_tested": untested or None,
+        "not_tested": None if name == baseline else untested or None,
         "p_value": paired.p_value if paired else None,
         "seeds": len(own.documents),
         "upload_share_of_image_bytes": _mean_share([upload_share(document) for document in documents]),

@@ -26,6 +26,7 @@ from pipeline_lib.metrics.bootstrap import percentile_interval
 
 LEVEL = 0.05
 ONE_SEED = "one seed: not tested"
+NO_RESAMPLES = "no resamples: not tested"
 _SMALLEST_P = 1e-12
 
 
@@ -64,7 +65,7 @@ def paired_difference(
     over_images = percentile_interval(by_seed[:, 1:].mean(axis=0))
     images = _image_component(by_category, next(iter(experiment.values())).degrees)
     if over_images is None:
-        return Difference(value, not_tested="no resamples: not tested")
+        return Difference(value, not_tested=NO_RESAMPLES)
     if images is None:
         return Difference(value, over_images, not_tested="one image of a class: not tested")
     _, images_p = _interval_and_p(value, [images])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -57,3 +59,16 @@ def test_average_precision_of_resamples_is_scikit_learns_with_ties_and_weights()
         np.testing.assert_allclose(found, expected)
     good = ImageSample(one.image_ids[:15], one.label_index[:15], one.scores[:15], None)
     assert resampled_average_precision(good, weights[:, :15]) is None
+
+
+def test_groups_are_drawn_whole_and_count_as_one_each() -> None:
+    one = sample(0.5, n=40)
+    grouped = replace(one, group_index=np.arange(80) // 4)
+    alone, by_group = (resampled_metrics([("a", [s])], resamples=800, seed=0) for s in (one, grouped))
+    assert (alone.degrees["a"], by_group.degrees["a"]) == (39, 9)
+    first, second = (found.by_category["image_auroc"]["a"] for found in (alone, by_group))
+    assert first[0] == second[0]
+    same = replace(one, scores=np.repeat(one.scores[::4], 4), group_index=grouped.group_index)
+    alike = [resampled_metrics([("a", [s])], resamples=800, seed=0).by_category["image_auroc"]["a"]
+             for s in (replace(same, group_index=None), same)]  # fmt: skip
+    assert alike[1].std() > 1.6 * alike[0].std()  # four equal images are one
