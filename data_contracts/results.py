@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from data_contracts.config import HEADLINE_FPR_LIMIT, Promise
 from data_contracts.manifests import RegionalMerge
@@ -129,6 +129,13 @@ class ThresholdResult(BaseModel):
     n_defective: int = 0
     found_rate: float | None = None
     found_ci95: tuple[float, float] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_earlier_without_groups(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the keys that earlier results did not have, where they say what those meant."""
+        earlier = {"promise": "rate", "n_groups": None}
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if key not in earlier or value != earlier[key]}
 
 
 class Decision(ThresholdResult):

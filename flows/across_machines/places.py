@@ -13,7 +13,12 @@ from data_contracts.settings import Place, place_of
 
 
 def own_config(config: ExperimentConfig) -> ExperimentConfig:
-    """The configuration without any path: data, store and run directory are this machine's own."""
+    """The configuration without any path: data, store and run directory are this machine's own.
+
+    Raises ConfigError for groups that a file names.
+    """
+    if isinstance(config.dataset.group, dict) and "file" in config.dataset.group:
+        raise ConfigError("dataset.group: a file lies on one machine; stations take {pattern: ...} or found")
     return config.model_copy(
         update={
             "dataset": config.dataset.model_copy(update={"root": None}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -151,5 +152,6 @@ def _note(threshold: Threshold) -> str:
     what = "groups of normal images" if threshold.grouped else "normal images"
     return (
         f"{threshold.n_groups} {what} are too few for a nominal rate of {100 * threshold.target_rate:g} %: the "
-        "threshold is their largest score"
+        f"threshold is their largest score; {math.ceil(1 / threshold.target_rate - 1 - 1e-9)} are needed, or a higher "
+        "target"
     )

@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 
 from data_contracts.config import ExperimentConfig
+from data_contracts.errors import ConfigError
 from data_contracts.results import MetricValues
+from flows.across_machines.places import own_config
 from flows.cli.experiment.runs import show_runs
 from flows.experiment import federated_experiment
 from flows.maintenance import store_prune
@@ -140,15 +142,18 @@ def check_what_is_shared(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_groups_are_a_stations_own(calls: list[str], tmp_path: Path) -> None:
-    state = coordinate(values(tmp_path, dataset={"group": {"pattern": r"000([0-9])\.png$"}}))
+    config = {**values(tmp_path), "dataset": {"group": {"pattern": r"000([0-9])\.png$"}}}
+    state = coordinate(config)
     assert state.is_completed(), state.message
     scores = pd.read_parquet(tmp_path / "run" / "calibration.parquet")
-    of_station = scores.groupby("client_id").group.agg(set)
+    of_station = scores.groupby("client_id")["group"].agg(set)
     assert len(of_station) == len(STATIONS)
     assert len(set().union(*of_station)) == sum(map(len, of_station))  # the same name is another group elsewhere
     decision = document_of(tmp_path / "run").categories["pipe_clip"].decision
     assert decision is not None
-    assert decision.n_groups == scores.group.nunique()
+    assert decision.n_groups == scores["group"].nunique()
+    with pytest.raises(ConfigError, match="a file lies on one machine"):
+        own_config(ExperimentConfig.model_validate({"dataset": {"group": {"file": "groups.csv"}}}))
 
 
 @pytest.mark.slow

@@ -287,6 +287,30 @@ def test_intervals_of_counts_go_by_group_and_halves_part_none() -> None:
     assert "needs 59 groups of normal images, there are 33" in refused.note
 
 
+def test_too_few_groups_for_a_rate_are_said_with_the_number_that_is_needed() -> None:
+    scores = pd.DataFrame({"image_id": ["x"], "category": "c", "label_index": [0], "score": [1.0], "sha256": ["0a"]})
+    document = MetricsDocument(
+        experiment="e", config_hash="", seed=0, subset="all", categories={"c": CategoryMetrics()}
+    )
+    for n_groups, note in (
+        (
+            8,
+            "8 groups of normal images are too few for a nominal rate of 5 %: the threshold is their largest score; 19",
+        ),
+        (18, "18 groups of normal images are too few"),
+        (19, ""),
+    ):
+        group = np.arange(80) % n_groups
+        calibration = pd.DataFrame(
+            {"client_id": "a", "category": "c", "block": 0, "score": np.arange(80.0), "group": group}
+        )
+        add_decisions({"all": document}, calibration, scores, DecisionConfig())
+        decision = document.categories["c"].decision
+        assert decision is not None
+        assert decision.note.startswith(note)
+        assert bool(decision.note) == bool(note)
+
+
 def test_a_bound_is_refused_before_anything_is_scored() -> None:
     images = pd.DataFrame({"image_id": [f"{n}" for n in range(120)], "category": ["a"] * 60 + ["b"] * 60})
     bound = DecisionConfig(promise="bound")
