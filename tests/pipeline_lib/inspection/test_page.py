@@ -22,7 +22,7 @@ from pipeline_lib.inspection.pictures import explanation_picture, tile_place
 from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.maps.visualize import TILE_PX, patch_tile
 
-MODEL = cast(RunModel, SimpleNamespace(directory=Path("runs/first"), promise=lambda category: f"{category}: promised"))
+MODEL = cast(RunModel, SimpleNamespace(directory=Path("runs/first"), promised=lambda category: f"{category}: promised"))
 
 
 def a_row(name: str, score: float, *, threshold: float | None = 10.0, note: str = "") -> dict[str, Any]:
