@@ -118,11 +118,15 @@ def _wrapped(text: str, least: int) -> list[str]:
 
 
 def _with_short_names(block: Block, width: int) -> Block:
-    """The longest names a character shorter, and again until it fits, down to SHORTEST_NAME."""
+    """The longest names a character shorter, and again until it fits, down to SHORTEST_NAME or their header."""
+    least = {
+        column: max(SHORTEST_NAME, *map(cell_len, lines)) for column, lines in block.header.items() if column in NAMES
+    }
     while block.width > width:
-        own = {column: block.width_of(column) for column in block.cells if column in NAMES}
+        own = {column: max((cell_len(cell[0]) for cell in block.cells[column]), default=0) for column in least}
+        own = {column: longest for column, longest in own.items() if longest > least[column]}
         column = max(own, key=lambda name: own[name], default="")
-        if not column or own[column] <= SHORTEST_NAME:
+        if not column:
             break
         names = shortened([cell[0] for cell in block.cells[column]], own[column] - 1)
         if max(map(cell_len, names)) >= own[column]:

@@ -166,6 +166,8 @@ def read_stored(content: bytes, *, name: str) -> StoredImage:
         raw, pages, tags = raw_mode(image), _pages(image), getattr(image, "tag_v2", {})
         refuse_unclear_tiff(tags, name)
         bits, photometric = max(tags.get(258, (16,))), tags.get(262, 1)
+        if image.format != "TIFF":  # Pillow looks for EXIF at the end of a PNG by decoding it, and damage is said once
+            image.load()
         stored_orientation = orientation_of(image)
         image.load()
         deep = deep_values(image, raw, reopen) if is_deep(raw) else None

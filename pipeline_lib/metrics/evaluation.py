@@ -5,7 +5,7 @@ The same code measures a run's own maps and anyone's maps from files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -162,10 +162,14 @@ def evaluate_category(
         if subset == "all":
             curves, sample = result.curves, result.sample
             warnings += _few_groups(category, sample)
-            warnings += [
-                f"{image_id} has no usable mask: left out of the pixel metrics" for image_id in result.unmasked
-            ]
+            warnings += _without_mask(category, result.unmasked, settings.layout)
     return CategoryEvaluation(category, metrics, pd.concat(tables, ignore_index=True), curves, warnings, sample)
+
+
+def _without_mask(category: str, image_ids: Sequence[str], layout: Layout) -> list[str]:
+    if layout == "folder" and image_ids:
+        return [f"{category} has no masks, as its layout (folder) has none: image metrics alone"]
+    return [f"{image_id} has no usable mask: left out of the pixel metrics" for image_id in image_ids]
 
 
 def _few_groups(category: str, sample: ImageSample) -> list[str]:

@@ -17,21 +17,33 @@ def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None
     if as_json:
         print_json([{half: document.model_dump(mode="json") for half, document in run.items()} for run in runs])
         return
-    found = [(category, run) for category in _categories(runs) for run in runs if category in run["all"].categories]
+    names = _names(directories, runs)
     if markdown:
-        print(markdown_table([_row(category, run) for category, run in found]))
+        rows = [
+            _row(category, name, run)
+            for category in _categories(runs)
+            for name, run in zip(names, runs, strict=True)
+            if category in run["all"].categories
+        ]
+        print(markdown_table(rows))
     else:
         rows = [
-            _half_row(category, run, half)
+            _half_row(category, name, run, half)
             for category in _categories(runs)
             for half in SUBSETS
-            for run in runs
+            for name, run in zip(names, runs, strict=True)
             if half in run and category in run["all"].categories
         ]
         print_table(rows, "per cent [95 % interval]")
         if any(len(run) > 1 for run in runs):
             print("\n".join(HALVES_EXPLAINED))
         say_next("show" if len(directories) == 1 else "show, several", run=directories[-1])
+
+
+def _names(directories: list[Path], runs: list[dict[str, MetricsDocument]]) -> list[str]:
+    """The experiments, or where two have one name their directories."""
+    experiments = [run["all"].experiment for run in runs]
+    return experiments if len({*experiments}) == len(runs) else [str(directory) for directory in directories]
 
 
 def read_halves(directory: Path) -> dict[str, MetricsDocument]:
@@ -53,8 +65,8 @@ def _categories(runs: list[dict[str, MetricsDocument]]) -> list[str]:
     return list(dict.fromkeys(category for run in runs for category in run["all"].categories))
 
 
-def _row(category: str, run: dict[str, MetricsDocument]) -> dict[str, str]:
-    row = {"category": category, "experiment": run["all"].experiment}
+def _row(category: str, name: str, run: dict[str, MetricsDocument]) -> dict[str, str]:
+    row = {"category": category, "experiment": name}
     for half, title in SUBSET_TITLES.items():
         if half not in run:
             row[f"{title}: AUROC / AUC-sPRO@0.05"] = row[f"{title}: good, defective"] = "-"
@@ -65,8 +77,8 @@ def _row(category: str, run: dict[str, MetricsDocument]) -> dict[str, str]:
     return row
 
 
-def _half_row(category: str, run: dict[str, MetricsDocument], half: str) -> dict[str, str]:
+def _half_row(category: str, name: str, run: dict[str, MetricsDocument], half: str) -> dict[str, str]:
     """As `_row`, of one half: below each other they fit a terminal, and runs are beside each other."""
     values = run[half].categories[category]
-    names = {"category": category, "experiment": run["all"].experiment, "test images": SUBSET_TITLES[half]}
+    names = {"category": category, "experiment": name, "test images": SUBSET_TITLES[half]}
     return names | headline_cells(values) | {"good, defective": f"{values.n_good}, {values.n_defective}"}

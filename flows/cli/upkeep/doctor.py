@@ -38,7 +38,7 @@ def examine(store: Path | None, station: str | None, *, as_json: bool) -> None:
                 print(f"         -> {check.advice}")
     problems = any(check.status == "problem" for check in checks)
     if not as_json:
-        say_next("doctor, problems" if problems else "doctor")
+        say_next(f"doctor{' of a station' * bool(station)}{', problems' * problems}", station=station or "")
     if problems:
         raise SystemExit(1)
 

@@ -192,8 +192,8 @@ def queue_checks(client: SyncPrefectClient, station: str) -> Iterator[Check]:
     except ObjectNotFound:
         yield Check(
             "deployment", "problem", f"there is no {name}",
-            f"at the server copy the block station-a of prefect.yaml with name and work_queue_name {station}, then "
-            "prefect deploy --all --no-prompt",
+            "at the server prefect deploy --all --no-prompt; a station that prefect.yaml lacks: first copy its block "
+            f"station-a with name and work_queue_name {station}",
         )  # fmt: skip
         return
     pool, queue_name = deployment.work_pool_name or "", deployment.work_queue_name or ""

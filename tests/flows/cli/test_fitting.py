@@ -73,6 +73,13 @@ def test_intervals_go_below_their_value_before_names_are_cut() -> None:
     ]
 
 
+def test_names_that_are_shorter_than_their_header_are_left_and_the_rest_is_continued() -> None:
+    columns = ["experiment", *(f"metric{number}" for number in range(9))]
+    blocks = fit(columns, [["iid_3", *["12.345"] * 9]], 40)
+    assert len(blocks) > 1
+    assert all(block.cells["experiment"] == [["iid_3"]] for block in blocks)
+
+
 def test_what_is_still_too_wide_is_continued_with_the_names_again() -> None:
     blocks = fit(["client", *CATEGORIES], [["client_0", *"123456"]], 50)
     assert [list(block.header) for block in blocks] == [["client", *CATEGORIES[:3]], ["client", *CATEGORIES[3:5]],

@@ -29,7 +29,8 @@ def test_the_commands_that_are_named_can_be_called(after: str, capsys: pytest.Ca
 
 def test_what_a_shell_would_take_apart_is_quoted(capsys: pytest.CaptureFixture[str]) -> None:
     say_next("plan", config=with_overrides(Path("my own.yaml"), ["dataset.categories=[a, b]"]))
-    assert capsys.readouterr().err == "next: fedpatch run 'my own.yaml' --set 'dataset.categories=[a, b]'\n"
+    words = "'my own.yaml' --set 'dataset.categories=[a, b]'"
+    assert capsys.readouterr().err == f"next: fedpatch run {words} --out runs/first\n"
 
 
 def call(*words: str) -> None:
@@ -44,13 +45,14 @@ def test_from_a_data_set_each_command_says_what_follows(
     monkeypatch.chdir(tmp_path)
     data = shlex.quote(str(tiny_root))
     call("dataset", "validate", str(tiny_root))
-    assert capsys.readouterr().err.splitlines()[-1] == f"next: a configuration for it: fedpatch init {data}"
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"next: a configuration for it, where there is none: fedpatch init {data}"
     call("init", str(tiny_root))
     said = capsys.readouterr()
     assert said.out == "configuration: own.yaml\n"
     assert "fedpatch run own.yaml --out runs/first" in said.err
     call("plan", "own.yaml")
-    assert capsys.readouterr().err.splitlines()[-1] == "next: fedpatch run own.yaml"
+    assert capsys.readouterr().err.splitlines()[-1] == "next: fedpatch run own.yaml --out runs/first"
 
 
 def test_beside_json_there_is_none(tiny_root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,13 @@ def test_unreadable_files_name_the_file_and_the_reason(tmp_path: Path) -> None:
         truncate(write_image(tmp_path / name, pixels))
         with pytest.raises(ImageError, match=rf"{name}.*truncated or damaged"):
             load_image(tmp_path / name)
+    noisy = tiny_pixels(np.random.default_rng(0), (200, 200))
+    content = bytearray(write_image(tmp_path / "bytes.png", noisy).read_bytes())
+    for number in range(len(content) // 2, len(content) // 2 + 16):  # not cut: other bytes in the middle
+        content[number] ^= 0xFF
+    (tmp_path / "bytes.png").write_bytes(content)
+    with pytest.raises(ImageError, match=r"bytes\.png.*truncated or damaged"):
+        load_image(tmp_path / "bytes.png")
     truncate(write_image(tmp_path / "stub.png", pixels), keep=0.001)
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("this is no image")
