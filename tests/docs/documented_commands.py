@@ -176,6 +176,9 @@ ELSEWHERE = {
     "fedpatch benchmark configs/benchmark_full.yaml --set dataset.root=DIR --out runs/full": (
         "tests/flows/test_benchmark.py::test_the_full_matrix_names_at_least_forty_experiments_and_every_mode"
     ),
+    'fedpatch run configs/real3_centralized.yaml --set dataset.root=DIR --set "dataset.categories=[CATEGORY]"': (
+        "tests/flows/test_real_data.py::test_federated_run_on_real_images_finds_defects"
+    ),
     "python -m tests.pipeline_lib.metrics.test_promise": (
         "tests/pipeline_lib/metrics/test_promise.py::"
         "test_images_that_are_counted_one_by_one_break_the_bound_where_they_come_in_groups"
