@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_contracts.manifests import Cells
 from data_contracts.settings import AggregationSettings, CoresetSettings, ScoringSettings
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.client.calibration import bank_without, origins_in_bank, out_of_fold_scores
@@ -36,7 +37,7 @@ def features_of(store: ArtifactStore, client: str, seed: int, n: int = 6) -> pd.
         rows.append(
             {"image_id": f"{client}/{number}", "category": "clip", "image_sha256": "", "image_bytes": 1,
              "grid_height": 5, "grid_width": 4, "dim": DIM, "path": written.path, "sha256": written.sha256,
-             "size_bytes": written.size_bytes}
+             "size_bytes": written.size_bytes, "cells": Cells.even((5, 4)).for_table()}
         )  # fmt: skip
     return pd.DataFrame(rows)
 

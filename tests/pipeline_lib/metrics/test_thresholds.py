@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from data_contracts.config import DecisionConfig
 from data_contracts.errors import ConfigError
+from data_contracts.manifests import Cells
 from data_contracts.results import CategoryMetrics, MetricsDocument
 from data_contracts.settings import ScoringSettings
 from pipeline_lib.client.calibration import calibration_table, out_of_fold_scores, rows_in_bank, time_blocks
@@ -60,7 +61,7 @@ def stored_features(store: ArtifactStore, images: dict[str, np.ndarray]) -> pd.D
         rows.append(
             {"image_id": image_id, "category": "c", "image_sha256": "", "image_bytes": 1, "grid_height": 2,
              "grid_width": 2, "dim": patches.shape[1], "path": manifest.path, "sha256": manifest.sha256,
-             "size_bytes": manifest.size_bytes}
+             "size_bytes": manifest.size_bytes, "cells": Cells.even((2, 2)).for_table()}
         )  # fmt: skip
     return pd.DataFrame(rows)
 
