@@ -116,7 +116,7 @@ def _compared_anew_without_running(config: BenchmarkConfig, path: Path, capsys: 
     values["groups"]["codec"]["axes"]["upload.codec"].append("pq")  # has not run
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(QuorumError, match="without 2 of 10 experiments: codec-pq/seed_1: there is no finished run"):
-        compare_finished(path, [], None, as_json=True)
+        compare_finished(load_benchmark(path), as_json=True)
     now = {row_key(row): row for row in json.loads(capsys.readouterr().out)}
     assert set(now) - set(then) == {("alone", "codec-pq", m) for m in ("image_auroc", "image_ap", "auc_spro_0.05")}
     same = ("value", "delta_points", "ci95", "p_value", "bank_rows")
@@ -124,9 +124,9 @@ def _compared_anew_without_running(config: BenchmarkConfig, path: Path, capsys: 
     assert "no result of codec-pq/seed_2" in (out / "benchmark.html").read_text()
     shutil.rmtree(out / "alone" / "seed_2")
     with pytest.raises(QuorumError, match="alone/seed_2"):
-        compare_finished(path, [], None, as_json=True)
+        compare_finished(load_benchmark(path), as_json=True)
     with pytest.raises(SystemExit):
-        compare_finished(path, ["model.coreset_percentage=0.7"], None, as_json=True)
+        compare_finished(load_benchmark(path, ["model.coreset_percentage=0.7"]), as_json=True)
     assert "has another configuration" in capsys.readouterr().err
 
 
@@ -218,7 +218,7 @@ def test_a_night_without_all_clients_is_partial_and_nothing_is_compared_with_it(
     monkeypatch.undo()
     entry, shown = night()
     assert (entry["state"], entry["compared_with"]) == ("good", None)
-    assert "without" not in shown
+    assert "without client" not in shown
 
 
 def test_wrong_matrices_are_refused_with_their_experiment(tmp_path: Path) -> None:
