@@ -26,6 +26,8 @@ Alignment = Literal["centers", "corners_as_patchcore"]
 Codec = Literal["float32", "float16", "pca_float16", "pq"]
 GroupRule = Literal["found"] | Annotated[dict[Literal["pattern", "file"], str], Field(min_length=1, max_length=1)]
 Promise = Literal["rate", "bound"]
+ImageScore = Literal["max", "reweighted", "top_share"]
+TOP_SHARE = 0.01
 Clients = Annotated[tuple[str, ...], Field(min_length=1)]
 HEADLINE_FPR_LIMIT = 0.05
 FPR_LIMITS = (0.01, HEADLINE_FPR_LIMIT, 0.1, 0.3, 1.0)
@@ -191,8 +193,13 @@ class InferenceConfig(Section):
     num_neighbors: int = Field(
         1, ge=1, le=100, description="a patch's score is its mean distance to so many nearest rows of the bank"
     )
-    image_score: Literal["max", "reweighted"] = Field(
-        "max", description="the largest patch score, or that times the weight of Roth et al. 2022, equation 7"
+    image_score: ImageScore = Field(
+        "max",
+        description="the largest patch score; that times the weight of Roth et al. 2022, equation 7; or the mean of "
+        "the largest, as many as top_share says",
+    )
+    top_share: float = Field(
+        TOP_SHARE, gt=0, le=1, description="share of an image's patches, at least one, for image_score: top_share"
     )
     smoothing_sigma: float = Field(0.0, ge=0, le=64, description="Gaussian blur of the map, pixels of the image")
     search: Literal["exact", "ivf", "hnsw", "pq"] = Field(
@@ -203,6 +210,15 @@ class InferenceConfig(Section):
     def _neighbors_for_reweighting(self) -> InferenceConfig:
         if self.image_score == "reweighted" and self.num_neighbors < 2:
             raise ValueError("image_score: reweighted needs num_neighbors of at least 2")
+        return self
+
+    @model_validator(mode="after")
+    def _share_of_top(self) -> InferenceConfig:
+        if self.image_score != "top_share" and self.top_share != TOP_SHARE:
+            raise ValueError(
+                f"top_share is {self.top_share:g}, but image_score is {self.image_score}; set it to top_share, or "
+                "leave top_share out"
+            )
         return self
 
 

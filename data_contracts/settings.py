@@ -14,10 +14,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from data_contracts.config import (
+    TOP_SHARE,
     Alignment,
     Codec,
     ExperimentConfig,
     Extension,
+    ImageScore,
     Layout,
     Orientation,
     PreprocessingConfig,
@@ -204,7 +206,8 @@ class ScoringSettings(Settings):
 
     seed: int
     num_neighbors: int
-    image_score: Literal["max", "reweighted"]
+    image_score: ImageScore
+    top_share: float = TOP_SHARE  # models of earlier versions do not say it
     search: Literal["exact", "ivf", "hnsw", "pq"]
     use_faiss: bool
 
@@ -214,6 +217,7 @@ class ScoringSettings(Settings):
             seed=config.seed,
             num_neighbors=config.inference.num_neighbors,
             image_score=config.inference.image_score,
+            top_share=config.inference.top_share,
             search=config.inference.search,
             use_faiss=config.model.use_faiss,
         )

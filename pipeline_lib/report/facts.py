@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from data_contracts.config import ModelConfig
+from data_contracts.config import InferenceConfig, ModelConfig
 from data_contracts.results import HEADLINES, MetricsDocument, MetricValues
 from pipeline_lib.report.record import RunRecord
 from pipeline_lib.results.tables import THIN_CLASS, per_cent
@@ -101,7 +101,7 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         "upload": encoding if federated.mode == "federated" else "nothing is uploaded",
         "aggregation": f"{config.aggregation.strategy}, bank {config.aggregation.bank_scope}"
         f"{_kept(record)}{_in_regions(record)}",
-        "search": f"{config.inference.search}, image score {config.inference.image_score}",
+        "search": f"{config.inference.search}, image score {_image_score(config.inference)}",
         "Python": str(environment.get("python") or "unknown"),
         "system": str(environment.get("system") or "unknown"),
         "processor": _processor(environment),
@@ -113,6 +113,12 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
     if record.finished:
         facts["finished"] = record.finished
     return list(facts.items())
+
+
+def _image_score(inference: InferenceConfig) -> str:
+    if inference.image_score != "top_share":
+        return inference.image_score
+    return f"the mean of the highest {100 * inference.top_share:g} % of the patches"
 
 
 def _means(model: ModelConfig) -> str:

@@ -185,6 +185,19 @@ def test_steps_without_means_are_refused() -> None:
         ExperimentConfig.model_validate({"model": {"lloyd_steps": 3}})
 
 
+def test_the_share_of_the_highest_patches() -> None:
+    base = ExperimentConfig()
+    assert ExperimentConfig.model_validate({"inference": {"top_share": 0.01}}).config_hashes() == base.config_hashes()
+    top = [
+        ExperimentConfig.model_validate({"inference": {"image_score": "top_share", **share}})
+        for share in ({}, {"top_share": 0.01}, {"top_share": 0.02})
+    ]
+    assert top[0].config_hash() == top[1].config_hash()
+    assert len({one.config_hash() for one in (base, *top)}) == 3
+    with pytest.raises(ValidationError, match=r"top_share is 0\.02, but image_score is max; set it to"):
+        ExperimentConfig.model_validate({"inference": {"top_share": 0.02}})
+
+
 def test_groups_and_what_goes_by_them() -> None:
     base = ExperimentConfig()
     said = {
