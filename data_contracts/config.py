@@ -25,7 +25,7 @@ Orientation = Literal["applied", "stored"]
 Alignment = Literal["centers", "corners_as_patchcore"]
 Codec = Literal["float32", "float16", "pca_float16", "pq"]
 GroupRule = Literal["found"] | Annotated[dict[Literal["pattern", "file"], str], Field(min_length=1, max_length=1)]
-Promise = Literal["rate", "bound"]
+Promise = Literal["interpolated", "rate", "bound"]
 ImageScore = Literal["max", "reweighted", "top_share"]
 TOP_SHARE = 0.01
 Clients = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -162,8 +162,9 @@ class ModelConfig(Section):
         "kcenter", description="exact greedy k-center; random and density are controls"
     )
     rows: Literal["picks", "cell_means"] = Field(
-        "picks",
-        description="the selected patches themselves, or each replaced by the mean of the patches nearest to it",
+        "cell_means",
+        description="each selected patch replaced by the mean of the patches nearest to it; picks, as PatchCore and "
+        "earlier versions: the selected patches themselves",
     )
     lloyd_steps: int = Field(1, ge=1, le=10, description="how often rows: cell_means assigns patches and takes means")
     use_faiss: bool = Field(
@@ -388,9 +389,10 @@ class DecisionConfig(Section):
         0.05, gt=0, lt=1, description="share of good images that may be called defective"
     )
     promise: Promise = Field(
-        "rate",
-        description="what target_false_alarm_rate is: the rate that is to be expected, or its upper bound at 95 % "
-        "confidence, which is refused where normal images (groups, where they have some) are too few",
+        "interpolated",
+        description="what target_false_alarm_rate is: the rate that is to be expected, the threshold lying between two "
+        "scores; rate, its limit, the threshold being a score; bound, the rate's upper bound at 95 % confidence, which "
+        "is refused where normal images (groups, where they have some) are too few",
     )
     blocks: int = Field(
         10,

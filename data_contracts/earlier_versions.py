@@ -21,8 +21,10 @@ ADDED_KEYS = {
     ("inference", "top_share"): 0.01,
 }
 """Keys that earlier versions did not have -> the value that means what those did; at it a key is not hashed."""
+READ = {("preprocessing", "value_range"): "auto", ("preprocessing", "orientation"): "applied"}
 ALIGNED = {("model", "alignment"): "centers"}
-SAID_SINCE = {("preprocessing", "value_range"): "auto", ("preprocessing", "orientation"): "applied", **ALIGNED}
+MEANS = {("model", "rows"): "cell_means", ("decision", "promise"): "interpolated"}
+SAID_SINCE = {**READ, **ALIGNED, **MEANS}
 """What a configuration that says nothing of these keys means since; hashes of earlier versions have no such key."""
 REMOVED_KEYS = {("federated", "turns"): "parallel", ("aggregation", "budget"): "images"}
 """Keys that earlier versions had -> the value that is still done: at it a key is dropped, and hashed as it was."""
@@ -33,8 +35,8 @@ HASHED_TRAINING = {"batch_size": 32, "num_workers": 4}
 def hashed_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """What is hashed of a configuration's values by section, without those that no hash covers.
 
-    As it is now, before `model` had an alignment, before `preprocessing` had its keys of SAID_SINCE, and in the
-    versions before that.
+    As it is now, before rows were means, before `model` had an alignment, before `preprocessing` had its keys of
+    SAID_SINCE, and in the versions before that.
     """
     sections: dict[str, Any] = {name: dict(one) if isinstance(one, dict) else one for name, one in values.items()}
     if sections["dataset"]["layout"] == "auto":  # what was meant before there was a choice; a run says what it found
@@ -50,9 +52,8 @@ def hashed_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         one = {"federated": {**federated, "min_clients": 1}}
         now = now | one if federated["mode"] == "centralized" else now  # without clients both say the same
         before = before | one
-    unaligned = _unsaid(now, ALIGNED)
-    unread = _unsaid(now, SAID_SINCE)
-    return *(one | {"training": HASHED_TRAINING} for one in (now, unaligned, unread)), before
+    since = [_unsaid(now, said) for said in (MEANS, {**ALIGNED, **MEANS}, SAID_SINCE)]
+    return *(one | {"training": HASHED_TRAINING} for one in (now, *since)), before
 
 
 def _unsaid(sections: Mapping[str, Any], said: Mapping[tuple[str, str], str]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class PatchCore:
         *,
         coreset_percentage: float = 0.1,
         subsampling: Literal["kcenter", "random", "density"] = "kcenter",
-        rows: Literal["picks", "cell_means"] = "picks",
+        rows: Literal["picks", "cell_means"] = "cell_means",
         lloyd_steps: int = 1,
         num_neighbors: int = 1,
         image_score: ImageScore = "max",
