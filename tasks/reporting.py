@@ -45,8 +45,9 @@ def finish_run(
     figures = experiment.experiment_figures(store, config, backbone, dataset, federation, measured, timings_s)
     origins = experiment.write_experiment_files(out, store, config, dataset, federation, last)
     features = [*federation.features.values(), *last.features]
+    thresholds = {name: values.threshold for name, values in figures.documents["all"].categories.items()}
     galleries, drawn = draw_galleries(
-        config, dataset.indexed, last.scored, federation.banks, features, origins, store, place
+        config, dataset.indexed, last.scored, federation.banks, features, origins, store, place, thresholds
     )
     return finished_run.finish_run(
         finished_run.FinishedRun(
