@@ -78,6 +78,11 @@ class RunModel:
         found = None if self.fixed_threshold is not None else self.calibrated(category)
         return "" if found is None else f"{category}: {found.promise()}"
 
+    def shortfall(self, category: str) -> str:
+        """Why a category's threshold lets more good images be flagged than was asked for; empty where it does not."""
+        found = None if self.fixed_threshold is not None else self.calibrated(category)
+        return f"{category}: {text}" if found is not None and (text := found.shortfall()) else ""
+
     def category_of(self, path: Path) -> str:
         """The category that a file belongs to: the only one there is, or the one that a directory above it is named.
 

@@ -180,7 +180,8 @@ def score(
     out: Annotated[Path | None, out_directory("Where page, tables and pictures go.")] = None,
     watch: Annotated[bool, Parameter(help="Keep scoring what appears in the directory.", negative="")] = False,
     explain: Annotated[
-        bool, Parameter(help="Show the normal patches most like what is flagged; needs --out.", negative="")
+        bool,
+        Parameter(help="Show the normal patches most like what is flagged, or close to it; needs --out.", negative=""),
     ] = False,
     false_alarm_rate: Annotated[float | None, Parameter(help="Instead of the rate of the run.")] = None,
     threshold: Annotated[float | None, Parameter(help="Instead of the threshold of the run.")] = None,
@@ -189,8 +190,8 @@ def score(
     """Score new images with a trained run: RUN_DIR, then images or directories.
 
     Good or defective, by a threshold from the run's normal training images. With --out: index.html, a page of what was
-    decided with the doubtful images first, pictures, and tables (decisions.csv and others), which grow from call to
-    call. Images that do not fit are refused, with the reason.
+    decided with what to look at first, pictures, and tables (decisions.csv and others), which grow from call to call.
+    Images that do not fit are refused, with the reason.
 
     Examples: fedpatch score runs/first new_images --out scored;
     fedpatch score runs/first camera --category pipe_clip --watch --json

@@ -26,7 +26,14 @@ from pipeline_lib.inspection.session import ScoreSession, _WatchedFolder
 from tests.dataset_fixtures import write_image
 
 GREY = np.full((6, 8, 3), 120, np.uint8)
-NO_MODEL = cast(RunModel, SimpleNamespace(directory=Path("run"), promised=lambda category: f"{category}: promised"))
+NO_MODEL = cast(
+    RunModel,
+    SimpleNamespace(
+        directory=Path("run"),
+        promised=lambda category: f"{category}: promised",
+        shortfall=lambda category: f"{category}: too few",
+    ),
+)
 
 
 def made_up(model: object, path: Path, *, category: str | None = None) -> ImageDecision:
@@ -273,6 +280,12 @@ def test_a_file_that_is_written_again_keeps_the_pictures_of_its_earlier_decision
     assert pictures[1] == pictures[3]
     assert len({(tmp_path / "out" / picture).read_bytes() for picture in pictures}) == 3
     assert len(list((tmp_path / "out" / "pictures").rglob("*.overlay.jpg"))) == 3
+
+
+def test_a_rate_that_cannot_be_kept_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    list(ScoreSession(NO_MODEL, out=tmp_path).score([tmp_path / f"{number}.png" for number in range(3)]))
+    assert caplog.messages == ["clip: too few"]
+    assert (tmp_path / "index.html").read_text().count("<b>clip: too few.</b>") == 1
 
 
 @pytest.mark.parametrize("bad", [0, 1, 2])
