@@ -8,13 +8,15 @@ from pathlib import Path
 
 NEXT = {
     "demo": "on images of your own: fedpatch init DIR",
-    "init": "look at the sizes in {file}, then: fedpatch dataset validate {root}; fedpatch plan {file}; "
-    "fedpatch run {file} --out runs/first",
+    "init": "look at the sizes in {file}, then: fedpatch dataset validate {file}; fedpatch plan {file}; "
+    "fedpatch run {file} --out runs/first; against all images at one place, three seeds each, with intervals: "
+    "fedpatch benchmark {file} --out runs/compared",
     "acquire": "check it: fedpatch dataset validate {root}",
     "import": "check it: fedpatch dataset validate {root}",
     "synthesize": "a configuration for it: fedpatch init {root}",
-    "validate": "a configuration for it, where there is none: fedpatch init {root}",
-    "validate, errors": "mend what is listed as an error, then: fedpatch dataset validate {root}",
+    "validate": "a configuration for it, where there is none: fedpatch init {data}",
+    "validate, configuration": "what a run will need: fedpatch plan {data}",
+    "validate, errors": "mend what is listed as an error, then: fedpatch dataset validate {data}",
     "partition": "a run on it: fedpatch run {config} --set federated.partitioning=saved "
     "--set federated.partition_path={out}",
     "plan": "fedpatch run {config} --out runs/first",

@@ -30,7 +30,7 @@ State = tuple[int, int]
 @dataclass
 class ScoreSession:
     """One model at work. With `out`, tables, pictures and a page of them go there; with `explained`, images that are
-    flagged or close to it are explained. A threshold that cannot keep the rate that was asked for is logged once."""
+    flagged or close to it are explained."""
 
     model: RunModel
     category: str | None = None
@@ -38,7 +38,6 @@ class ScoreSession:
     explained: bool = False
     decisions_file: Path | None = None  # where the rows of the last call went
     page_file: Path | None = None  # and what people look at
-    _seen: set[str] = field(default_factory=set)  # categories
 
     def score(self, paths: Iterable[Path]) -> Iterator[ImageDecision]:
         """Decide each image, write its pictures and its row, and the page at the end, however it ends.
@@ -89,10 +88,6 @@ class ScoreSession:
 
     def _decide(self, path: Path, record: _RecordAndPage | None) -> ImageDecision:
         decision = decide_image(self.model, path, category=self.category)
-        if decision.category is not None and decision.category not in self._seen:
-            self._seen.add(decision.category)
-            if text := self.model.shortfall(decision.category):
-                logger.warning("%s", text)
         if record is None or self.out is None:
             return decision
         picture, patches = "", []

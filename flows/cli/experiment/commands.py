@@ -102,7 +102,10 @@ def benchmark(
 ) -> None:
     """Run a matrix of experiments and compare them with the baseline. --set addresses the base experiment.
 
-    Example: fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=/data
+    An experiment's configuration is compared with all images at one place (centralized), with three seeds.
+
+    Examples: fedpatch benchmark own.yaml --out runs/compared;
+    fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=/data
     """
     from pipeline_lib.configuration.files import load_benchmark
     from pipeline_lib.planning.first_checks import refuse_wrong_paths

@@ -35,16 +35,22 @@ def score_images(
             found.append(decision.summary())
             _say_refused(found[-1])
             progress(len(found), len(images))
+    categories = sorted({str(one["category"]) for one in found if "reason" not in one})
+    shortfalls = [text for category in categories if (text := model.shortfall(category))]
     if as_json:
         print_json(found)
+        for text in shortfalls:
+            print(f"fedpatch: {text}", file=sys.stderr)
     else:
         print_table([_row(one) for one in found if "reason" not in one], f"{model.directory}")
         counts = {kind: sum(one["decision"] == kind for one in found) for kind in ("good", "defective")}
         refused = sum("reason" in one for one in found)
         print(f"{counts['good']} good, {counts['defective']} defective, {refused} refused")
-        for category in sorted({str(one["category"]) for one in found if "reason" not in one}):
+        for category in categories:
             if line := model.promised(category):
                 print(line)
+        for text in shortfalls:
+            print(f"warning: {text}")
         if out is not None:
             print(f"decisions: {session.decisions_file}")
             print(f"page:      {session.page_file}")
@@ -63,7 +69,12 @@ def watch_folder(
     if not as_json:
         print(f"watching {directory}; Ctrl-C ends it", file=sys.stderr)
     with suppress(KeyboardInterrupt), closing(session.watch(directory)) as decisions:
+        seen: set[object] = set()
         for summary in (decision.summary() for decision in decisions):
+            own = summary["category"]
+            if own not in seen and own is not None and (text := model.shortfall(own)):
+                print(f"fedpatch: {text}", file=sys.stderr)
+            seen.add(own)
             if as_json:
                 print(json.dumps(summary, ensure_ascii=False), flush=True)
             elif "reason" in summary:

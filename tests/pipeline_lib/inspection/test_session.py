@@ -282,12 +282,6 @@ def test_a_file_that_is_written_again_keeps_the_pictures_of_its_earlier_decision
     assert len(list((tmp_path / "out" / "pictures").rglob("*.overlay.jpg"))) == 3
 
 
-def test_a_rate_that_cannot_be_kept_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    list(ScoreSession(NO_MODEL, out=tmp_path).score([tmp_path / f"{number}.png" for number in range(3)]))
-    assert caplog.messages == ["clip: too few"]
-    assert (tmp_path / "index.html").read_text().count("<b>clip: too few.</b>") == 1
-
-
 @pytest.mark.parametrize("bad", [0, 1, 2])
 def test_a_picture_that_cannot_be_made_costs_no_decision(
     tmp_path: Path, bad: int, monkeypatch: pytest.MonkeyPatch
