@@ -143,7 +143,7 @@ class DecisionPage:
             others=[card for card in shown if card.rank == 3],
             refused=self._refused,
             promises=[text for name in sorted(self._categories) if (text := self._model.promised(name))],
-            shortfalls=[text for name in sorted(self._categories) if (text := self._model.shortfall(name))],
+            shortfalls=self._model.shortfalls(sorted(self._categories)),
             near=f"{100 * NEAR:g}",
         )
         write_file(self.path, text.encode())

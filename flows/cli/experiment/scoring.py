@@ -36,11 +36,9 @@ def score_images(
             _say_refused(found[-1])
             progress(len(found), len(images))
     categories = sorted({str(one["category"]) for one in found if "reason" not in one})
-    shortfalls = [text for category in categories if (text := model.shortfall(category))]
     if as_json:
         print_json(found)
-        for text in shortfalls:
-            print(f"fedpatch: {text}", file=sys.stderr)
+        _say_shortfalls(model, categories)
     else:
         print_table([_row(one) for one in found if "reason" not in one], f"{model.directory}")
         counts = {kind: sum(one["decision"] == kind for one in found) for kind in ("good", "defective")}
@@ -49,7 +47,7 @@ def score_images(
         for category in categories:
             if line := model.promised(category):
                 print(line)
-        for text in shortfalls:
+        for text in model.shortfalls(categories):
             print(f"warning: {text}")
         if out is not None:
             print(f"decisions: {session.decisions_file}")
@@ -71,10 +69,9 @@ def watch_folder(
     with suppress(KeyboardInterrupt), closing(session.watch(directory)) as decisions:
         seen: set[object] = set()
         for summary in (decision.summary() for decision in decisions):
-            own = summary["category"]
-            if own not in seen and own is not None and (text := model.shortfall(own)):
-                print(f"fedpatch: {text}", file=sys.stderr)
-            seen.add(own)
+            if "reason" not in summary and summary["category"] not in seen:
+                seen.add(summary["category"])
+                _say_shortfalls(model, [str(summary["category"])])
             if as_json:
                 print(json.dumps(summary, ensure_ascii=False), flush=True)
             elif "reason" in summary:
@@ -93,6 +90,11 @@ def _row(summary: dict[str, object]) -> dict[str, object]:
         "image": summary["path"],
         "note": str(summary.get("note", "")).split(":")[0],
     }
+
+
+def _say_shortfalls(model: RunModel, categories: list[str]) -> None:
+    for text in model.shortfalls(categories):
+        print(f"fedpatch: {text}", file=sys.stderr)
 
 
 def _say_refused(summary: dict[str, object]) -> None:

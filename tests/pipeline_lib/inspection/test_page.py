@@ -29,7 +29,7 @@ MODEL = cast(
     SimpleNamespace(
         directory=Path("runs/first"),
         promised=lambda category: f"{category}: promised",
-        shortfall=lambda category: f"{category}: too few",
+        shortfalls=lambda categories: [f"{', '.join(categories)}: too few"],
     ),
 )
 
@@ -137,15 +137,23 @@ def test_what_a_threshold_promises_in_words() -> None:
     assert model.promised("clip").startswith(
         "clip: threshold from 9 normal images: of good images about 10.0 % are called defective, at most 28.3 % with "
     )
-    assert model.shortfall("clip") == (
-        "clip: 9 normal images are too few for a nominal rate of 5 %: the threshold is their largest score; 19 are "
-        "needed, or a higher target"
-    )
-    assert model.promised("other") == model.shortfall("other") == ""
-    model.target_rate = 0.1
-    assert model.shortfall("clip") == ""
+    assert model.promised("other") == ""
     model.fixed_threshold = 1.0
-    assert model.promised("clip") == model.shortfall("clip") == ""
+    assert model.promised("clip") == ""
+
+
+def test_a_rate_that_cannot_be_reached_is_one_line_for_all_categories_alike() -> None:
+    names = ["clip"] * 9 + ["bolt"] * 9 + ["nut"] * 8
+    calibration = pd.DataFrame({"category": names, "score": np.linspace(1, 2, 26)})
+    model = RunModel(cast(Any, None), ("clip", "bolt", "nut"), 0.05, calibration, None)
+    too_few = "are too few for a nominal rate of 5 %: the threshold is their largest score; 19 are needed, or a higher"
+    assert model.shortfalls(["clip", "bolt", "nut", "other"]) == [
+        f"clip, bolt: 9 normal images {too_few} target", f"nut: 8 normal images {too_few} target"
+    ]  # fmt: skip
+    model.target_rate = 0.1
+    assert [line.partition(":")[0] for line in model.shortfalls(["clip", "nut"])] == ["nut"]
+    model.fixed_threshold = 1.0
+    assert model.shortfalls(["nut"]) == []
 
 
 def a_decision(score: float, *, shape: tuple[int, int] = (240, 320)) -> ImageDecision:

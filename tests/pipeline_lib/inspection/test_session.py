@@ -31,7 +31,7 @@ NO_MODEL = cast(
     SimpleNamespace(
         directory=Path("run"),
         promised=lambda category: f"{category}: promised",
-        shortfall=lambda category: f"{category}: too few",
+        shortfalls=lambda categories: [f"{', '.join(categories)}: too few"],
     ),
 )
 
