@@ -82,7 +82,8 @@ class Card:
     def places(self) -> str:
         """What the overlay outlines or rings, in words; empty where it marks nothing."""
         if n := self.row["n_regions"]:
-            return f"{n} place{'s' if n > 1 else ''} outlined, {self.row['area_px']} pixels"
+            area = self.row["area_px"]
+            return f"{n} place{'s' if n > 1 else ''} outlined, {area} pixel{'s' if area > 1 else ''}"
         return "its highest place is ringed" if self.rank == 1 else ""
 
     @property
