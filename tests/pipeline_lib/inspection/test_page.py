@@ -45,7 +45,7 @@ def written(out: Path, rows: list[dict[str, Any]]) -> str:
     for row in rows:
         page.add(row, (8, 6))
     page.write(len(rows) + 5)
-    return (out / "index.html").read_text(encoding="utf-8")
+    return (out / "index.html").read_text(encoding="utf-8").replace("\u00a0", " ")
 
 
 def shown(page: str) -> list[str]:

@@ -325,3 +325,17 @@ def test_a_table_that_is_too_wide_for_a_phone_says_that_it_scrolls(tiny_root: Pa
     for classes, table in zip(tables, whole, strict=True):
         assert ("many" in classes.split()) == (table.count('<th scope="col"') > 4)
         assert "swipe" in table
+
+
+def test_a_number_and_its_per_cent_stay_in_one_line_and_the_configuration_as_it_is(tiny_root: Path) -> None:
+    record, _ = made_up_run(tiny_root, documents={"all": document("all", {"pipe_clip": category_fields()})})
+    record.config.evaluation.defect_groups["share of 5 %"] = "logical"
+    page = render_report(record)
+    assert "70\u00a0% of the defective ones are found" in page
+    assert re.findall(r"\d %", page) == ["5 %"]
+    (configuration,) = re.findall(r"<pre>.*?</pre>", page, re.DOTALL)
+    assert "share of 5 %" in configuration
+
+
+def test_a_word_of_a_head_is_not_broken_at_its_hyphen(page: str) -> None:
+    assert "<span>AUC-sPRO@0.05</span> <span>above</span> <span>chance</span></th>" in page
