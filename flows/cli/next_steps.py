@@ -1,9 +1,10 @@
-"""What one would do next: the last line of a command, on stderr, so that what it prints stays as it is."""
+"""What a command begins with, and what one would do next: lines on stderr, so that what it prints stays as it is."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+import time
 from pathlib import Path
 
 NEXT = {
@@ -47,6 +48,12 @@ def say_next(after: str, **values: Path | str | list[str]) -> None:
         for name, value in values.items()
     }
     print(f"next: {NEXT[after].format(**words)}", file=sys.stderr)
+
+
+def say_begins(what: str, *, quiet: bool) -> None:
+    """Print at once that a command is at work: what it needs takes a while to load."""
+    if not quiet:
+        print(f"{time.strftime('%H:%M:%S')} {what}: starting, its libraries and Prefect first", file=sys.stderr)
 
 
 def with_overrides(config: Path, overrides: list[str] | None) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.next_steps import with_overrides
+from flows.cli.next_steps import say_begins, with_overrides
 from flows.cli.options import Force, Json, Out, Set, app, fail, out_directory
 
 
@@ -29,6 +29,7 @@ def run(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = Fal
     overrides = [*(set_ or []), *([f"runtime.out={json.dumps(str(out.absolute()))}"] if out else [])]
     settings = load_config(config, overrides)
     (place,) = refuse_wrong_paths([settings])
+    say_begins(settings.name, quiet=json_)
     from flows.cli.temporary_server import temporary_server
 
     with temporary_server() as server:  # it starts while the rest is imported
@@ -78,6 +79,7 @@ def demo(*, out: Out = None, json_: Json = False) -> None:
 
     Example: fedpatch demo --out demo
     """
+    say_begins("demo", quiet=json_)
     from flows.cli.temporary_server import temporary_server
 
     with temporary_server() as server:
@@ -121,6 +123,7 @@ def benchmark(
         compare_finished(matrix, as_json=json_)
         return
     refuse_wrong_paths([cell.config for cell in matrix.cells()], out=matrix.out)
+    say_begins(matrix.name, quiet=json_)
     from flows.cli.temporary_server import temporary_server
 
     with temporary_server() as server:
