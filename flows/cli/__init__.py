@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> Any:
             sys.stdout.flush()
     except BrokenPipeError as error:
         try:
-            sys.stdout.flush()
+            print(flush=True)  # whether it was stdout, and no other pipe
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does Python say so at its end
             raise SystemExit(READER_GONE) from None

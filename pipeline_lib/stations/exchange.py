@@ -42,8 +42,8 @@ def open_exchange() -> Exchange:
         whose = f"of {station}" if station else "of no station (FEDPATCH_STATION), so the coordinator's"
         raise ConfigError(
             f"FEDPATCH_EXCHANGE is not set in this worker on {platform.node()}, {whose}; where the worker is started, "
-            "export the shared place, a directory or s3://bucket/prefix, and start the worker again: one that runs does "
-            "not see a later export"
+            "export the shared place, a directory or s3://bucket/prefix, and start the worker again: one that runs "
+            "does not see a later export"
         )
     return Exchange(url)
 
