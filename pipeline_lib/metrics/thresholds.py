@@ -52,6 +52,16 @@ class Threshold:
             f"{condition(grouped=self.grouped)}"
         )
 
+    def shortfall(self) -> str:
+        """Why its nominal rate is above the one that was asked for, and what is needed; empty where it is not."""
+        if self.nominal_rate <= self.target_rate + 1e-12:
+            return ""
+        what = "groups of normal images" if self.grouped else "normal images"
+        return (
+            f"{self.n_groups} {what} are too few for a nominal rate of {100 * self.target_rate:g} %: the threshold is "
+            f"their largest score; {math.ceil(1 / self.target_rate - 1 - 1e-9)} are needed, or a higher target"
+        )
+
 
 def decision_threshold(
     scores: np.ndarray, target_rate: float, *, promise: Promise = "rate", groups: np.ndarray | None = None
