@@ -141,7 +141,9 @@ def test_a_benchmark_is_found_by_the_hash_that_an_earlier_version_wrote() -> Non
     fast = BenchmarkConfig.model_validate(
         {"experiments": {"centralized": {"model.coreset_percentage": 0.5}}, "resamples": 400, "base": base}
     )
-    now, unaligned, plain = benchmark_hashes(fast.model_copy(update={"base": ExperimentConfig()}))
-    assert benchmark_hashes(fast) == (now, unaligned, plain, "9854d4a4e57709d6")
-    as_before = ExperimentConfig.model_validate({"model": {"alignment": "corners_as_patchcore"}})
+    now, picked, unaligned, plain = benchmark_hashes(fast.model_copy(update={"base": ExperimentConfig()}))
+    assert benchmark_hashes(fast) == (now, picked, unaligned, plain, "9854d4a4e57709d6")
+    as_before = ExperimentConfig.model_validate(
+        {"model": {"alignment": "corners_as_patchcore", "rows": "picks"}, "decision": {"promise": "rate"}}
+    )
     assert benchmark_hashes(fast.model_copy(update={"base": as_before})) == (unaligned, plain)
