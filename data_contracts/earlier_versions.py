@@ -26,9 +26,9 @@ SAID_SINCE = {("preprocessing", "value_range"): "auto", ("preprocessing", "orien
 REMOVED_KEYS = {("federated", "turns"): "parallel", ("aggregation", "budget"): "images"}
 """Keys that earlier versions had -> the value that is still done: at it a key is dropped, and hashed as it was."""
 MEANT_V2 = frozenset(
-    "resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d wide_resnet50_2 wide_resnet101_2".split()
+    ["resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2"]
 )
-"""torchvision's ResNets with two trainings on ImageNet: a name alone meant IMAGENET1K_V2 in earlier versions, V1 since."""
+"""torchvision's ResNets with two trainings: a name alone meant IMAGENET1K_V2 in earlier versions, V1 since."""
 HASHED_TRAINING = {"batch_size": 32, "num_workers": 4}
 """Changes no figure, and is hashed as if it were this: earlier versions hashed what was there, mostly this."""
 

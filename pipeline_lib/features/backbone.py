@@ -28,7 +28,7 @@ from data_contracts.errors import ConfigError, DownloadError, WeightsError
 from data_contracts.settings import BackboneSettings
 from pipeline_lib.configuration.files import given_weights
 from pipeline_lib.extensions import extension_digest, is_extension, load_extension
-from pipeline_lib.features.tokens import named_layers, usual_layers
+from pipeline_lib.features.tokens import named_layers, said_of_padding, usual_layers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -221,7 +221,7 @@ def find_pretrained_weights(name: str, source: BackboneSource, *, fetch: bool = 
     if path.is_file():
         return path, origin
     if not fetch:
-        raise WeightsError(f"{name}: pretrained weights are not on disk; a run fetches them, or {advice}")
+        raise WeightsError(f"{name}: pretrained weights are not on disk ({origin}); a run fetches them, or {advice}")
     try:
         _fetch_weights(source, path)
     except FETCH_ERRORS as error:
@@ -311,7 +311,23 @@ def timm_outline(model_name: str) -> nn.Module:
     return network
 
 
-def _of_any_size(model_name: str) -> dict[str, bool]:
+def padding_notes(settings: BackboneSettings, sizes: Mapping[str, tuple[int, int]]) -> list[str]:
+    """What a timm network that cuts images into patches pads, in a sentence for each size.
+
+    sizes: category -> (width, height) in pixels.
+    """
+    source = backbone_source(settings.backbone)
+    if source.library != "timm":
+        return []
+    notes = []
+    for width, height in dict.fromkeys(sizes.values()):
+        categories = ", ".join(category for category, size in sizes.items() if size == (width, height))
+        if said := said_of_padding(timm_outline(source.model_name), settings.layers, (height, width)):
+            notes.append(f"for {settings.backbone} images of {categories} are {said}")
+    return notes
+
+
+def _of_any_size(model_name: str) -> dict[str, Any]:
     """What makes timm resize a network's position embeddings to each image, where it can."""
     accepted = inspect.signature(type(timm_outline(model_name))).parameters
     if "dynamic_img_size" in accepted:
@@ -329,8 +345,8 @@ def load_weights(network: nn.Module, path: Path, source: BackboneSource) -> None
     is_timm = source.library == "timm"
     convert = _timm_conversion(source.model_name) if is_timm else None
     try:
-        if path.suffix == ".npz" and hasattr(network, "load_pretrained"):
-            network.load_pretrained(str(path))
+        if path.suffix == ".npz" and callable(load_original := getattr(network, "load_pretrained", None)):
+            load_original(str(path))
             return
         state = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
     except (OSError, MemoryError):
@@ -345,23 +361,23 @@ def load_weights(network: nn.Module, path: Path, source: BackboneSource) -> None
                 state = convert(dict(state), network)
         except Exception as error:
             raise WeightsError(f"{path} cannot be converted to timm's {source.model_name}: {error!r}") from error
+    own = network.state_dict()
     aside = _classifiers(network) if is_timm else ()
-    own = {name: value for name, value in network.state_dict().items() if not name.startswith(aside)}
-    needed = [name for name in own if not name.endswith("num_batches_tracked")]
-    if set(needed) <= set(state):
+    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
+    state = {n: v for n, v in state.items() if not n.startswith(aside) or n in own and shapes[n] == own[n].shape}
+    weights = [name for name in own if not name.endswith("num_batches_tracked")]
+    lacking = [name for name in weights if name not in state and not name.startswith(aside)]
+    if not lacking:
         matched = {name: state[name] for name in own if name in state}
-        if convert is not None and (more := [n for n in state if n not in own and not n.startswith(aside)]):
+        if convert is not None and (more := [name for name in state if name not in own]):
             raise WeightsError(f"{path} holds {', '.join(more[:3])}, which {source.model_name} has not")
     elif convert is not None:
-        lacking = [name for name in needed if name not in state]
         raise WeightsError(f"{path} lacks {len(lacking)} tensors of {source.model_name}, such as {lacking[0]}")
     else:
         values = [value for name, value in state.items() if not name.endswith("num_batches_tracked")]
-        needed = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
-        if len(needed) != len(values):
-            raise WeightsError(f"{path} has {len(values)} tensors, the network has {len(needed)}")
-        matched = dict(zip(needed, values, strict=True))
-    own = network.state_dict()
+        if len(weights) != len(values):
+            raise WeightsError(f"{path} has {len(values)} tensors, the network has {len(weights)}")
+        matched = dict(zip(weights, values, strict=True))
     for name, value in matched.items():
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         if found != tuple(own[name].shape):
