@@ -256,7 +256,7 @@ def _place_of_weights(source: BackboneSource) -> tuple[Path, str]:
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     if source.library == "torchvision":
         path = cache / _torchvision_url(source).rsplit("/", 1)[1]
-        return path, f"torchvision {path.name} ({source.weights})"
+        return path, f"torchvision {path.name}, {source.weights}"
     return cache / f"timm-{source.model_name}.pth", f"timm {source.model_name}"
 
 
@@ -364,7 +364,7 @@ def load_weights(network: nn.Module, path: Path, source: BackboneSource) -> None
     own = network.state_dict()
     aside = _classifiers(network) if is_timm else ()
     shapes = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
-    state = {n: v for n, v in state.items() if not n.startswith(aside) or n in own and shapes[n] == own[n].shape}
+    state = {n: v for n, v in state.items() if not n.startswith(aside) or (n in own and shapes[n] == own[n].shape)}
     weights = [name for name in own if not name.endswith("num_batches_tracked")]
     lacking = [name for name in weights if name not in state and not name.startswith(aside)]
     if not lacking:

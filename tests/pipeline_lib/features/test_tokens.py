@@ -141,7 +141,7 @@ def test_what_is_padded_is_said() -> None:
         "patches of 16x16 pixels"
     ]
     assert notes(f"timm/{SWIN}", a=(224, 112), b=(400, 400)) == [
-        f"for timm/{SWIN} images of b are padded inside the network to whole windows of 7x7 tokens; sides in multiples of "
-        "112 and 112 pixels are not"
+        f"for timm/{SWIN} images of b are padded inside the network to whole windows of 7x7 tokens; sides in multiples "
+        "of 112 and 112 pixels are not"
     ]
     assert notes("timm/resnet18", a=(131, 100)) == notes("wide_resnet50_2", a=(131, 100)) == []

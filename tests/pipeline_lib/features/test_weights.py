@@ -198,7 +198,7 @@ def test_a_model_of_either_version_finds_the_weights_that_it_was_made_with(
     }
     assert made["wide_resnet50_2"] == made["wide_resnet50_2.v1"]
     first, second = made["wide_resnet50_2.v1"], made["wide_resnet50_2.v2"]
-    assert first.weights_source == f"torchvision {files['v1']} (IMAGENET1K_V1)"
+    assert first.weights_source == f"torchvision {files['v1']}, IMAGENET1K_V1"
     assert first.weights_sha256 != second.weights_sha256
     assert second.backbone == "wide_resnet50_2"  # as earlier versions had it: features and uploads keep their keys
     for settings, version in ((first, "v1"), (second, "v2")):
