@@ -329,7 +329,12 @@ def padding_notes(settings: BackboneSettings, sizes: Mapping[str, tuple[int, int
 
 def _of_any_size(model_name: str) -> dict[str, Any]:
     """What makes timm resize a network's position embeddings to each image, where it can."""
-    accepted = inspect.signature(type(timm_outline(model_name))).parameters
+    accepted: set[str] = set()
+    for kind in type(timm_outline(model_name)).__mro__:
+        parameters = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+        accepted |= set(parameters)
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):  # which hands on to the next
+            break
     if "dynamic_img_size" in accepted:
         return {"dynamic_img_size": True}
     return {"strict_img_size": False} if "strict_img_size" in accepted else {}  # Swin, in earlier versions of timm

@@ -21,8 +21,9 @@ Size = tuple[int, int]  # height, width
 def patch_px(network: Any) -> Size | None:
     """(height, width) in pixels of the patches that a network cuts its images into; None for other networks."""
     for name in ("patch_embed", "stem"):  # an MLP-Mixer's stem cuts patches, a ConvNeXt's does not say so
-        if hasattr(embed := getattr(network, name, None), "feat_ratio"):
-            height, width = embed.feat_ratio(as_scalar=False)
+        ratio: Any = getattr(getattr(network, name, None), "feat_ratio", None)
+        if ratio is not None:
+            height, width = ratio(as_scalar=False)
             return int(height), int(width)
     return None
 
@@ -48,7 +49,7 @@ def token_map(tokens: Tensor, grid: Size, n_prefix: int) -> Tensor | None:
     n_patches = math.prod(grid)
     if tokens.shape[1] not in (n_patches, n_patches + n_prefix):
         return None
-    return tokens[:, -n_patches:].transpose(1, 2).unflatten(2, grid)
+    return tokens[:, -n_patches:].transpose(1, 2).reshape(len(tokens), -1, *grid)
 
 
 def token_cells(size: Size, patch: Size, grid: Size) -> Cells:

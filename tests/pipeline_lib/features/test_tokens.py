@@ -22,6 +22,7 @@ FAMILIES = {  # timm's name -> its usual layers, and the pixels of a patch to wh
     "vit_small_patch14_reg4_dinov2": (("blocks.5", "blocks.8"), 14),
     "vit_small_patch16_dinov3": (("blocks.5", "blocks.8"), 16),
     SWIN: (("layers.1", "layers.2"), 4),
+    "deit_tiny_distilled_patch16_224": (("blocks.5", "blocks.8"), 16),
     "convnext_atto": (("stages.1", "stages.2"), 1),
     "resnet18": (("layer2", "layer3"), 1),
     "mixer_s32_224": (("blocks.3", "blocks.5"), 32),
