@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from data_contracts.defects import AUTOVI_DEFECT_GROUPS, AUTOVI_LARGE_CATEGORIES
-from data_contracts.earlier_versions import REMOVED_KEYS, hashed_values
+from data_contracts.earlier_versions import REMOVED_KEYS, hashed_values, with_version
 
 Size = tuple[int, int]  # width, height in pixels
 EXTENSION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
@@ -29,12 +29,18 @@ Promise = Literal["interpolated", "rate", "bound"]
 ImageScore = Literal["max", "reweighted", "top_share"]
 TOP_SHARE = 0.01
 Clients = Annotated[tuple[str, ...], Field(min_length=1)]
+DEFAULT_BACKBONE = "wide_resnet50_2"
 HEADLINE_FPR_LIMIT = 0.05
 FPR_LIMITS = (0.01, HEADLINE_FPR_LIMIT, 0.1, 0.3, 1.0)
 
 
 def _client_name(key: Any) -> str:
     return f"client_{key}" if isinstance(key, int) or str(key).isdigit() else str(key)
+
+
+def _numbers_as_text(values: Any) -> Any:
+    is_list = isinstance(values, list | tuple)
+    return [str(one) if type(one) is int else one for one in values] if is_list else values
 
 
 def _few(names: tuple[str, ...]) -> str:
@@ -133,16 +139,26 @@ class ModelConfig(Section):
     model_config = ConfigDict(protected_namespaces=())
 
     backbone: str = Field(
-        "wide_resnet50_2",
+        DEFAULT_BACKBONE,
         min_length=1,
-        description="efficientnet_lite0 (its weights are installed), a torchvision model, timm/<model>, or a function "
-        "of your own, module:function (docs/extending.md)",
+        description="efficientnet_lite0 (its weights are installed), a torchvision model (a ResNet's name means "
+        "IMAGENET1K_V1, the paper's weights; wide_resnet50_2.v2 names V2), timm/<model>, or a function of your own, "
+        "module:function (docs/extending.md)",
     )
     weights: Literal["pretrained", "random"] = Field(
         "pretrained", description="random is for tests: the maps mean nothing"
     )
-    weights_path: Path | None = Field(None, description="a state dict on disk, instead of a download")
-    layers: tuple[str, ...] | None = Field(None, description="the backbone's usual ones unless given", min_length=1)
+    weights_path: Path | None = Field(
+        None,
+        description="a state dict on disk, instead of a download: PyTorch's or safetensors, with timm's names or those "
+        "of the original repository",
+    )
+    layers: Annotated[tuple[str, ...], BeforeValidator(_numbers_as_text)] | None = Field(
+        None,
+        description="the backbone's usual ones unless given; names of modules, of a timm model also numbers: blocks or "
+        "stages from 0, as timm counts them",
+        min_length=1,
+    )
     neighborhood_size: Literal[1, 3, 5, 7] = Field(
         3, description="a patch feature is the mean over so many positions a side; 1 for none"
     )
@@ -170,6 +186,11 @@ class ModelConfig(Section):
     use_faiss: bool = Field(
         True, description="needed by the approximate searches alone; exact search is fedpatch's own"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_which_weights(cls, data: Any) -> Any:
+        return with_version(data, "v1", default=DEFAULT_BACKBONE) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _steps_of_means(self) -> ModelConfig:

@@ -86,6 +86,7 @@ class BackboneSettings(Settings):
     layers: tuple[str, ...]
     weights_source: str  # package | random | a name, for people
     weights_sha256: str  # of the weights file, of "random" and the seed, or of a user's code and the weights it made
+    weights_license: str | None = None  # of published weights, where the library states it
     weights_path: Path | None  # where the weights lie on this machine
     seed: int  # of random weights
     mean: tuple[float, float, float]
@@ -96,7 +97,7 @@ class BackboneSettings(Settings):
 
     def identity(self) -> dict[str, object]:
         """The values that decide a feature's bytes: not where the weights lie; the seed by `weights_sha256` alone."""
-        values = self.model_dump(mode="json", exclude={"weights_path", "weights_source", "seed"})
+        values = self.model_dump(mode="json", exclude={"weights_path", "weights_source", "weights_license", "seed"})
         if self.extraction == "plain":
             del values["extraction"]  # models that were saved before there was a choice stay valid
         if self.alignment == "corners_as_patchcore":

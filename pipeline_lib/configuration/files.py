@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data_contracts.benchmark import BenchmarkConfig, merge_keys
-from data_contracts.config import EXTENSION_PATTERN, ExperimentConfig, ModelConfig
-from data_contracts.earlier_versions import ADDED_KEYS, REMOVED_KEYS
+from data_contracts.config import DEFAULT_BACKBONE, EXTENSION_PATTERN, ExperimentConfig, ModelConfig
+from data_contracts.earlier_versions import ADDED_KEYS, REMOVED_KEYS, with_version
 from data_contracts.errors import ConfigError, WeightsError
 from pipeline_lib.storage.artifact_store import write_file
 
@@ -42,11 +42,13 @@ def load_run_config(directory: Path) -> tuple[ExperimentConfig, dict[str, str]]:
 
 
 def as_earlier(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's config.yaml holds, with what keys that it lacks meant before there was a choice."""
+    """What a run's config.yaml holds, with what keys that it lacks and names without a version meant before."""
     filled = dict(values)
     for (section, key), unchanged in ADDED_KEYS.items():
         if isinstance(own := filled.get(section) or {}, dict):
             filled[section] = {key: unchanged, **own}
+    if isinstance(model := filled["model"], dict):
+        filled["model"] = with_version(model, "v2", default=DEFAULT_BACKBONE)
     return filled
 
 

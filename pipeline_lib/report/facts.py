@@ -114,7 +114,8 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         "mode": federated.mode + clients,
         "seed": str(config.seed),
         "backbone": f"{backbone.backbone}, layers {', '.join(backbone.layers)}, mean over {window} neighbours",
-        "weights": backbone.weights_source,
+        "weights": backbone.weights_source
+        + (f", licence {backbone.weights_license}" if backbone.weights_license else ""),
         "weights SHA-256": backbone.weights_sha256,
         "normalization": f"mean {_numbers(backbone.mean)}, standard deviation {_numbers(backbone.std)}",
         "coreset": f"{config.model.subsampling}, {100 * config.model.coreset_percentage:g} % of the patches"

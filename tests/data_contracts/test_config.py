@@ -42,7 +42,7 @@ aggregation: {strategy: federated_coreset, global_bank_size: 10000, weight_by_sa
 
 AS_EARLIER = {
     "preprocessing": {"value_range": "container", "orientation": "stored"},
-    "model": {"alignment": "corners_as_patchcore", "rows": "picks"},
+    "model": {"alignment": "corners_as_patchcore", "rows": "picks", "backbone": "wide_resnet50_2.v2"},
     "decision": {"promise": "rate"},
 }
 """What earlier versions did."""
@@ -127,6 +127,7 @@ def test_wrong_values_are_refused(values: dict[str, object], part: str) -> None:
 
 def test_keys_that_are_gone_are_dropped_at_what_is_still_done_and_refused_by_name_else() -> None:
     earlier = {
+        "model": {"backbone": "wide_resnet50_2.v2"},
         "federated": {"turns": "parallel", "num_clients": 3},
         "aggregation": {"budget": "images", "oversample_factor": 2.0},
     }
@@ -152,14 +153,22 @@ def test_hash_covers_what_changes_results_and_nothing_else() -> None:
     earlier = ExperimentConfig.model_validate(AS_EARLIER)
     assert earlier.config_hash() == "e417b30b9a8e857e"  # a new key that is off leaves the hash of earlier runs alone
     assert earlier.config_hashes() == (earlier.config_hash(),)
-    picks = {"model": {"rows": "picks"}, "decision": {"promise": "rate"}}
+    v2 = {"backbone": "wide_resnet50_2.v2"}
+    picks = {"model": {"rows": "picks", **v2}, "decision": {"promise": "rate"}}
     picked = ExperimentConfig.model_validate(picks)
     unaligned = ExperimentConfig.model_validate({**picks, "model": AS_EARLIER["model"]})
-    assert base.config_hashes() == tuple(
-        one.config_hash() for one in (base, picked, unaligned, earlier)
+    second = ExperimentConfig.model_validate({"model": v2})
+    assert second.config_hashes() == tuple(
+        one.config_hash() for one in (second, picked, unaligned, earlier)
     )  # what was written where nothing was said, the last version first
-    assert len(set(base.config_hashes())) == 4
+    assert len(set(second.config_hashes())) == 4
     assert unaligned.config_hash() == "82bcc2ceb1f764ab"
+    assert not set(base.config_hashes()) & set(second.config_hashes())
+    for written in ({"weights": "random"}, {"weights_path": "w.pth"}):  # which no name changes
+        names = [{"backbone": f"wide_resnet50_2{version}", **written} for version in ("", ".v1", ".v2")]
+        configs = [ExperimentConfig.model_validate({"model": one}) for one in names]
+        assert {one.model.backbone for one in configs} == {"wide_resnet50_2"}
+        assert len({one.config_hash() for one in configs}) == 1
     for section, changed in AS_EARLIER.items():
         for key, value in changed.items():
             half = ExperimentConfig.model_validate({section: {key: value}})

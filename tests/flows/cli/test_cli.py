@@ -88,7 +88,10 @@ def test_weights_that_cannot_be_had_are_refused_before_a_run_is_made(
         benchmark = {"base": values, "experiments": {"centralized": {}}}
         path = write_yaml(tmp_path / "plan.yaml", values)
         assert call("plan", path) == 0
-        assert "weights: wide_resnet50_2: pretrained weights are not on disk" in capsys.readouterr().out
+        assert (
+            "weights: wide_resnet50_2.v1: pretrained weights are not on disk (torchvision wide_resnet50_2-95faca4d"
+            in capsys.readouterr().out
+        )
         for command, content in (("run", values), ("benchmark", benchmark)):
             assert call(command, write_yaml(tmp_path / f"{command}.yaml", content)) == 1
             begins, message = capsys.readouterr().err.splitlines()

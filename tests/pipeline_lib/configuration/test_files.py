@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from data_contracts.errors import ConfigError
-from pipeline_lib.configuration.files import apply_overrides, load_benchmark, load_config, parse_config, write_config
+from pipeline_lib.configuration.files import (
+    apply_overrides,
+    load_benchmark,
+    load_config,
+    load_run_config,
+    parse_config,
+    write_config,
+)
 
 
 def written(directory: Path, text: str, name: str = "lab.yaml") -> Path:
@@ -155,6 +162,16 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(ConfigError, match=r"latin.yaml is not YAML"):
         load_config(tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize("model", ["{backbone: wide_resnet50_2}", "{backbone: wide_resnet50_2.v2}", "{}"])
+def test_a_resnets_name_alone_means_other_weights_in_a_run_of_an_earlier_version(tmp_path: Path, model: str) -> None:
+    (tmp_path / "config.yaml").write_text(f"model: {model}\n")
+    assert load_run_config(tmp_path)[0].model.backbone == "wide_resnet50_2.v2"
+    now = load_config(tmp_path / "config.yaml")
+    assert now.model.backbone == ("wide_resnet50_2.v2" if "v2" in model else "wide_resnet50_2.v1")
+    write_config(now, tmp_path / "config.yaml")
+    assert load_run_config(tmp_path)[0].model.backbone == now.model.backbone
 
 
 def test_anchors_and_merges_still_work(tmp_path: Path) -> None:
