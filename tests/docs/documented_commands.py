@@ -80,9 +80,6 @@ SESSION = (
     "fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=DIR",
     "fedpatch benchmark configs/benchmark_quick.yaml --set dataset.max_images=24",
     "fedpatch benchmark FILE",
-    "fedpatch benchmark configs/benchmark_gap.yaml --set dataset.root=DIR --out runs/gap",
-    "fedpatch benchmark configs/benchmark_gap.yaml --set dataset.root=DIR --set evaluation.coverage=true "
-    "--set decision.blocks=0 --out runs/gap",
     "fedpatch dataset validate parts",
     "fedpatch run configs/demo.yaml --set dataset.root=parts --out runs/bracket",
     "fedpatch dataset import --good ok --defective nok --annotations coco.json --category ballscrew --out data",
@@ -160,10 +157,6 @@ ELSEWHERE = {
     ),
     "FEDPATCH_SCREENSHOTS=docs/images pytest -m e2e tests/e2e": CI,
     "pytest -m slow tests/pipeline_lib/metrics/test_spro.py": CI,
-    "fedpatch benchmark configs/benchmark_cost.yaml --set dataset.root=DIR "
-    "--set model.alignment=corners_as_patchcore --out runs/cost": (
-        "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares"
-    ),
     "pytest -m slow -s tests/pipeline_lib/benchmark/test_rejection.py": CI,
     "pytest -m slow -s tests/pipeline_lib/metrics/test_auroc_interval.py": CI,
     "fedpatch benchmark configs/benchmark_coverage.yaml --set dataset.root=DIR --out runs/coverage": (
@@ -172,9 +165,12 @@ ELSEWHERE = {
     "python -m benchmarks.coverage_relation runs/coverage": (
         "tests/benchmarks/test_coverage_relation.py::test_banks_that_lie_nearer_and_score_higher_are_at_minus_1"
     ),
-    "fedpatch benchmark configs/benchmark_seeds.yaml --set dataset.root=DIR --out runs/seeds": (
-        "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares"
-    ),
+    "fedpatch benchmark configs/benchmark_seeds.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
+    "--out runs/seeds": "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares",
+    "fedpatch benchmark configs/benchmark_rows.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
+    "--out runs/rows": "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares",
+    "fedpatch benchmark configs/benchmark_budget.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
+    "--out runs/budget": "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares",
     "fedpatch benchmark configs/benchmark_full.yaml --set dataset.root=DIR --out runs/full": (
         "tests/flows/test_benchmark.py::test_the_full_matrix_names_at_least_forty_experiments_and_every_mode"
     ),

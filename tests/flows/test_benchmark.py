@@ -308,11 +308,12 @@ def test_the_full_matrix_names_at_least_forty_experiments_and_every_mode() -> No
 def test_the_benchmark_of_three_seeds_names_what_it_compares() -> None:
     config = load_benchmark(ROOT / "configs" / "benchmark_seeds.yaml", ["dataset.root=/data"])
     configs = config.configs()
-    assert len(config.cells()) == 3 * len(configs) == 27
+    assert len(config.cells()) == 3 * len(configs) == 21
     assert {c.model.rows for c in configs.values()} == {"cell_means"}
-    assert config.baselines()["one_bank-category"] == "one_bank-category-centralized"
     rows = load_benchmark(ROOT / "configs" / "benchmark_rows.yaml", ["dataset.root=/data"])
-    assert len(rows.cells()) == 3 * 12
+    assert len(rows.cells()) == 3 * 4
+    budget = load_benchmark(ROOT / "configs" / "benchmark_budget.yaml", ["dataset.root=/data"])
+    assert {c.model.coreset_percentage for c in budget.configs().values()} == {0.01, 0.005, 0.0025}
     assert {name.split("_")[2]: c.model.rows for name, c in rows.configs().items() if name.startswith("iid_5")} == {
         "picks": "picks",
         "means": "cell_means",
