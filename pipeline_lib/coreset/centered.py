@@ -8,15 +8,13 @@ import numpy as np
 
 from data_contracts.errors import FedpatchError
 from pipeline_lib.coreset.selection import refuse_non_finite
-from pipeline_lib.neighbors.bfloat16_products import BFloat16Factors
 from pipeline_lib.neighbors.block_threads import Mapper
-from pipeline_lib.neighbors.short_forms import choose_basis, shorten
+from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT, choose_basis
 from pipeline_lib.storage.scratch import scratch_array
 
 SAMPLED_ROWS = 1024
 BLOCK_BYTES = 1 << 20  # about what stays in cache
 SAFE_NORM = 2.0**40  # scaled norms below it keep every float32 square far from overflow and underflow
-FLOAT32_SAFE = 1e37  # below it, the difference of two float32 values cannot overflow
 
 
 class CenteredFeatures:
@@ -24,10 +22,9 @@ class CenteredFeatures:
 
     `raw` gives float64 rows as they are: the difference of two is exact to a rounding, whatever the offset.
     `columns` gives (x, 1) with x the float32 row minus `center`, times `scale`: the left side of a matrix product.
-    `short_columns` holds the same of all rows' short forms (see pipeline_lib.neighbors.short_forms), float32 (rows,
-    size + 2); it is None where a projection would not pay, and where `bfloat16_rows` are there instead: whole rows for
-    products of pipeline_lib.coreset.upper_bounds. The center is about the mean, the scale a power of two.
-    `squared_norms`, float64 (rows,), and all distances of this class are those of the scaled rows.
+    `forms` gives (x Q, 1), float32, with Q the leading principal directions (`basis`), of which products with others
+    say about how far two rows are apart; whole rows where few directions do not hold most of the variance. The center
+    is about the mean, the scale a power of two. All distances of this class are those of the scaled rows.
 
     Raises FedpatchError for values that are not finite, or so large that squares overflow.
     """
@@ -39,11 +36,10 @@ class CenteredFeatures:
         map_blocks: Mapper,
         *,
         scratch: Path | None = None,
-        bfloat16: bool = False,
     ) -> None:
-        """`first_center` is a row number or a raw row (dim,); `first_squares` are the squared distances to it.
+        """`first_center` is a row number or a raw row (dim,); `first_squares` is `upper_squares` of all rows to it.
 
-        `scratch` is a directory for cheaper forms that take more than 64 MiB; see pipeline_lib.storage.scratch.
+        `scratch` is a directory for short forms that take more than 64 MiB; see pipeline_lib.storage.scratch.
         """
         self.features = features
         rows, self.dim = features.shape
@@ -56,47 +52,44 @@ class CenteredFeatures:
             largest = float(np.sqrt(squared_norms(sample).max()))
         if not np.isfinite(largest):
             raise FedpatchError("features are too large: the squares of their distances overflow; rescale them")
-        self.bfloat16_rows = BFloat16Factors(rows, self.dim, side=1, scratch=scratch) if bfloat16 else None
-        self.basis = choose_basis(sample / largest) if largest > 0 and not bfloat16 else None
-        self.squared_norms = np.empty(rows)
+        self.basis = choose_basis(sample / largest) if largest > 0 else None
         self.first_squares = np.empty(rows)
-        self.short_columns: np.ndarray | None = None
+        self._short: np.ndarray | None = None
         if self.basis is not None:
-            self.short_columns = scratch_array((rows, self.basis.shape[1] + 2), np.float32, directory=scratch)
-            self.short_columns[:, -1] = 1.0
-        center = self.raw(first_center) if isinstance(first_center, int) else first_center.astype(np.float64)
+            self._short = scratch_array((rows, self.basis.shape[1] + 1), np.float32, directory=scratch)
+            self._short[:, -1] = 1.0
+        center = features[first_center] if isinstance(first_center, int) else first_center
+        self._float32_center = self.center.astype(np.float32)
         self.scale = power_of_two_scale(largest)
-        self._measure(center, map_blocks)
-        largest = float(np.sqrt(self.squared_norms.max()))
+        self.in_float32 = features.dtype != np.float64
+        largest = self._measure(center, map_blocks) if self.in_float32 else np.inf
+        if not 1 / SAFE_NORM < largest < SAFE_NORM or not 1 / SAFE_NORM < largest / self.scale < SAFE_NORM:
+            self.in_float32 = False
+            largest = self._measure(center, map_blocks)
         if not np.isfinite(largest):
             refuse_non_finite(features)
             raise FedpatchError("features are too large: the squares of their distances overflow; rescale them")
         if not 1 / SAFE_NORM < largest < SAFE_NORM:
             self.scale *= power_of_two_scale(largest)
             self._measure(center, map_blocks)
-        self._float32_center = self.center.astype(np.float32)
-        self._by_float32 = features.dtype != np.float64 and largest / self.scale < FLOAT32_SAFE
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def _measure(self, first_center: np.ndarray, map_blocks: Mapper) -> None:
+    def _measure(self, first_center: np.ndarray, map_blocks: Mapper) -> float:
+        """Fill `first_squares` and the short forms; the largest norm of a row, infinite or NaN where one overflows."""
         step = int(np.clip(BLOCK_BYTES // (8 * self.dim), 64, 1024))
 
-        def measure(start: int) -> None:
+        def measure(start: int) -> float:
             block = slice(start, start + step)
-            rows = self.raw(block)
-            self.first_squares[block] = squared_norms(rows - first_center) * self.scale**2
-            rows -= self.center
-            rows *= self.scale
-            self.squared_norms[block] = squared_norms(rows)
-            if self.short_columns is not None and self.basis is not None:
-                self.short_columns[block, :-1] = shorten(rows, self.squared_norms[block], self.basis)
-            if self.bfloat16_rows is not None:
-                self.bfloat16_rows.put(block, rows, self.squared_norms[block])
+            self.first_squares[block] = self.upper_squares(block, first_center)
+            rows = self._centered(self.features[block])
+            if self._short is not None and self.basis is not None:
+                np.matmul(rows, self.basis.astype(rows.dtype), out=self._short[block, :-1], casting="same_kind")
+            return float(squared_norms(rows).max())
 
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            map_blocks(measure, range(0, len(self), step))
+            return float(np.sqrt(np.max(map_blocks(measure, range(0, len(self), step)))))
 
     def raw(self, index: slice | np.ndarray | int) -> np.ndarray:
         """float64 rows in the coordinates that came in."""
@@ -107,12 +100,32 @@ class CenteredFeatures:
         """float32 (len(rows), dim + 1): centered and scaled rows, and a column of ones."""
         result = np.empty((len(rows), self.dim + 1), np.float32)
         result[:, -1] = 1.0
-        values = self.features[rows]
-        if self._by_float32 and values.dtype != np.float64:
-            np.subtract(values, self._float32_center, out=result[:, :-1])
-            result[:, :-1] *= np.float32(self.scale)
-        else:
-            result[:, :-1] = self.scaled64(values)
+        result[:, :-1] = self._centered(self.features[rows])
+        return result
+
+    def forms(self, rows: np.ndarray) -> np.ndarray:
+        """float32 (len(rows), size + 1): short forms of centered and scaled rows, and a column of ones."""
+        return self.columns(rows) if self._short is None else self._short[rows]
+
+    def upper_squares(self, rows: slice | np.ndarray, centers: np.ndarray) -> np.ndarray:
+        """float64 (rows,): no less than the squared distances to raw `centers` (rows, dim) or (dim,).
+
+        In float32 each term is off by 3u of itself (u = 2^-24), their sum by dim u more, beside underflow.
+        """
+        dtype = np.result_type(np.float32 if self.in_float32 else np.float64, centers.dtype)
+        difference = np.subtract(self.features[rows], centers, dtype=dtype)
+        result = squared_norms(difference).astype(np.float64)
+        result *= 1.0 + (self.dim + 8) * FLOAT32_UNIT
+        result += self.dim * 1e-37
+        result *= self.scale**2
+        return result
+
+    def _centered(self, values: np.ndarray) -> np.ndarray:
+        """Raw rows, minus the center, scaled: float32 where that is as good for products in float32."""
+        if not self.in_float32:
+            return self.scaled64(values)
+        result: np.ndarray = np.subtract(values, self._float32_center, dtype=np.float32)
+        result *= np.float32(self.scale)
         return result
 
     def scaled64(self, values: np.ndarray) -> np.ndarray:

@@ -28,13 +28,11 @@ from pipeline_lib.coreset.centered import CenteredFeatures, squared_norms
 from pipeline_lib.coreset.quotas import GroupQuotas
 from pipeline_lib.coreset.selection import CoresetSelection, Progress, check_features
 from pipeline_lib.coreset.upper_bounds import UpperBounds
-from pipeline_lib.neighbors.bfloat16_products import has_fast_bfloat16
 from pipeline_lib.neighbors.block_threads import Mapper, block_mapper
 
 CANDIDATES_PER_ROUND = 8192  # at most; fewer of few rows
 ROWS_PER_PRODUCT = 1024
-CENTERS_PER_PRODUCT = 128
-CENTERS_PER_LATE_PRODUCT = 512  # with rows that few centers are likely to rule out
+CENTERS_PER_PRODUCT = 512
 POOL_BYTES = 32 << 20
 PICKS_PER_LOOK = 4  # at which rows of the pool have fallen to the threshold
 SELECTED = -1.0  # in place of a bound: the row is selected, or its group's quota is used up
@@ -98,7 +96,7 @@ class _LazyFarthestFirst:
         """Bounds of all rows from the first center alone: a row drawn evenly, unless centers were given."""
         start = None if len(given) else quotas.draw(rng)
         first = given[0] if start is None else start
-        self.points = CenteredFeatures(features, first, map_blocks, scratch=scratch, bfloat16=has_fast_bfloat16())
+        self.points = CenteredFeatures(features, first, map_blocks, scratch=scratch)
         capacity = len(given) + target_size
         self.centers = CenterDistances(self.points, capacity, np.result_type(features, given))
         self.quotas = quotas
@@ -107,12 +105,11 @@ class _LazyFarthestFirst:
         self.indices = np.empty(target_size, np.int64)
         self.pick_squares = np.empty(target_size)
         self.picked = 0
-        self.bounds = self.points.first_squares  # squared distance to the nearest of the centers before `stamps`
-        self.stamps = np.ones(len(features), np.int32)  # number of centers that the row was compared with
-        rows = self.points.bfloat16_rows
-        self.upper = UpperBounds(rows, self.bounds, capacity) if rows is not None else None
+        self.bounds = np.full(len(features), np.inf)  # squared distance to the nearest of the centers before `stamps`
+        self.stamps = np.zeros(len(features), np.int32)  # number of centers that the row was compared with
+        self.upper = UpperBounds(self.centers, self.points.first_squares)
         self.pool_rows = int(np.clip(POOL_BYTES // (8 * features.shape[1]), 64, 8192))
-        self._add_centers(given)
+        self.centers.add(given)
         self._close(quotas.close_empty(self.bounds))
         if start is not None:
             self._pick(start, np.inf)
@@ -128,23 +125,15 @@ class _LazyFarthestFirst:
 
     def _add_picks(self, first: int) -> None:
         """Make the picks from number `first` on centers of later comparisons."""
-        self._add_centers(self.points.features[self.indices[first : self.picked]])
-
-    def _add_centers(self, raw: np.ndarray) -> None:
-        scaled, squares = self.centers.add(raw)
-        if self.upper is not None:
-            self.upper.add(scaled, squares)
+        self.centers.add(self.points.features[self.indices[first : self.picked]])
 
     def _close(self, rows: np.ndarray | int) -> None:
-        self.bounds[rows] = SELECTED
-        if self.upper is not None:
-            self.upper.values[rows] = SELECTED
+        self.bounds[rows] = self.upper.values[rows] = SELECTED
 
     def _store(self, rows: np.ndarray, bounds: np.ndarray, stamp: int) -> None:
         """Squared distances of rows to the nearest of the first `stamp` centers."""
         self.bounds[rows], self.stamps[rows] = bounds, stamp
-        if self.upper is not None:
-            self.upper.store(rows, bounds, stamp)
+        self.upper.store(rows, bounds, stamp)
 
     def _close_group_if_full(self, row: int) -> bool:
         """Count a pick against its group's quota; when that is used up, the group's other rows are closed."""
@@ -166,14 +155,9 @@ class _LazyFarthestFirst:
 
     def _farthest(self) -> tuple[np.ndarray, float]:
         """Refreshed rows, ascending, and a threshold that they exceed and no other row does; none if all are 0."""
-        bounds = self.bounds if self.upper is None else self.upper.values
-        while (largest := float(bounds.max())) > 0:
-            threshold = self._threshold(bounds, largest)
-            if self.upper is None:
-                candidates = np.flatnonzero(bounds > threshold)
-            else:
-                candidates = self.upper.above(threshold, self.map_blocks)
-            pool = self._refresh(candidates, threshold)
+        while (largest := float(self.upper.values.max())) > 0:
+            threshold = self._threshold(self.upper.values, largest)
+            pool = self._refresh(self.upper.above(threshold, self.map_blocks), threshold)
             if len(pool):
                 return pool, threshold
         return np.empty(0, np.int64), 0.0
@@ -201,9 +185,8 @@ class _LazyFarthestFirst:
     def _refresh_block(self, rows: np.ndarray, threshold: float) -> np.ndarray:
         block, count = RowBlock(self.points, rows, self.bounds[rows]), self.centers.count
         start = int(self.stamps[rows[0]])  # candidates come with their stamps ascending
-        step = CENTERS_PER_PRODUCT if self.upper is None else CENTERS_PER_LATE_PRODUCT
         while start < count and len(block.rows):
-            stop = min(count, start + step)
+            stop = min(count, start + CENTERS_PER_PRODUCT)
             self.centers.lower_bounds(block, start, stop)
             alive = block.bounds > threshold
             if stop < count and np.count_nonzero(alive) < 0.75 * len(alive):
@@ -268,8 +251,7 @@ class _LazyFarthestFirst:
     def result(self) -> CoresetSelection:
         """The selection with its covering radius: the distance of the row that would come next."""
         reopened = self.quotas.reopen(self.bounds)
-        if self.upper is not None:
-            self.upper.store(reopened, self.bounds[reopened], self.stamps[reopened])
+        self.upper.store(reopened, self.bounds[reopened], self.stamps[reopened])
         pool, _ = self._farthest()
         radius = float(np.sqrt(self.bounds[pool].max(initial=0.0)))
         scale = self.points.scale
