@@ -6,6 +6,7 @@ A product in float32 rules out pairs with a rigorous error margin; direct differ
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from data_contracts.errors import FedpatchError
 from pipeline_lib.coreset.centered import CenteredFeatures, squared_norms
@@ -18,16 +19,17 @@ FLOAT64_UNIT = 2.0**-53
 class RowBlock:
     """Rows that are compared together, with what comparisons need of them."""
 
-    def __init__(self, points: CenteredFeatures, rows: np.ndarray, bounds: np.ndarray) -> None:
+    def __init__(self, points: CenteredFeatures, rows: np.ndarray, bounds: np.ndarray, limits: np.ndarray) -> None:
         self.rows = rows  # row numbers
         self.bounds = bounds  # squared distance to the nearest center so far
+        self.limits = limits  # no less than that to the nearest of all centers
         self.columns = points.columns(rows)
-        self.squares = np.einsum("ij,ij->i", self.columns[:, :-1], self.columns[:, :-1], dtype=np.float64)
+        self.squares = _squares_of(self.columns[:, :-1])
 
     def keep(self, mask: np.ndarray) -> None:
         """Go on with the rows of `mask` alone."""
-        self.rows, self.bounds, self.squares = self.rows[mask], self.bounds[mask], self.squares[mask]
-        self.columns = self.columns[mask]
+        self.rows, self.bounds, self.limits = self.rows[mask], self.bounds[mask], self.limits[mask]
+        self.squares, self.columns = self.squares[mask], self.columns[mask]
 
 
 class CenterDistances:
@@ -66,25 +68,37 @@ class CenterDistances:
             self.forms[part, -1] = squares
         self.count += len(raw)
 
+    def lower_bounds_among(self, rows: np.ndarray) -> np.ndarray:
+        """float32 (rows, rows): no more than the squared distances between them."""
+        columns = self.points.columns(rows)[:, :-1]
+        squares = _squares_of(columns)
+        kept = squares * (1.0 - 2.0 * self.margin) - 1e-37
+        product = columns @ columns.T
+        product *= -2.0
+        product += kept.astype(np.float32)
+        product += kept.astype(np.float32)[:, None]
+        return product
+
     def lower_bounds(self, block: RowBlock, start: int, stop: int) -> None:
-        """Lower the block's bounds to the squared distances to centers [start, stop) where those are smaller."""
+        """Lower the block's bounds to the squared distances to centers [start, stop) where those may be the smallest."""
         norms = block.squares + 2.0 * self.squares[start:stop].max()
-        product = self.columns[start:stop] @ block.columns.T
-        near, centers = _undecided_pairs(product, block.squares, block.bounds, self.margin * norms + 1e-37)
+        product = (torch.from_numpy(block.columns) @ torch.from_numpy(self.columns[start:stop]).T).numpy()
+        limits = np.minimum(block.bounds, block.limits)
+        near, centers = _undecided_pairs(product, block.squares, limits, self.margin * norms + 1e-37)
         if len(near) > 4 * len(block.rows) + PAIRS_PER_STEP:  # near-duplicates: in float64 for the rows in question
             some = np.unique(near)
             product, squares = self._product64(block.rows[some], start, stop)
-            near, centers = _undecided_pairs(product, squares, block.bounds[some], self.margin64 * norms[some])
+            near, centers = _undecided_pairs(product, squares, limits[some], self.margin64 * norms[some])
             near = some[near]
         self._by_differences(block, near, start + centers)
 
     def _product64(self, rows: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """|c|^2 - 2 c . x in float64, (centers, rows), and |x|^2 (rows,)."""
+        """|c|^2 - 2 c . x in float64, (rows, centers), and |x|^2 (rows,)."""
         centers = self.points.scaled64(self.raw[start:stop])
         points = self.points.scaled64(self.points.features[rows])
-        product: np.ndarray = centers @ points.T
+        product: np.ndarray = points @ centers.T
         product *= -2.0
-        product += squared_norms(centers)[:, None]
+        product += squared_norms(centers)
         return product, squared_norms(points)
 
     def _by_differences(self, block: RowBlock, near: np.ndarray, centers: np.ndarray) -> None:
@@ -97,6 +111,12 @@ class CenterDistances:
             np.minimum.at(block.bounds, some, squared_norms(difference) * square_of_scale)
 
 
+def _squares_of(rows: np.ndarray) -> np.ndarray:
+    """float64 (rows,): squared norms of float32 rows."""
+    result: np.ndarray = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    return result
+
+
 def _nonzero(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`mask.nonzero()`, faster for few hits."""
     flat = np.flatnonzero(mask.reshape(-1))
@@ -104,17 +124,21 @@ def _nonzero(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _undecided_pairs(
-    product: np.ndarray, squares: np.ndarray, bounds: np.ndarray, margin: np.ndarray
+    product: np.ndarray, squares: np.ndarray, limits: np.ndarray, margin: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (row, center) whose distance may be the row's smallest and below its bound.
+    """Pairs (row, center) whose distance may be the row's smallest and at most its limit.
 
-    `product` (centers, rows) plus `squares` (rows,) is a squared distance, known to within `margin` (rows,).
+    `product` (rows, centers) plus `squares` (rows,) is a squared distance, known to within `margin` (rows,).
     """
-    lowest = product.min(axis=0) + squares
-    closer = np.flatnonzero(lowest - margin < bounds)
-    if not len(closer):
-        return closer, closer
-    limit = np.minimum(bounds[closer], lowest[closer] + margin[closer]) + margin[closer] - squares[closer]
-    limit = np.nextafter(limit.astype(product.dtype), product.dtype.type(np.inf))
-    centers, rows = _nonzero(np.take(product, closer, axis=1) <= limit)
-    return closer[rows], centers
+    rows, centers = _nonzero(product <= _at_least(limits + margin - squares, product.dtype)[:, None])
+    if len(rows) > 4 * len(product):  # the limits were far off
+        lowest = product[np.arange(len(product)), product.argmin(axis=1)].astype(np.float64)
+        keep = product[rows, centers] <= _at_least(lowest + 2.0 * margin, product.dtype)[rows]
+        rows, centers = rows[keep], centers[keep]
+    return rows, centers
+
+
+def _at_least(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Values of the dtype that are not below `values`."""
+    result: np.ndarray = np.nextafter(values.astype(dtype), dtype.type(np.inf))
+    return result

@@ -13,7 +13,9 @@ from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT, choose_basis
 from pipeline_lib.storage.scratch import scratch_array
 
 SAMPLED_ROWS = 1024
-BLOCK_BYTES = 1 << 20  # about what stays in cache
+BLOCK_BYTES = 1 << 18  # what stays in a core's own cache, and takes no new pages from the system each time
+FORM_SIZES = (16, 32, 48, 64)
+EXPLAINED = 0.8  # share of the variance in the short forms: products with longer ones take longer than they save
 SAFE_NORM = 2.0**40  # scaled norms below it keep every float32 square far from overflow and underflow
 
 
@@ -30,14 +32,9 @@ class CenteredFeatures:
     """
 
     def __init__(
-        self,
-        features: np.ndarray,
-        first_center: np.ndarray | int,
-        map_blocks: Mapper,
-        *,
-        scratch: Path | None = None,
+        self, features: np.ndarray, first_center: np.ndarray, map_blocks: Mapper, *, scratch: Path | None = None
     ) -> None:
-        """`first_center` is a row number or a raw row (dim,); `first_squares` is `upper_squares` of all rows to it.
+        """`first_squares`, float64 (rows,), are no less than the squared distances to `first_center`, raw (dim,).
 
         `scratch` is a directory for short forms that take more than 64 MiB; see pipeline_lib.storage.scratch.
         """
@@ -52,41 +49,51 @@ class CenteredFeatures:
             largest = float(np.sqrt(squared_norms(sample).max()))
         if not np.isfinite(largest):
             raise FedpatchError("features are too large: the squares of their distances overflow; rescale them")
-        self.basis = choose_basis(sample / largest) if largest > 0 else None
+        self.basis = (
+            choose_basis(sample / largest, possible_sizes=FORM_SIZES, explained=EXPLAINED) if largest > 0 else None
+        )
         self.first_squares = np.empty(rows)
         self._short: np.ndarray | None = None
         if self.basis is not None:
             self._short = scratch_array((rows, self.basis.shape[1] + 1), np.float32, directory=scratch)
             self._short[:, -1] = 1.0
-        center = features[first_center] if isinstance(first_center, int) else first_center
         self._float32_center = self.center.astype(np.float32)
         self.scale = power_of_two_scale(largest)
         self.in_float32 = features.dtype != np.float64
-        largest = self._measure(center, map_blocks) if self.in_float32 else np.inf
+        largest = self._measure(first_center, map_blocks) if self.in_float32 else np.inf
         if not 1 / SAFE_NORM < largest < SAFE_NORM or not 1 / SAFE_NORM < largest / self.scale < SAFE_NORM:
             self.in_float32 = False
-            largest = self._measure(center, map_blocks)
+            largest = self._measure(first_center, map_blocks)
         if not np.isfinite(largest):
             refuse_non_finite(features)
             raise FedpatchError("features are too large: the squares of their distances overflow; rescale them")
         if not 1 / SAFE_NORM < largest < SAFE_NORM:
             self.scale *= power_of_two_scale(largest)
-            self._measure(center, map_blocks)
+            self._measure(first_center, map_blocks)
 
     def __len__(self) -> int:
         return len(self.features)
 
     def _measure(self, first_center: np.ndarray, map_blocks: Mapper) -> float:
-        """Fill `first_squares` and the short forms; the largest norm of a row, infinite or NaN where one overflows."""
-        step = int(np.clip(BLOCK_BYTES // (8 * self.dim), 64, 1024))
+        """Fill `first_squares` and the short forms; the largest norm of a row, infinite or NaN where one overflows.
+
+        The product with the center has the margin of pipeline_lib.coreset.center_distances.
+        """
+        dtype = np.dtype(np.float32 if self.in_float32 else np.float64)
+        center = self.scaled64(first_center)
+        square, unit = float(center @ center), (self.dim + 16) * FLOAT32_UNIT
+        right = np.column_stack([center] if self.basis is None else [self.basis, center]).astype(dtype)
+        step = self._block_rows(dtype)
 
         def measure(start: int) -> float:
             block = slice(start, start + step)
-            self.first_squares[block] = self.upper_squares(block, first_center)
             rows = self._centered(self.features[block])
-            if self._short is not None and self.basis is not None:
-                np.matmul(rows, self.basis.astype(rows.dtype), out=self._short[block, :-1], casting="same_kind")
-            return float(squared_norms(rows).max())
+            squares = self._upwards(squared_norms(rows))
+            product = rows @ right
+            if self._short is not None:
+                self._short[block, :-1] = product[:, :-1]
+            self.first_squares[block] = squares + square - 2.0 * product[:, -1] + unit * (squares + 2.0 * square)
+            return float(squares.max())
 
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             return float(np.sqrt(np.max(map_blocks(measure, range(0, len(self), step)))))
@@ -107,17 +114,24 @@ class CenteredFeatures:
         """float32 (len(rows), size + 1): short forms of centered and scaled rows, and a column of ones."""
         return self.columns(rows) if self._short is None else self._short[rows]
 
-    def upper_squares(self, rows: slice | np.ndarray, centers: np.ndarray) -> np.ndarray:
-        """float64 (rows,): no less than the squared distances to raw `centers` (rows, dim) or (dim,).
-
-        In float32 each term is off by 3u of itself (u = 2^-24), their sum by dim u more, beside underflow.
-        """
+    def upper_squares(self, rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
+        """float64 (rows,): no less than the squared distances to as many raw centers (rows, dim)."""
         dtype = np.result_type(np.float32 if self.in_float32 else np.float64, centers.dtype)
-        difference = np.subtract(self.features[rows], centers, dtype=dtype)
-        result = squared_norms(difference).astype(np.float64)
-        result *= 1.0 + (self.dim + 8) * FLOAT32_UNIT
-        result += self.dim * 1e-37
-        result *= self.scale**2
+        squares, step = np.empty(len(rows), dtype), self._block_rows(dtype)
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            squares[part] = squared_norms(np.subtract(self.features[rows[part]], centers[part], dtype=dtype))
+        return self._upwards(squares) * self.scale**2
+
+    def _block_rows(self, dtype: np.dtype) -> int:
+        return int(np.clip(BLOCK_BYTES // (dtype.itemsize * self.dim), 16, 1024))
+
+    def _upwards(self, squares: np.ndarray) -> np.ndarray:
+        """float64 (rows,): no less than the squared norms of differences, whose sums in float32 these are.
+
+        Each term is off by 3u of itself (u = 2^-24), their sum by dim u more, beside underflow.
+        """
+        result: np.ndarray = squares * (1.0 + (self.dim + 8) * FLOAT32_UNIT) + self.dim * 1e-37
         return result
 
     def _centered(self, values: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ CANDIDATES_PER_ROUND = 8192  # at most; fewer of few rows
 ROWS_PER_PRODUCT = 1024
 CENTERS_PER_PRODUCT = 512
 POOL_BYTES = 32 << 20
+POOL_ROWS = 1024
 PICKS_PER_LOOK = 4  # at which rows of the pool have fallen to the threshold
 SELECTED = -1.0  # in place of a bound: the row is selected, or its group's quota is used up
 
@@ -95,7 +96,7 @@ class _LazyFarthestFirst:
     ) -> None:
         """Bounds of all rows from the first center alone: a row drawn evenly, unless centers were given."""
         start = None if len(given) else quotas.draw(rng)
-        first = given[0] if start is None else start
+        first = given[0] if start is None else features[start]
         self.points = CenteredFeatures(features, first, map_blocks, scratch=scratch)
         capacity = len(given) + target_size
         self.centers = CenterDistances(self.points, capacity, np.result_type(features, given))
@@ -108,7 +109,7 @@ class _LazyFarthestFirst:
         self.bounds = np.full(len(features), np.inf)  # squared distance to the nearest of the centers before `stamps`
         self.stamps = np.zeros(len(features), np.int32)  # number of centers that the row was compared with
         self.upper = UpperBounds(self.centers, self.points.first_squares)
-        self.pool_rows = int(np.clip(POOL_BYTES // (8 * features.shape[1]), 64, 8192))
+        self.pool_rows = int(np.clip(POOL_BYTES // (8 * features.shape[1]), 64, POOL_ROWS))
         self.centers.add(given)
         self._close(quotas.close_empty(self.bounds))
         if start is not None:
@@ -183,7 +184,7 @@ class _LazyFarthestFirst:
         return np.sort(np.concatenate(alive)) if alive else candidates
 
     def _refresh_block(self, rows: np.ndarray, threshold: float) -> np.ndarray:
-        block, count = RowBlock(self.points, rows, self.bounds[rows]), self.centers.count
+        block, count = RowBlock(self.points, rows, self.bounds[rows], self.upper.values[rows]), self.centers.count
         start = int(self.stamps[rows[0]])  # candidates come with their stamps ascending
         while start < count and len(block.rows):
             stop = min(count, start + CENTERS_PER_PRODUCT)
@@ -207,7 +208,7 @@ class _LazyFarthestFirst:
             first_outside = int(outside[0])
             pool = np.sort(pool[order[: self.pool_rows]])
         points, bounds = self.points.raw(pool), self.bounds[pool]
-        differences = np.empty_like(points)
+        at_least = self.centers.lower_bounds_among(pool)
         square_of_scale = self.points.scale**2
         seen = self.centers.count  # centers that the pool was compared with
         while self.picked < self.target_size:
@@ -217,9 +218,9 @@ class _LazyFarthestFirst:
                 break
             self._pick(row, value)
             seen += 1
-            fresh = squared_norms(np.subtract(points, points[farthest], out=differences[: len(points)]))
-            fresh *= square_of_scale
-            np.minimum(bounds, fresh, out=bounds)
+            near = np.flatnonzero(at_least[farthest] < bounds)
+            fresh = squared_norms(points[near] - points[farthest]) * square_of_scale
+            bounds[near] = np.minimum(bounds[near], fresh)
             bounds[farthest] = SELECTED
             if self.quotas.limited:
                 self._store(pool, bounds, seen)
@@ -231,6 +232,7 @@ class _LazyFarthestFirst:
             if np.count_nonzero(keep) < 0.75 * len(pool):
                 self._store(pool, bounds, seen)
                 pool, points, bounds = pool[keep], points[keep], bounds[keep]
+                at_least = at_least[np.ix_(keep, keep)]
                 if not len(pool):
                     return
         self._store(pool, bounds, seen)

@@ -13,7 +13,7 @@ import torch
 from pipeline_lib.coreset.center_distances import CenterDistances
 from pipeline_lib.neighbors.block_threads import Mapper
 
-ROWS_PER_PRODUCT = 1024
+ROWS_PER_PRODUCT = 512
 CENTERS_PER_PRODUCT = 512
 
 
@@ -41,19 +41,24 @@ class UpperBounds:
 
     def _above_in_block(self, rows: np.ndarray, threshold: float) -> np.ndarray:
         values, start = self.values[rows], int(self.stamps[rows[0]])  # rows come with their stamps ascending
-        forms, others = self.points.forms(rows), self.centers.forms
+        forms, others = torch.from_numpy(self.points.forms(rows)), torch.from_numpy(self.centers.forms)
+        lowest = np.full(len(rows), np.inf, np.float32)
         while start < self.centers.count:
             stop = min(self.centers.count, start + CENTERS_PER_PRODUCT)
-            product = torch.mm(torch.from_numpy(forms), torch.from_numpy(others[start:stop]).T)
-            guess = start + product.numpy().argmin(axis=1)
-            np.minimum(values, self.points.upper_squares(rows, self.centers.raw[guess]), out=values)
+            product = torch.mm(forms, others[start:stop].T).numpy()
+            guess = product.argmin(axis=1)
+            products = product[np.arange(len(rows)), guess]
+            nearer = np.flatnonzero(products < lowest)
+            lowest[nearer] = products[nearer]
+            measured = self.points.upper_squares(rows[nearer], self.centers.raw[start + guess[nearer]])
+            values[nearer] = np.minimum(values[nearer], measured)
             alive = np.flatnonzero(values > threshold)
             if stop < self.centers.count and len(alive) < 0.75 * len(rows):
                 self.store(rows, values, stop)
-                rows, values = rows[alive], values[alive]
+                rows, values, lowest = rows[alive], values[alive], lowest[alive]
                 if not len(rows):
                     return rows
-                forms = forms[alive]
+                forms = forms[torch.from_numpy(alive)]
             start = stop
         self.store(rows, values, self.centers.count)
         result: np.ndarray = rows[values > threshold]
