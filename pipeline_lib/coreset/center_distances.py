@@ -80,7 +80,7 @@ class CenterDistances:
         return product
 
     def lower_bounds(self, block: RowBlock, start: int, stop: int) -> None:
-        """Lower the block's bounds to the squared distances to centers [start, stop) where those may be the smallest."""
+        """Lower the block's bounds to the squared distances to centers [start, stop) that may be the nearest."""
         norms = block.squares + 2.0 * self.squares[start:stop].max()
         product = (torch.from_numpy(block.columns) @ torch.from_numpy(self.columns[start:stop]).T).numpy()
         limits = np.minimum(block.bounds, block.limits)

@@ -31,11 +31,12 @@ from pipeline_lib.coreset.upper_bounds import UpperBounds
 from pipeline_lib.neighbors.block_threads import Mapper, block_mapper
 
 CANDIDATES_PER_ROUND = 8192  # at most; fewer of few rows
-ROWS_PER_PRODUCT = 1024
+ROWS_PER_PRODUCT = 512
 CENTERS_PER_PRODUCT = 512
 POOL_BYTES = 32 << 20
 POOL_ROWS = 1024
 PICKS_PER_LOOK = 4  # at which rows of the pool have fallen to the threshold
+FARTHER = 2.0**102  # than any two rows or centers, scaled and squared
 SELECTED = -1.0  # in place of a bound: the row is selected, or its group's quota is used up
 
 
@@ -106,7 +107,7 @@ class _LazyFarthestFirst:
         self.indices = np.empty(target_size, np.int64)
         self.pick_squares = np.empty(target_size)
         self.picked = 0
-        self.bounds = np.full(len(features), np.inf)  # squared distance to the nearest of the centers before `stamps`
+        self.bounds = np.full(len(features), FARTHER)  # squared distance to the nearest of the centers before `stamps`
         self.stamps = np.zeros(len(features), np.int32)  # number of centers that the row was compared with
         self.upper = UpperBounds(self.centers, self.points.first_squares)
         self.pool_rows = int(np.clip(POOL_BYTES // (8 * features.shape[1]), 64, POOL_ROWS))

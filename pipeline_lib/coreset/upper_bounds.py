@@ -1,8 +1,8 @@
 """Upper bounds of squared distances between rows and centers: the nearest center is guessed, and measured.
 
 A row that is shown to lie near a center need not be compared with the others until the picks come down to its bound,
-and most rows of a selection never are. The distance to any center is such a bound, so that the guess needs no rigour: it
-is the center with the smallest product of short forms, and one difference in float32 makes a bound of it.
+and most rows of a selection never are. The distance to any center is such a bound, so that the guess needs no rigour:
+it is the center with the smallest product of short forms, and one difference in float32 makes a bound of it.
 """
 
 from __future__ import annotations
