@@ -1,15 +1,18 @@
 """A row's own side in two checkouts of the project, in turns: what a change did to its speed.
 
 Each checkout runs in a process of its own that lives as long as the comparison. Benchmarks come from this checkout,
-the library from the other; the answers must be equal to the bit.
+the library from the other; the answers must be equal to the bit. Where the machine has other work, the processor time
+(`cpu_ratio`) says more than the wall time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,8 +41,17 @@ def against(name: str, other: Path, *, quick: bool, threads: int) -> list[Row]:
         _Side(other, name, quick=quick, threads=threads) as peer,
     ):
         pairs = paired(own.seconds, peer.seconds, repetitions=3 if quick else 5, warm_up=False)
-        equal = own.answer == peer.answer
-    return [pairs.row(name, f"the checkout {other}", wanted=wanted, equal_results=equal, work=f"the work of {name}")]
+        equal, ratio = own.answer == peer.answer, statistics.median(peer.cpu_s) / statistics.median(own.cpu_s)
+    return [
+        pairs.row(
+            name,
+            f"the checkout {other}",
+            wanted=wanted,
+            equal_results=equal,
+            work=f"the work of {name}",
+            cpu_ratio=round(ratio, 2),
+        )
+    ]
 
 
 class _Side:
@@ -52,6 +64,7 @@ class _Side:
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", PROGRAM, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self.cpu_s: list[float] = []
         self.answer = self._line()
 
     def __enter__(self) -> _Side:
@@ -65,7 +78,9 @@ class _Side:
         assert self.process.stdin is not None
         self.process.stdin.write("again\n")
         self.process.stdin.flush()
-        return float(self._line())
+        wall, cpu = map(float, self._line().split())
+        self.cpu_s.append(cpu)
+        return wall
 
     def _line(self) -> str:
         assert self.process.stdout is not None
@@ -84,4 +99,5 @@ def serve(name: str, quick: bool, threads: int) -> None:
     work = own_side(name, quick=quick)
     print(hashlib.sha256(work().tobytes()).hexdigest(), flush=True)  # type: ignore[attr-defined]
     for _ in sys.stdin:
-        print(seconds(work), flush=True)
+        start = time.process_time()
+        print(seconds(work), time.process_time() - start, flush=True)

@@ -8,11 +8,11 @@ the largest bounds need a look before the next pick. A round therefore takes the
 with the centers chosen since their last look (a matrix product), and picks among those still above the threshold
 until none is left; everything outside is known to lie below.
 
-Matrix products in float32 only rule out pairs, with rigorous error margins; what they leave is computed by direct
-differences in float64. Where the processor multiplies bfloat16, a first product of that gives upper bounds that show
-most candidates to lie under the threshold (pipeline_lib.coreset.upper_bounds). So every distance that decides is exact
-to about 1e-15 and every pick is the true farthest row, for near-duplicates, large offsets and any number of threads
-alike.
+Most rows of a round are shown to lie near a center by a guess: the nearest by short forms, to which the distance is
+measured (pipeline_lib.coreset.upper_bounds). Of the others, matrix products in float32 rule out pairs with rigorous
+error margins, and what they leave is computed by direct differences in float64. So every distance that decides is
+exact to about 1e-15 and every pick is the true farthest row, for near-duplicates, large offsets and any number of
+threads alike.
 """
 
 from __future__ import annotations
@@ -61,11 +61,10 @@ def greedy_coreset_selection(
     and `covering_radius` counts them. With `groups` (integers, (rows,)) and `group_quotas` at most that many rows of
     each group are picked (a group without a quota gives none): the farthest row among the groups with quota left.
 
-    Working memory: `features` are not copied, and may be float16 or memory-mapped. Their cheaper form takes at most
-    half of a float32 copy and 8 bytes a row (see pipeline_lib.neighbors.short_forms,
-    pipeline_lib.coreset.upper_bounds); bounds and norms take 32 bytes a row; the selected rows and `initial_centers` 12
-    bytes a value (16 for float64); blocks about 60 MB, and 10 MB a thread. With the directory `scratch` a cheaper form
-    of more than 64 MiB is a file there (see pipeline_lib.storage.scratch).
+    Working memory: `features` are not copied, and may be float16 or memory-mapped. Their short forms take at most half
+    of a float32 copy and 4 bytes a row (65 values a row at most); bounds take 32 bytes a row; the selected rows and
+    `initial_centers` 12 bytes a value (16 for float64); blocks about 40 MB, and 10 MB a thread. With the directory `scratch` short forms of more than
+    64 MiB are a file there (see pipeline_lib.storage.scratch).
 
     Raises FedpatchError for values that are not finite, a size out of range, or quotas that do not reach it.
     """
