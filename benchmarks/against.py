@@ -27,6 +27,7 @@ SIDES = {  # row -> (module with `own_side`, times faster than the checkout that
     "search_wide": ("search_rows", 1.0),
     "search_152": ("search_rows", 1.0),
 }
+REPETITIONS = 3
 PROGRAM = (
     "import sys; here, other, name, quick, threads = sys.argv[1:]; sys.path.insert(0, here); import benchmarks; "
     "sys.path.insert(0, other); from benchmarks.against import serve; serve(name, quick == '1', int(threads))"
@@ -36,11 +37,13 @@ PROGRAM = (
 def against(name: str, other: Path, *, quick: bool, threads: int) -> list[Row]:
     """The row's own side here against the same in the checkout `other`."""
     _, wanted = SIDES[name]
+    if not (other / "pipeline_lib").is_dir():
+        raise SystemExit(f"{other} is no checkout of this project: it has no pipeline_lib")
     with (
         _Side(HERE, name, quick=quick, threads=threads) as own,  # first, since it makes the features if need be
         _Side(other, name, quick=quick, threads=threads) as peer,
     ):
-        pairs = paired(own.seconds, peer.seconds, repetitions=3 if quick else 5, warm_up=False)
+        pairs = paired(own.seconds, peer.seconds, repetitions=REPETITIONS, warm_up=False)
         equal, ratio = own.answer == peer.answer, statistics.median(peer.cpu_s) / statistics.median(own.cpu_s)
     return [
         pairs.row(
@@ -58,8 +61,6 @@ class _Side:
     """A process that has done the work once, and does it again when asked."""
 
     def __init__(self, checkout: Path, name: str, *, quick: bool, threads: int) -> None:
-        if not (checkout / "pipeline_lib").is_dir():
-            raise SystemExit(f"{checkout} is no checkout of this project: it has no pipeline_lib")
         arguments = [str(HERE), str(checkout.resolve()), name, str(int(quick)), str(threads)]
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", PROGRAM, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -73,7 +73,7 @@ class CenterDistances:
         columns = self.points.columns(rows)[:, :-1]
         squares = _squares_of(columns)
         kept = squares * (1.0 - 2.0 * self.margin) - 1e-37
-        product = columns @ columns.T
+        product: np.ndarray = columns @ columns.T
         product *= -2.0
         product += kept.astype(np.float32)
         product += kept.astype(np.float32)[:, None]

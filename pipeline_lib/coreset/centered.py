@@ -88,12 +88,12 @@ class CenteredFeatures:
         def measure(start: int) -> float:
             block = slice(start, start + step)
             rows = self._centered(self.features[block])
-            squares = self._upwards(squared_norms(rows))
-            product = rows @ right
+            norms = squared_norms(rows)
+            squares, product = self._upwards(norms), rows @ right
             if self._short is not None:
                 self._short[block, :-1] = product[:, :-1]
             self.first_squares[block] = squares + square - 2.0 * product[:, -1] + unit * (squares + 2.0 * square)
-            return float(squares.max())
+            return float(norms.max())
 
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             return float(np.sqrt(np.max(map_blocks(measure, range(0, len(self), step)))))

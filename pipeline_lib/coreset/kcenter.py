@@ -63,8 +63,9 @@ def greedy_coreset_selection(
 
     Working memory: `features` are not copied, and may be float16 or memory-mapped. Their short forms take at most half
     of a float32 copy and 4 bytes a row (65 values a row at most); bounds take 32 bytes a row; the selected rows and
-    `initial_centers` 12 bytes a value (16 for float64); blocks about 40 MB, and 10 MB a thread. With the directory `scratch` short forms of more than
-    64 MiB are a file there (see pipeline_lib.storage.scratch).
+    `initial_centers` 12 bytes a value (16 for float64); blocks about 40 MB, and 10 MB a
+    thread. With the directory `scratch` short forms of more than 64 MiB are a file there (see
+    pipeline_lib.storage.scratch).
 
     Raises FedpatchError for values that are not finite, a size out of range, or quotas that do not reach it.
     """
