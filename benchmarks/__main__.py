@@ -1,5 +1,8 @@
 """`python -m benchmarks --json FILE [--quick] [--only ID ...]`: every comparison, each in a process of its own.
 
+With `--against DIR` rows compare this checkout with another one instead of their peer (benchmarks.against).
+FEDPATCH_BFLOAT16=0 in the environment switches products of bfloat16 off in selection and search.
+
 A row first checks that results are equal, then times both sides in turn in one process. FAISS's OpenBLAS is older than
 NumPy's and does not know recent processors; OPENBLAS_CORETYPE gives both the best kernels that they have in common.
 """
@@ -16,10 +19,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.against import SIDES, against
+from benchmarks.processor import processor
+
 ROWS = {  # id -> module that has a function of that name
     "coreset_1pct": "coreset_rows",
     "coreset_10pct": "coreset_rows",
     "coreset_wide": "coreset_rows",
+    "coreset_wide_10pct": "coreset_rows",
     "search_wide": "search_rows",
     "search_152": "search_rows",
     "spro": "metric_rows",
@@ -36,37 +43,44 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where the list of rows is written")
     parser.add_argument("--quick", action="store_true", help="reduced sizes, under five minutes in all")
     parser.add_argument("--only", nargs="+", choices=sorted(ROWS), metavar="ID", help=", ".join(ROWS))
+    parser.add_argument("--against", type=Path, metavar="DIR", help=f"another checkout; {', '.join(SIDES)}")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--row", choices=sorted(ROWS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.row:
-        _run_here(arguments.row, quick=arguments.quick, threads=arguments.threads)
+        _run_here(arguments.row, arguments.against, quick=arguments.quick, threads=arguments.threads)
         return 0
+    names = arguments.only or (SIDES if arguments.against else ROWS)
+    if arguments.against and (others := [name for name in names if name not in SIDES]):
+        parser.error(f"--against is for {', '.join(SIDES)}; not for {', '.join(others)}")
+    if arguments.quick:
+        print("floors (wanted) are for full size: at this size a ratio says whether a row runs, not how fast it is")
     rows: list[dict[str, Any]] = []
     failed = False
-    print(f"{'id':<14} {'ratio':>9} {'lowest':>9} {'wanted':>14}  equal  peer and work")
-    for name in arguments.only or ROWS:
+    print(f"{'id':<18} {'ratio':>9} {'lowest':>9} {'wanted':>14}  equal  peer and work")
+    measured_on = processor()
+    for name in names:
         start = time.perf_counter()
-        found = _run_apart(name, quick=arguments.quick, threads=arguments.threads)
+        found = _run_apart(name, arguments.against, quick=arguments.quick, threads=arguments.threads)
         failed |= found is None
         for row in found or []:
-            rows.append(row)
+            rows.append({**row, "quick": arguments.quick, "processor": measured_on})
             failed |= not row["equal_results"]
-            _print_row(row)
-        print(f"{'':<14} {time.perf_counter() - start:.0f} s in all", flush=True)
+            _print_row(row, quick=arguments.quick)
+        print(f"{'':<18} {time.perf_counter() - start:.0f} s in all", flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     return int(failed)
 
 
-def _print_row(row: dict[str, Any]) -> None:
+def _print_row(row: dict[str, Any], *, quick: bool) -> None:
     wanted = f"{row['direction']} {row['wanted']:g}"
-    mark = "" if row["reached"] or not row["equal_results"] else "  (not reached)"
+    mark = "" if quick or row["reached"] or not row["equal_results"] else "  (not reached)"
     print(
-        f"{row['name']:<14} {row['ratio_median']:>9.3g} {row['ratio_min']:>9.3g} {wanted:>14}  "
+        f"{row['name']:<18} {row['ratio_median']:>9.3g} {row['ratio_min']:>9.3g} {wanted:>14}  "
         f"{'yes' if row['equal_results'] else 'NO':<5}  {row['peer']}; {row['work']}{mark}"
     )
-    print(f"{'':<14} {', '.join(f'{key} {value}' for key, value in row['figures'].items())}", flush=True)
+    print(f"{'':<18} {', '.join(f'{key} {value}' for key, value in row['figures'].items())}", flush=True)
 
 
 def kernels() -> str:
@@ -78,7 +92,7 @@ def kernels() -> str:
     return "SkylakeX" if "avx512dq" in flags else "Haswell" if "avx2" in flags else ""
 
 
-def _run_apart(name: str, *, quick: bool, threads: int) -> list[dict[str, Any]] | None:
+def _run_apart(name: str, against: Path | None, *, quick: bool, threads: int) -> list[dict[str, Any]] | None:
     """The rows under an id, from a fresh process; None when it failed."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
     environment.pop("OPENBLAS_CORETYPE", None)
@@ -86,6 +100,8 @@ def _run_apart(name: str, *, quick: bool, threads: int) -> list[dict[str, Any]] 
     if kernel := kernels():
         environment["OPENBLAS_CORETYPE"] = kernel
     command = [sys.executable, "-m", "benchmarks", "--row", name, "--threads", str(threads)] + ["--quick"] * quick
+    if against is not None:
+        command += ["--against", str(against.resolve())]
     root = Path(__file__).parents[1]
     done = subprocess.run(command, env=environment, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -95,7 +111,10 @@ def _run_apart(name: str, *, quick: bool, threads: int) -> list[dict[str, Any]] 
     return rows
 
 
-def _run_here(name: str, *, quick: bool, threads: int) -> None:
+def _run_here(name: str, other: Path | None, *, quick: bool, threads: int) -> None:
+    if other is not None:
+        print(json.dumps([row.as_dict() for row in against(name, other, quick=quick, threads=threads)]))
+        return
     from pipeline_lib.configuration.hardware import limit_threads
 
     limit_threads(threads)

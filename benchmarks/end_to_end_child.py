@@ -132,12 +132,10 @@ def peer(train: list[Path], test: list[Path], seed: int) -> dict[str, Any]:
     embedded = time.perf_counter()
     picks = int(len(embedding) * SHARE)
     timed = min(TIMED_PICKS, picks)
-    selector = peers.k_center_greedy(embedding, timed, projected=True)
-    selector.model.fit(embedding)
-    selector.model.transform(embedding)
+    selector = peers.k_center_greedy(peers.project(embedding), timed, projected=False)
     projected = time.perf_counter()
     peers.select(selector)
-    loop = max(0.0, time.perf_counter() - projected - (projected - embedded)) * (picks - 1) / (timed - 1)
+    loop = (time.perf_counter() - projected) * (picks - 1) / (timed - 1)
     bank = embedding[torch.randperm(len(embedding))[:picks]]
     del selector, embedding
     began = time.perf_counter()

@@ -98,6 +98,14 @@ def k_center_greedy(embedding: Tensor, picks: int, *, projected: bool) -> Any:
     return selector
 
 
+def project(embedding: Tensor) -> Tensor:
+    """(rows, fewer dimensions): its random projection, fitted and applied."""
+    model = k_center_greedy(embedding, 2, projected=True).model
+    model.fit(embedding)
+    projected: Tensor = model.transform(embedding)
+    return projected
+
+
 def select(selector: Any) -> list[int]:
     """Its selection, without its progress bar."""
     with contextlib.redirect_stderr(io.StringIO()):

@@ -52,6 +52,8 @@ class Pairs:
         figures = {
             "own_s": round(statistics.median(self.own), 4),
             "peer_s": round(statistics.median(self.peer), 4),
+            "own_spread": round(spread(self.own), 2),
+            "peer_spread": round(spread(self.peer), 2),
             **figures,
         }
         return Row(
@@ -65,6 +67,11 @@ class Pairs:
             work=work,
             figures=figures,
         )
+
+
+def spread(times: list[float]) -> float:
+    """(largest - smallest) / median."""
+    return (max(times) - min(times)) / statistics.median(times)
 
 
 def seconds(function: Callable[[], Any]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import faiss
 import numpy as np
 
@@ -9,6 +11,8 @@ from benchmarks.checks import distances_are_exact, nearest_distances
 from benchmarks.real_features import Kind, bank, features
 from benchmarks.rows import Row, paired, seconds
 from pipeline_lib.bank.memory_bank import MemoryBank
+
+SIZES, QUICK_SIZES = (20_000, 100_000, 8_192), (4_000, 20_000, 4_096)  # bank, out of training patches, queries
 
 
 def search_wide(*, quick: bool) -> list[Row]:
@@ -21,8 +25,17 @@ def search_152(*, quick: bool) -> list[Row]:
     return _rows("search_152", "narrow", wanted=1.5, quick=quick)
 
 
+def own_side(name: str, *, quick: bool) -> Callable[[], np.ndarray]:
+    """The row's search in the bank of ball screws, ready to be timed; distances and rows."""
+    kind: Kind = "wide" if name == "search_wide" else "narrow"
+    rows, out_of, n_queries = QUICK_SIZES if quick else SIZES
+    own = MemoryBank(bank(kind, "ballscrew", rows=rows, out_of=out_of))
+    queries = features(kind, "ballscrew", "test", rows=n_queries)
+    return lambda: np.concatenate(own.query(queries), axis=1)
+
+
 def _rows(name: str, kind: Kind, *, wanted: float, quick: bool) -> list[Row]:
-    rows, out_of, n_queries = (4_000, 20_000, 4_096) if quick else (20_000, 100_000, 8_192)
+    rows, out_of, n_queries = QUICK_SIZES if quick else SIZES
     result = []
     for category in ("ballscrew", "magnetic_tile")[: 1 if quick else 2]:
         memory = bank(kind, category, rows=rows, out_of=out_of)

@@ -8,15 +8,15 @@ import numpy as np
 
 from data_contracts.errors import FedpatchError
 from pipeline_lib.coreset.selection import refuse_non_finite
-from pipeline_lib.neighbors.bfloat16_products import BFloat16Factors
 from pipeline_lib.neighbors.block_threads import Mapper
-from pipeline_lib.neighbors.short_forms import choose_basis, shorten
+from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT, choose_basis
 from pipeline_lib.storage.scratch import scratch_array
 
 SAMPLED_ROWS = 1024
-BLOCK_BYTES = 1 << 20  # about what stays in cache
+BLOCK_BYTES = 1 << 18  # what stays in a core's own cache, and takes no new pages from the system each time
+FORM_SIZES = (16, 32, 48, 64)
+EXPLAINED = 0.85  # share of the variance in the short forms: products with longer ones take longer than they save
 SAFE_NORM = 2.0**40  # scaled norms below it keep every float32 square far from overflow and underflow
-FLOAT32_SAFE = 1e37  # below it, the difference of two float32 values cannot overflow
 
 
 class CenteredFeatures:
@@ -24,26 +24,19 @@ class CenteredFeatures:
 
     `raw` gives float64 rows as they are: the difference of two is exact to a rounding, whatever the offset.
     `columns` gives (x, 1) with x the float32 row minus `center`, times `scale`: the left side of a matrix product.
-    `short_columns` holds the same of all rows' short forms (see pipeline_lib.neighbors.short_forms), float32 (rows,
-    size + 2); it is None where a projection would not pay, and where `bfloat16_rows` are there instead: whole rows for
-    products of pipeline_lib.coreset.upper_bounds. The center is about the mean, the scale a power of two.
-    `squared_norms`, float64 (rows,), and all distances of this class are those of the scaled rows.
+    `forms` gives (x Q, 1), float32, with Q the leading principal directions (`basis`), of which products with others
+    say about how far two rows are apart; whole rows where few directions do not hold most of the variance. The center
+    is about the mean, the scale a power of two. All distances of this class are those of the scaled rows.
 
     Raises FedpatchError for values that are not finite, or so large that squares overflow.
     """
 
     def __init__(
-        self,
-        features: np.ndarray,
-        first_center: np.ndarray | int,
-        map_blocks: Mapper,
-        *,
-        scratch: Path | None = None,
-        bfloat16: bool = False,
+        self, features: np.ndarray, first_center: np.ndarray, map_blocks: Mapper, *, scratch: Path | None = None
     ) -> None:
-        """`first_center` is a row number or a raw row (dim,); `first_squares` are the squared distances to it.
+        """`first_squares`, float64 (rows,), are no less than the squared distances to `first_center`, raw (dim,).
 
-        `scratch` is a directory for cheaper forms that take more than 64 MiB; see pipeline_lib.storage.scratch.
+        `scratch` is a directory for short forms that take more than 64 MiB; see pipeline_lib.storage.scratch.
         """
         self.features = features
         rows, self.dim = features.shape
@@ -56,47 +49,54 @@ class CenteredFeatures:
             largest = float(np.sqrt(squared_norms(sample).max()))
         if not np.isfinite(largest):
             raise FedpatchError("features are too large: the squares of their distances overflow; rescale them")
-        self.bfloat16_rows = BFloat16Factors(rows, self.dim, side=1, scratch=scratch) if bfloat16 else None
-        self.basis = choose_basis(sample / largest) if largest > 0 and not bfloat16 else None
-        self.squared_norms = np.empty(rows)
+        self.basis = (
+            choose_basis(sample / largest, possible_sizes=FORM_SIZES, explained=EXPLAINED) if largest > 0 else None
+        )
         self.first_squares = np.empty(rows)
-        self.short_columns: np.ndarray | None = None
+        self._short: np.ndarray | None = None
         if self.basis is not None:
-            self.short_columns = scratch_array((rows, self.basis.shape[1] + 2), np.float32, directory=scratch)
-            self.short_columns[:, -1] = 1.0
-        center = self.raw(first_center) if isinstance(first_center, int) else first_center.astype(np.float64)
+            self._short = scratch_array((rows, self.basis.shape[1] + 1), np.float32, directory=scratch)
+            self._short[:, -1] = 1.0
+        self._float32_center = self.center.astype(np.float32)
         self.scale = power_of_two_scale(largest)
-        self._measure(center, map_blocks)
-        largest = float(np.sqrt(self.squared_norms.max()))
+        self.in_float32 = features.dtype != np.float64
+        largest = self._measure(first_center, map_blocks) if self.in_float32 else np.inf
+        if not 1 / SAFE_NORM < largest < SAFE_NORM or not 1 / SAFE_NORM < largest / self.scale < SAFE_NORM:
+            self.in_float32 = False
+            largest = self._measure(first_center, map_blocks)
         if not np.isfinite(largest):
             refuse_non_finite(features)
             raise FedpatchError("features are too large: the squares of their distances overflow; rescale them")
         if not 1 / SAFE_NORM < largest < SAFE_NORM:
             self.scale *= power_of_two_scale(largest)
-            self._measure(center, map_blocks)
-        self._float32_center = self.center.astype(np.float32)
-        self._by_float32 = features.dtype != np.float64 and largest / self.scale < FLOAT32_SAFE
+            self._measure(first_center, map_blocks)
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def _measure(self, first_center: np.ndarray, map_blocks: Mapper) -> None:
-        step = int(np.clip(BLOCK_BYTES // (8 * self.dim), 64, 1024))
+    def _measure(self, first_center: np.ndarray, map_blocks: Mapper) -> float:
+        """Fill `first_squares` and the short forms; the largest norm of a row, infinite or NaN where one overflows.
 
-        def measure(start: int) -> None:
+        The product with the center has the margin of pipeline_lib.coreset.center_distances.
+        """
+        dtype = np.dtype(np.float32 if self.in_float32 else np.float64)
+        center = self.scaled64(first_center)
+        square, unit = float(center @ center), (self.dim + 16) * FLOAT32_UNIT
+        right = np.column_stack([center] if self.basis is None else [self.basis, center]).astype(dtype)
+        step = self._block_rows(dtype)
+
+        def measure(start: int) -> float:
             block = slice(start, start + step)
-            rows = self.raw(block)
-            self.first_squares[block] = squared_norms(rows - first_center) * self.scale**2
-            rows -= self.center
-            rows *= self.scale
-            self.squared_norms[block] = squared_norms(rows)
-            if self.short_columns is not None and self.basis is not None:
-                self.short_columns[block, :-1] = shorten(rows, self.squared_norms[block], self.basis)
-            if self.bfloat16_rows is not None:
-                self.bfloat16_rows.put(block, rows, self.squared_norms[block])
+            rows = self._centered(self.features[block])
+            norms = squared_norms(rows)
+            squares, product = self._upwards(norms), rows @ right
+            if self._short is not None:
+                self._short[block, :-1] = product[:, :-1]
+            self.first_squares[block] = squares + square - 2.0 * product[:, -1] + unit * (squares + 2.0 * square)
+            return float(norms.max())
 
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            map_blocks(measure, range(0, len(self), step))
+            return float(np.sqrt(np.max(map_blocks(measure, range(0, len(self), step)))))
 
     def raw(self, index: slice | np.ndarray | int) -> np.ndarray:
         """float64 rows in the coordinates that came in."""
@@ -107,12 +107,41 @@ class CenteredFeatures:
         """float32 (len(rows), dim + 1): centered and scaled rows, and a column of ones."""
         result = np.empty((len(rows), self.dim + 1), np.float32)
         result[:, -1] = 1.0
-        values = self.features[rows]
-        if self._by_float32 and values.dtype != np.float64:
-            np.subtract(values, self._float32_center, out=result[:, :-1])
-            result[:, :-1] *= np.float32(self.scale)
-        else:
-            result[:, :-1] = self.scaled64(values)
+        result[:, :-1] = self._centered(self.features[rows])
+        return result
+
+    def forms(self, rows: np.ndarray) -> np.ndarray:
+        """float32 (len(rows), size + 1): short forms of centered and scaled rows, and a column of ones."""
+        return self.columns(rows) if self._short is None else self._short[rows]
+
+    def upper_squares(self, rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
+        """float64 (rows,): no less than the squared distances to as many raw centers (rows, dim)."""
+        dtype = np.result_type(np.float32 if self.in_float32 else np.float64, centers.dtype)
+        squares, step = np.empty(len(rows), dtype), self._block_rows(dtype)
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            squares[part] = squared_norms(np.subtract(self.features[rows[part]], centers[part], dtype=dtype))
+        return self._upwards(squares) * self.scale**2
+
+    def _block_rows(self, dtype: np.dtype) -> int:
+        return int(np.clip(BLOCK_BYTES // (dtype.itemsize * self.dim), 16, 1024))
+
+    def _upwards(self, squares: np.ndarray) -> np.ndarray:
+        """float64 (rows,): no less than the squared norms of differences, whose sums in float32 these are.
+
+        Each term is off by 3u of itself (u = 2^-24), their sum by dim u more, beside underflow.
+        """
+        result = squares.astype(np.float64)
+        result *= 1.0 + (self.dim + 8) * FLOAT32_UNIT
+        result += self.dim * (1e-37 if self.in_float32 else 1e-300)
+        return result
+
+    def _centered(self, values: np.ndarray) -> np.ndarray:
+        """Raw rows, minus the center, scaled: float32 where that is as good for products in float32."""
+        if not self.in_float32:
+            return self.scaled64(values)
+        result: np.ndarray = np.subtract(values, self._float32_center, dtype=np.float32)
+        result *= np.float32(self.scale)
         return result
 
     def scaled64(self, values: np.ndarray) -> np.ndarray:

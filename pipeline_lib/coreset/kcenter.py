@@ -8,11 +8,11 @@ the largest bounds need a look before the next pick. A round therefore takes the
 with the centers chosen since their last look (a matrix product), and picks among those still above the threshold
 until none is left; everything outside is known to lie below.
 
-Matrix products in float32 only rule out pairs, with rigorous error margins; what they leave is computed by direct
-differences in float64. Where the processor multiplies bfloat16, a first product of that gives upper bounds that show
-most candidates to lie under the threshold (pipeline_lib.coreset.upper_bounds). So every distance that decides is exact
-to about 1e-15 and every pick is the true farthest row, for near-duplicates, large offsets and any number of threads
-alike.
+Most rows of a round are shown to lie near a center by a guess: the nearest by short forms, to which the distance is
+measured (pipeline_lib.coreset.upper_bounds). Of the others, matrix products in float32 rule out pairs with rigorous
+error margins, and what they leave is computed by direct differences in float64. So every distance that decides is
+exact to about 1e-15 and every pick is the true farthest row, for near-duplicates, large offsets and any number of
+threads alike.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from pipeline_lib.coreset.centered import CenteredFeatures, squared_norms
 from pipeline_lib.coreset.quotas import GroupQuotas
 from pipeline_lib.coreset.selection import CoresetSelection, Progress, check_features
 from pipeline_lib.coreset.upper_bounds import UpperBounds
-from pipeline_lib.neighbors.bfloat16_products import has_fast_bfloat16
 from pipeline_lib.neighbors.block_threads import Mapper, block_mapper
 
 CANDIDATES_PER_ROUND = 8192  # at most; fewer of few rows
-ROWS_PER_PRODUCT = 1024
-CENTERS_PER_PRODUCT = 128
-CENTERS_PER_LATE_PRODUCT = 512  # with rows that few centers are likely to rule out
+ROWS_PER_PRODUCT = 512
+CENTERS_PER_PRODUCT = 512
 POOL_BYTES = 32 << 20
+POOL_ROWS = 1024
 PICKS_PER_LOOK = 4  # at which rows of the pool have fallen to the threshold
+FARTHER = 2.0**102  # than any two rows or centers, scaled and squared
 SELECTED = -1.0  # in place of a bound: the row is selected, or its group's quota is used up
 
 
@@ -61,11 +61,11 @@ def greedy_coreset_selection(
     and `covering_radius` counts them. With `groups` (integers, (rows,)) and `group_quotas` at most that many rows of
     each group are picked (a group without a quota gives none): the farthest row among the groups with quota left.
 
-    Working memory: `features` are not copied, and may be float16 or memory-mapped. Their cheaper form takes at most
-    half of a float32 copy and 8 bytes a row (see pipeline_lib.neighbors.short_forms,
-    pipeline_lib.coreset.upper_bounds); bounds and norms take 32 bytes a row; the selected rows and `initial_centers` 12
-    bytes a value (16 for float64); blocks about 60 MB, and 10 MB a thread. With the directory `scratch` a cheaper form
-    of more than 64 MiB is a file there (see pipeline_lib.storage.scratch).
+    Working memory: `features` are not copied, and may be float16 or memory-mapped. Their short forms take at most half
+    of a float32 copy and 4 bytes a row (65 values a row at most); bounds take 32 bytes a row; the selected rows and
+    `initial_centers` 12 bytes a value (16 for float64); blocks about 40 MB, and 10 MB a
+    thread. With the directory `scratch` short forms of more than 64 MiB are a file there (see
+    pipeline_lib.storage.scratch).
 
     Raises FedpatchError for values that are not finite, a size out of range, or quotas that do not reach it.
     """
@@ -97,8 +97,8 @@ class _LazyFarthestFirst:
     ) -> None:
         """Bounds of all rows from the first center alone: a row drawn evenly, unless centers were given."""
         start = None if len(given) else quotas.draw(rng)
-        first = given[0] if start is None else start
-        self.points = CenteredFeatures(features, first, map_blocks, scratch=scratch, bfloat16=has_fast_bfloat16())
+        first = given[0] if start is None else features[start]
+        self.points = CenteredFeatures(features, first, map_blocks, scratch=scratch)
         capacity = len(given) + target_size
         self.centers = CenterDistances(self.points, capacity, np.result_type(features, given))
         self.quotas = quotas
@@ -107,12 +107,11 @@ class _LazyFarthestFirst:
         self.indices = np.empty(target_size, np.int64)
         self.pick_squares = np.empty(target_size)
         self.picked = 0
-        self.bounds = self.points.first_squares  # squared distance to the nearest of the centers before `stamps`
-        self.stamps = np.ones(len(features), np.int32)  # number of centers that the row was compared with
-        rows = self.points.bfloat16_rows
-        self.upper = UpperBounds(rows, self.bounds, capacity) if rows is not None else None
-        self.pool_rows = int(np.clip(POOL_BYTES // (8 * features.shape[1]), 64, 8192))
-        self._add_centers(given)
+        self.bounds = np.full(len(features), FARTHER)  # squared distance to the nearest of the centers before `stamps`
+        self.stamps = np.zeros(len(features), np.int32)  # number of centers that the row was compared with
+        self.upper = UpperBounds(self.centers, self.points.first_squares)
+        self.pool_rows = int(np.clip(POOL_BYTES // (8 * features.shape[1]), 64, POOL_ROWS))
+        self.centers.add(given)
         self._close(quotas.close_empty(self.bounds))
         if start is not None:
             self._pick(start, np.inf)
@@ -128,23 +127,15 @@ class _LazyFarthestFirst:
 
     def _add_picks(self, first: int) -> None:
         """Make the picks from number `first` on centers of later comparisons."""
-        self._add_centers(self.points.features[self.indices[first : self.picked]])
-
-    def _add_centers(self, raw: np.ndarray) -> None:
-        scaled, squares = self.centers.add(raw)
-        if self.upper is not None:
-            self.upper.add(scaled, squares)
+        self.centers.add(self.points.features[self.indices[first : self.picked]])
 
     def _close(self, rows: np.ndarray | int) -> None:
-        self.bounds[rows] = SELECTED
-        if self.upper is not None:
-            self.upper.values[rows] = SELECTED
+        self.bounds[rows] = self.upper.values[rows] = SELECTED
 
     def _store(self, rows: np.ndarray, bounds: np.ndarray, stamp: int) -> None:
         """Squared distances of rows to the nearest of the first `stamp` centers."""
         self.bounds[rows], self.stamps[rows] = bounds, stamp
-        if self.upper is not None:
-            self.upper.store(rows, bounds, stamp)
+        self.upper.store(rows, bounds, stamp)
 
     def _close_group_if_full(self, row: int) -> bool:
         """Count a pick against its group's quota; when that is used up, the group's other rows are closed."""
@@ -166,14 +157,9 @@ class _LazyFarthestFirst:
 
     def _farthest(self) -> tuple[np.ndarray, float]:
         """Refreshed rows, ascending, and a threshold that they exceed and no other row does; none if all are 0."""
-        bounds = self.bounds if self.upper is None else self.upper.values
-        while (largest := float(bounds.max())) > 0:
-            threshold = self._threshold(bounds, largest)
-            if self.upper is None:
-                candidates = np.flatnonzero(bounds > threshold)
-            else:
-                candidates = self.upper.above(threshold, self.map_blocks)
-            pool = self._refresh(candidates, threshold)
+        while (largest := float(self.upper.values.max())) > 0:
+            threshold = self._threshold(self.upper.values, largest)
+            pool = self._refresh(self.upper.above(threshold, self.map_blocks), threshold)
             if len(pool):
                 return pool, threshold
         return np.empty(0, np.int64), 0.0
@@ -199,11 +185,10 @@ class _LazyFarthestFirst:
         return np.sort(np.concatenate(alive)) if alive else candidates
 
     def _refresh_block(self, rows: np.ndarray, threshold: float) -> np.ndarray:
-        block, count = RowBlock(self.points, rows, self.bounds[rows]), self.centers.count
+        block, count = RowBlock(self.points, rows, self.bounds[rows], self.upper.values[rows]), self.centers.count
         start = int(self.stamps[rows[0]])  # candidates come with their stamps ascending
-        step = CENTERS_PER_PRODUCT if self.upper is None else CENTERS_PER_LATE_PRODUCT
         while start < count and len(block.rows):
-            stop = min(count, start + step)
+            stop = min(count, start + CENTERS_PER_PRODUCT)
             self.centers.lower_bounds(block, start, stop)
             alive = block.bounds > threshold
             if stop < count and np.count_nonzero(alive) < 0.75 * len(alive):
@@ -224,7 +209,7 @@ class _LazyFarthestFirst:
             first_outside = int(outside[0])
             pool = np.sort(pool[order[: self.pool_rows]])
         points, bounds = self.points.raw(pool), self.bounds[pool]
-        differences = np.empty_like(points)
+        at_least = self.centers.lower_bounds_among(pool)
         square_of_scale = self.points.scale**2
         seen = self.centers.count  # centers that the pool was compared with
         while self.picked < self.target_size:
@@ -234,9 +219,9 @@ class _LazyFarthestFirst:
                 break
             self._pick(row, value)
             seen += 1
-            fresh = squared_norms(np.subtract(points, points[farthest], out=differences[: len(points)]))
-            fresh *= square_of_scale
-            np.minimum(bounds, fresh, out=bounds)
+            near = np.flatnonzero(at_least[farthest] < bounds)
+            fresh = squared_norms(points[near] - points[farthest]) * square_of_scale
+            bounds[near] = np.minimum(bounds[near], fresh)
             bounds[farthest] = SELECTED
             if self.quotas.limited:
                 self._store(pool, bounds, seen)
@@ -248,6 +233,7 @@ class _LazyFarthestFirst:
             if np.count_nonzero(keep) < 0.75 * len(pool):
                 self._store(pool, bounds, seen)
                 pool, points, bounds = pool[keep], points[keep], bounds[keep]
+                at_least = at_least[np.ix_(keep, keep)]
                 if not len(pool):
                     return
         self._store(pool, bounds, seen)
@@ -268,8 +254,7 @@ class _LazyFarthestFirst:
     def result(self) -> CoresetSelection:
         """The selection with its covering radius: the distance of the row that would come next."""
         reopened = self.quotas.reopen(self.bounds)
-        if self.upper is not None:
-            self.upper.store(reopened, self.bounds[reopened], self.stamps[reopened])
+        self.upper.store(reopened, self.bounds[reopened], self.stamps[reopened])
         pool, _ = self._farthest()
         radius = float(np.sqrt(self.bounds[pool].max(initial=0.0)))
         scale = self.points.scale

@@ -6,6 +6,7 @@ Fast on processors that multiply bfloat16 (AVX512-BF16 or AMX), by oneDNN, and n
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -89,7 +90,12 @@ def underflow(terms: int) -> float:
 
 @functools.cache
 def has_fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16, and torch's product of it is rounded as BFloat16Factors expects."""
+    """Whether this processor multiplies bfloat16, and torch's product of it is rounded as BFloat16Factors expects.
+
+    FEDPATCH_BFLOAT16=0 in the environment says no, for a comparison.
+    """
+    if os.environ.get("FEDPATCH_BFLOAT16") == "0":
+        return False
     checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     return any(check() for check in checks if check is not None) and bfloat16_product_is_accurate()
 

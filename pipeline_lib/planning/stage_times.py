@@ -21,7 +21,6 @@ from pipeline_lib.configuration.hardware import limit_threads, pick_device
 from pipeline_lib.dataset.images import load_image
 from pipeline_lib.features.extraction import ImageRow, extract_features
 from pipeline_lib.features.extractor import shared_extractor
-from pipeline_lib.neighbors.bfloat16_products import has_fast_bfloat16
 from pipeline_lib.planning.experiment import ExperimentPlan, PlannedClient, PlannedImages
 from pipeline_lib.planning.resources import tasks_at_a_time
 from pipeline_lib.planning.shared_steps import (
@@ -37,8 +36,7 @@ from pipeline_lib.planning.shared_steps import (
 from pipeline_lib.storage.artifact_store import ArtifactStore, sha256_of_file
 
 INDEX_S_PER_MPX = 0.03  # reading, decoding, and hashing file and pixels
-SELECTION_PRODUCTS = 2.5  # a selection takes as long as so many products of all patches with all its rows
-FAST_SELECTION_PRODUCTS = 1.0  # with a first look in bfloat16
+SELECTION_PRODUCTS = 1.2  # a selection takes as long as so many products of all patches with all its rows
 SEARCH_PRODUCTS = 0.65
 MEASURE_S_PER_MPX = 0.13  # all of test and both halves, without intervals
 RESAMPLE_S_PER_CATEGORY = 1e-3  # of the intervals, for each resample: a category with its splits and halves,
@@ -87,7 +85,7 @@ def stage_seconds(plan: ExperimentPlan, probe: Probe | None = None, steps: Steps
     native = sum(_megapixels(part) for part in [*plan.train.values(), *plan.test.values()])
     measured = sum(map(_megapixels, plan.test.values())) * MEASURE_S_PER_MPX + _resampled_s(plan)
     rate = {n: probe.multiplications_per_second(plan, n) for n in {clients_at_once, tests_at_once}}
-    products = FAST_SELECTION_PRODUCTS if has_fast_bfloat16() else SELECTION_PRODUCTS
+    products = SELECTION_PRODUCTS
     if plan.config.model.rows == "cell_means":  # every step searches all patches in all rows
         products += SEARCH_PRODUCTS * plan.config.model.lloyd_steps
     selected = products * plan.dim * sum(map(_selected, plan.clients)) / rate[clients_at_once]

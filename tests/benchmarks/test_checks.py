@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from benchmarks.against import against
 from benchmarks.checks import auroc_not_shown_to_be_lower, distances_are_exact, nearest_distances, replay_is_exact
-from benchmarks.rows import Pairs, Row, paired
+from benchmarks.rows import Pairs, Row, paired, spread
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from tests.reference_coreset import replay
 
@@ -55,6 +58,18 @@ def test_rows_say_whether_they_reached_what_was_wanted() -> None:
     small = Row("m", "itself", 1.2, 1.1, 1, True, wanted=1.3, direction="at most")
     assert small.reached
     assert {"name", "peer", "ratio_median", "ratio_min", "repetitions", "equal_results"} <= set(small.as_dict())
+
+
+def test_spread_is_the_range_in_units_of_the_median() -> None:
+    assert spread([2.0, 1.0, 4.0]) == 1.5
+    assert Pairs([2.0, 1.0, 4.0], [1.0, 1.0, 1.0]).row("x", "p", wanted=1, equal_results=True, work="w").figures[
+        "own_spread"
+    ] == pytest.approx(1.5)
+
+
+def test_another_directory_is_no_checkout(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="is no checkout of this project"):
+        against("coreset_1pct", tmp_path, quick=True, threads=1)
 
 
 def test_both_sides_run_in_turn() -> None:

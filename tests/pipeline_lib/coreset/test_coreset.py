@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,15 +14,6 @@ from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.coreset.selection import coreset_size
 from pipeline_lib.coreset.subsampling import covering_radius, density_subsampling, random_subsampling
 from tests.reference_coreset import replay, slow_k_center
-
-
-@pytest.fixture(scope="module", autouse=True, params=[True, False], ids=["bfloat16", "float32"])
-def _first_product(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Both forms of the first product, whether this processor has a fast one of bfloat16 or not."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kcenter, "has_fast_bfloat16", lambda: request.param)
-        yield
-
 
 TOLERANCE = 1e-5  # a pick's distance may be this much below the true maximum, relative
 
@@ -102,7 +91,6 @@ def test_block_sizes_change_nothing(candidates: int, centers: int, monkeypatch: 
     expected = greedy_coreset_selection(features, 200, rng=rng(), threads=1)
     monkeypatch.setattr(kcenter, "CANDIDATES_PER_ROUND", candidates)
     monkeypatch.setattr(kcenter, "CENTERS_PER_PRODUCT", centers)
-    monkeypatch.setattr(kcenter, "CENTERS_PER_LATE_PRODUCT", centers)
     monkeypatch.setattr(kcenter, "ROWS_PER_PRODUCT", candidates)
     monkeypatch.setattr(upper_bounds, "CENTERS_PER_PRODUCT", centers)
     monkeypatch.setattr(upper_bounds, "ROWS_PER_PRODUCT", candidates)
