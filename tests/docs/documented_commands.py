@@ -57,12 +57,7 @@ SESSION = (
     "fedpatch benchmark own.yaml --out runs/compared",
     "fedpatch run configs/real3_iid.yaml --set dataset.root=DIR --set federated.num_rounds=2",
     "fedpatch run configs/autovi_iid.yaml --set dataset.root=DIR",
-    "fedpatch run configs/real3_centralized.yaml --set dataset.categories=[cookie] --set seed=SEED",
     "fedpatch show runs/baseline runs/first",
-    "fedpatch run configs/real3_$kind.yaml --set seed=$seed --set name=${kind}_seed$seed --set dataset.root=DIR "
-    "--out runs/${kind}_$seed",
-    "fedpatch show runs/centralized_42 runs/iid_42 runs/centralized_1 runs/iid_1 "
-    "runs/centralized_2 runs/iid_2 --markdown",
     "fedpatch score runs/baseline NEW_IMAGES --out scored",
     "fedpatch score runs/baseline NEW_IMAGES --out scored --explain",
     "fedpatch score RUN_DIR IMAGES --out scored",
@@ -169,14 +164,12 @@ ELSEWHERE = {
     "--out runs/seeds": "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares",
     "fedpatch benchmark configs/benchmark_rows.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
     "--out runs/rows": "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares",
-    "fedpatch benchmark configs/benchmark_budget.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
-    "--out runs/budget": "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares",
-    "fedpatch benchmark configs/benchmark_full.yaml --set dataset.root=DIR --out runs/full": (
-        "tests/flows/test_benchmark.py::test_the_full_matrix_names_at_least_forty_experiments_and_every_mode"
-    ),
-    'fedpatch run configs/real3_centralized.yaml --set dataset.root=DIR --set "dataset.categories=[CATEGORY]"': (
+    'fedpatch run configs/real3_centralized.yaml --set dataset.root=DIR --set "dataset.categories=[CATEGORY]" '
+    "--set model.rows=picks --set decision.promise=rate": (
         "tests/flows/test_real_data.py::test_federated_run_on_real_images_finds_defects"
     ),
+    "fedpatch run configs/real3_centralized.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
+    "--out runs/centralized": "tests/flows/test_real_data.py::test_federated_run_on_real_images_finds_defects",
     "python -m tests.pipeline_lib.metrics.test_promise": (
         "tests/pipeline_lib/metrics/test_promise.py::"
         "test_images_that_are_counted_one_by_one_break_the_bound_where_they_come_in_groups"
