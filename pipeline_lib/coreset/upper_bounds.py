@@ -14,7 +14,7 @@ from pipeline_lib.coreset.center_distances import CenterDistances
 from pipeline_lib.neighbors.block_threads import Mapper
 
 ROWS_PER_PRODUCT = 512
-CENTERS_PER_PRODUCT = 512
+CENTERS_PER_PRODUCT = 1024
 
 
 class UpperBounds:
