@@ -36,8 +36,8 @@ test-slow: $(STAMP) ## the slow tests and those with real servers and browsers, 
 test-all: $(STAMP) ## all tests, also those that are too long for every commit
 	$(BIN)/pytest $(PROCESSES)
 
-serve: $(STAMP) ## a Prefect server on loopback, the work pool, all deployments and a worker; Ctrl-C ends all of it
-	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/serve.sh
+serve: $(STAMP) ## a Prefect server on loopback, the work pool, all deployments and a worker; Ctrl-C or SIGTERM ends all of it
+	PATH="$(CURDIR)/$(BIN):$$PATH" exec sh scripts/serve.sh # exec: a SIGTERM to make reaches it
 
 bench: $(STAMP) ## speed and memory against peers, on the images in FEDPATCH_REAL_DATA; BENCH=--quick at reduced size
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from data_contracts.defects import AUTOVI_DEFECT_GROUPS, AUTOVI_LARGE_CATEGORIES
-from data_contracts.earlier_versions import REMOVED_KEYS, hashed_values
+from data_contracts.earlier_versions import REMOVED_KEYS, hashed_values, with_version
 
 Size = tuple[int, int]  # width, height in pixels
 EXTENSION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
@@ -25,14 +25,22 @@ Orientation = Literal["applied", "stored"]
 Alignment = Literal["centers", "corners_as_patchcore"]
 Codec = Literal["float32", "float16", "pca_float16", "pq"]
 GroupRule = Literal["found"] | Annotated[dict[Literal["pattern", "file"], str], Field(min_length=1, max_length=1)]
-Promise = Literal["rate", "bound"]
+Promise = Literal["interpolated", "rate", "bound"]
+ImageScore = Literal["max", "reweighted", "top_share"]
+TOP_SHARE = 0.01
 Clients = Annotated[tuple[str, ...], Field(min_length=1)]
+DEFAULT_BACKBONE = "wide_resnet50_2"
 HEADLINE_FPR_LIMIT = 0.05
 FPR_LIMITS = (0.01, HEADLINE_FPR_LIMIT, 0.1, 0.3, 1.0)
 
 
 def _client_name(key: Any) -> str:
     return f"client_{key}" if isinstance(key, int) or str(key).isdigit() else str(key)
+
+
+def _numbers_as_text(values: Any) -> Any:
+    is_list = isinstance(values, list | tuple)
+    return [str(one) if type(one) is int else one for one in values] if is_list else values
 
 
 def _few(names: tuple[str, ...]) -> str:
@@ -131,16 +139,26 @@ class ModelConfig(Section):
     model_config = ConfigDict(protected_namespaces=())
 
     backbone: str = Field(
-        "wide_resnet50_2",
+        DEFAULT_BACKBONE,
         min_length=1,
-        description="efficientnet_lite0 (its weights are installed), a torchvision model, timm/<model>, or a function "
-        "of your own, module:function (docs/extending.md)",
+        description="efficientnet_lite0 (its weights are installed), a torchvision model (a ResNet's name means "
+        "IMAGENET1K_V1, the paper's weights; wide_resnet50_2.v2 names V2), timm/<model>, or a function of your own, "
+        "module:function (docs/extending.md)",
     )
     weights: Literal["pretrained", "random"] = Field(
         "pretrained", description="random is for tests: the maps mean nothing"
     )
-    weights_path: Path | None = Field(None, description="a state dict on disk, instead of a download")
-    layers: tuple[str, ...] | None = Field(None, description="the backbone's usual ones unless given", min_length=1)
+    weights_path: Path | None = Field(
+        None,
+        description="a state dict on disk, instead of a download: PyTorch's or safetensors, with timm's names or those "
+        "of the original repository",
+    )
+    layers: Annotated[tuple[str, ...], BeforeValidator(_numbers_as_text)] | None = Field(
+        None,
+        description="the backbone's usual ones unless given; names of modules, of a timm model also numbers: blocks or "
+        "stages from 0, as timm counts them",
+        min_length=1,
+    )
     neighborhood_size: Literal[1, 3, 5, 7] = Field(
         3, description="a patch feature is the mean over so many positions a side; 1 for none"
     )
@@ -160,13 +178,19 @@ class ModelConfig(Section):
         "kcenter", description="exact greedy k-center; random and density are controls"
     )
     rows: Literal["picks", "cell_means"] = Field(
-        "picks",
-        description="the selected patches themselves, or each replaced by the mean of the patches nearest to it",
+        "cell_means",
+        description="each selected patch replaced by the mean of the patches nearest to it; picks, as PatchCore and "
+        "earlier versions: the selected patches themselves",
     )
     lloyd_steps: int = Field(1, ge=1, le=10, description="how often rows: cell_means assigns patches and takes means")
     use_faiss: bool = Field(
         True, description="needed by the approximate searches alone; exact search is fedpatch's own"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_which_weights(cls, data: Any) -> Any:
+        return with_version(data, "v1", default=DEFAULT_BACKBONE) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _steps_of_means(self) -> ModelConfig:
@@ -191,8 +215,13 @@ class InferenceConfig(Section):
     num_neighbors: int = Field(
         1, ge=1, le=100, description="a patch's score is its mean distance to so many nearest rows of the bank"
     )
-    image_score: Literal["max", "reweighted"] = Field(
-        "max", description="the largest patch score, or that times the weight of Roth et al. 2022, equation 7"
+    image_score: ImageScore = Field(
+        "max",
+        description="the largest patch score; that times the weight of Roth et al. 2022, equation 7; or the mean of "
+        "the largest, as many as top_share says",
+    )
+    top_share: float = Field(
+        TOP_SHARE, gt=0, le=1, description="share of an image's patches, at least one, for image_score: top_share"
     )
     smoothing_sigma: float = Field(0.0, ge=0, le=64, description="Gaussian blur of the map, pixels of the image")
     search: Literal["exact", "ivf", "hnsw", "pq"] = Field(
@@ -203,6 +232,15 @@ class InferenceConfig(Section):
     def _neighbors_for_reweighting(self) -> InferenceConfig:
         if self.image_score == "reweighted" and self.num_neighbors < 2:
             raise ValueError("image_score: reweighted needs num_neighbors of at least 2")
+        return self
+
+    @model_validator(mode="after")
+    def _share_of_top(self) -> InferenceConfig:
+        if self.image_score != "top_share" and self.top_share != TOP_SHARE:
+            raise ValueError(
+                f"top_share is {self.top_share:g}, but image_score is {self.image_score}; set it to top_share, or "
+                "leave top_share out"
+            )
         return self
 
 
@@ -372,9 +410,10 @@ class DecisionConfig(Section):
         0.05, gt=0, lt=1, description="share of good images that may be called defective"
     )
     promise: Promise = Field(
-        "rate",
-        description="what target_false_alarm_rate is: the rate that is to be expected, or its upper bound at 95 % "
-        "confidence, which is refused where normal images (groups, where they have some) are too few",
+        "interpolated",
+        description="what target_false_alarm_rate is: the rate that is to be expected, the threshold lying between two "
+        "scores; rate, its limit, the threshold being a score; bound, the rate's upper bound at 95 % confidence, which "
+        "is refused where normal images (groups, where they have some) are too few",
     )
     blocks: int = Field(
         10,

@@ -154,6 +154,11 @@ class CategoryMetrics(MetricValues):
     decision: Decision | None = Field(None, description="with calibration scores")
     bad_saturation_channels: int = Field(0, description="channels whose saturation area came out as 0 and counts as 1")
 
+    @property
+    def threshold(self) -> float | None:
+        """Of the decision in use: that of all normal images together. None without one."""
+        return None if self.decision is None else self.decision.threshold
+
 
 class Coverage(BaseModel):
     """Distances of one client's training patches of a category to the nearest row of the final bank.

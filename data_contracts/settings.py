@@ -14,10 +14,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from data_contracts.config import (
+    TOP_SHARE,
     Alignment,
     Codec,
     ExperimentConfig,
     Extension,
+    ImageScore,
     Layout,
     Orientation,
     PreprocessingConfig,
@@ -84,6 +86,7 @@ class BackboneSettings(Settings):
     layers: tuple[str, ...]
     weights_source: str  # package | random | a name, for people
     weights_sha256: str  # of the weights file, of "random" and the seed, or of a user's code and the weights it made
+    weights_license: str | None = None  # of published weights, where the library states it
     weights_path: Path | None  # where the weights lie on this machine
     seed: int  # of random weights
     mean: tuple[float, float, float]
@@ -94,7 +97,7 @@ class BackboneSettings(Settings):
 
     def identity(self) -> dict[str, object]:
         """The values that decide a feature's bytes: not where the weights lie; the seed by `weights_sha256` alone."""
-        values = self.model_dump(mode="json", exclude={"weights_path", "weights_source", "seed"})
+        values = self.model_dump(mode="json", exclude={"weights_path", "weights_source", "weights_license", "seed"})
         if self.extraction == "plain":
             del values["extraction"]  # models that were saved before there was a choice stay valid
         if self.alignment == "corners_as_patchcore":
@@ -204,7 +207,8 @@ class ScoringSettings(Settings):
 
     seed: int
     num_neighbors: int
-    image_score: Literal["max", "reweighted"]
+    image_score: ImageScore
+    top_share: float = TOP_SHARE  # models of earlier versions do not say it
     search: Literal["exact", "ivf", "hnsw", "pq"]
     use_faiss: bool
 
@@ -214,6 +218,7 @@ class ScoringSettings(Settings):
             seed=config.seed,
             num_neighbors=config.inference.num_neighbors,
             image_score=config.inference.image_score,
+            top_share=config.inference.top_share,
             search=config.inference.search,
             use_faiss=config.model.use_faiss,
         )

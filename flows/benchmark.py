@@ -67,6 +67,7 @@ def full_benchmark(config: BenchmarkConfig, force: bool = False) -> Any:
             get_run_logger().error("experiment %s %s: %s", name, "failed" if result is None else "is partial", problem)
         progress.advance(name)
     rows = publish_comparison(config, results, failed, out)
+    get_run_logger().info("benchmark directory: %s", out)
     entry = compare_with_last_good(config, results, failed, partial, rows, out)
     if entry and entry.regressions:
         announce(config.name, entry)

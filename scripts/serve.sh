@@ -1,5 +1,5 @@
 #!/bin/sh
-# A Prefect server on loopback with everything deployed but stations, and a worker. Ctrl-C ends all of it.
+# A Prefect server on loopback with everything deployed but stations, and a worker. Ctrl-C or SIGTERM ends all of it.
 #   FEDPATCH_PORT (4200), FEDPATCH_DATASET (where the worker's data set lies), FEDPATCH_STORE
 set -eu
 port=${FEDPATCH_PORT:-4200}
@@ -8,6 +8,7 @@ NO_PROXY=127.0.0.1,localhost,${NO_PROXY:-${no_proxy:-}} # a proxy would look for
 export NO_PROXY no_proxy="$NO_PROXY"
 export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT=false
 export PREFECT_LOGGING_EXTRA_LOGGERS=pipeline_lib
+export PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED=true PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED=true # for --watch
 export PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER=P30D # 30 days: a run cut off that long ago is still marked Crashed
 run='"model": {"backbone": "efficientnet_lite0", "coreset_percentage": 0.01}, "federated": {"num_clients": 3}'
 
@@ -89,12 +90,17 @@ prefect deploy --all --no-prompt --prefect-file "$deployed"
 rm -f "$deployed"
 python -m flows.automations
 
+others=''
+for name in PREFECT_HOME FEDPATCH_STORE FEDPATCH_DATASET; do
+    eval "value=\${$name:-}"
+    [ -z "$value" ] || others="$others $name=\"$value\""
+done
 cat <<END
 
 serve: ready. UI: http://127.0.0.1:$port    Ctrl-C ends all of it.
 In another terminal:
 
-  export PREFECT_API_URL=$PREFECT_API_URL PATH="$(dirname "$(command -v prefect)"):\$PATH"
+  export PREFECT_API_URL=$PREFECT_API_URL PATH="$(dirname "$(command -v prefect)"):\$PATH"$others
 END
 if [ -z "${FEDPATCH_DATASET:-}" ]; then
     made=$PWD/made

@@ -30,22 +30,25 @@ def draw_galleries(
     provenance: Mapping[str, pd.DataFrame],
     store: ArtifactStore,
     place: Place,
+    thresholds: Mapping[str, float | None],
 ) -> tuple[list[CategoryGallery], list[Manifest]]:
     """Each category's gallery, and what of them is in the store; one category's maps in memory at a time.
 
+    thresholds: category -> the threshold of its decision, where there is one.
     A gallery is taken from the store where everything it shows is unchanged and its file is intact; one in which an
     image could not be read is not kept.
     """
     explainers: dict[str, BankExplainer] | None = None
     galleries, kept = [], []
     for category in scored:
-        key = _key(config, indexed, category, len(scored), banks, features, provenance)
+        threshold = thresholds.get(category.category)
+        key = _key(config, indexed, category, len(scored), banks, features, provenance, threshold)
         manifest = _stored(store, key)
         if manifest is None:
             if explainers is None:
                 explainers = _explainers(store, indexed, banks, features, provenance, place)
             explainer = explainers.get(GLOBAL_BANK) or explainers.get(category.category)
-            gallery = _draw(config, indexed, category, len(scored), explainer, store, place)
+            gallery = _draw(config, indexed, category, len(scored), explainer, store, place, threshold)
             n_explained = tile_budget(len(scored))[0] if explainer else 0
             has_provenance = category.category in provenance or GLOBAL_BANK in provenance
             if is_complete(gallery, n_explained=n_explained, has_provenance=has_provenance):
@@ -66,6 +69,7 @@ def _key(
     banks: Sequence[BankManifest],
     features: Sequence[Manifest],
     provenance: Mapping[str, pd.DataFrame],
+    threshold: float | None,
 ) -> str:
     """Of all that the pictures depend on; the index holds the SHA-256 of every image."""
     shown = [indexed.index, indexed.truth_sha256.get(category.category), category, list(banks), list(features)]
@@ -73,7 +77,7 @@ def _key(
         bank: int(pd.util.hash_pandas_object(rows, index=False).sum()) for bank, rows in sorted(provenance.items())
     }
     read_as = indexed.reading.model_dump()
-    settings = [config.dataset.layout, config.inference.smoothing_sigma, n_categories, origins, read_as]
+    settings = [config.dataset.layout, config.inference.smoothing_sigma, n_categories, origins, read_as, threshold]
     code = code_version("pipeline_lib.report.gallery_file", "pipeline_lib.report.explainer")
     return canonical_hash([code, canonical_value(shown), settings])
 
@@ -118,6 +122,7 @@ def _draw(
     explainer: BankExplainer | None,
     store: ArtifactStore,
     place: Place,
+    threshold: float | None,
 ) -> CategoryGallery:
     return category_gallery(
         store.read_arrays(category.maps)["maps"],
@@ -129,4 +134,5 @@ def _draw(
         n_categories=n_categories,
         explainer=explainer,
         cells=category.cells,
+        threshold=threshold,
     )

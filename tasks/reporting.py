@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from data_contracts.config import ExperimentConfig
@@ -45,8 +46,9 @@ def finish_run(
     figures = experiment.experiment_figures(store, config, backbone, dataset, federation, measured, timings_s)
     origins = experiment.write_experiment_files(out, store, config, dataset, federation, last)
     features = [*federation.features.values(), *last.features]
+    thresholds = {name: values.threshold for name, values in figures.documents["all"].categories.items()}
     galleries, drawn = draw_galleries(
-        config, dataset.indexed, last.scored, federation.banks, features, origins, store, place
+        config, dataset.indexed, last.scored, federation.banks, features, origins, store, place, thresholds
     )
     return finished_run.finish_run(
         finished_run.FinishedRun(
@@ -108,6 +110,7 @@ def publish_results(result: ExperimentResult, place: Place) -> None:
         markdown=run_summary.run_summary(document, directory, sheets),
         description=f"{document.experiment}: result, clients, heat maps, report",
     )
+    get_run_logger().info("run directory: %s", directory)  # what waits with --watch has nothing else
 
 
 def _publish_heat_maps(sheets: list[Path]) -> None:

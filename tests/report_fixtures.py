@@ -98,7 +98,9 @@ class MadeUpExplainer(BankExplainer):
         return [PatchExplanation((0.5, 0.5), (1 / 8, 1 / 6), 14.5 - i, neighbors) for i in range(n_patches)]
 
 
-def made_up_run(root: Path, **changes: Any) -> tuple[RunRecord, list[CategoryGallery]]:
+def made_up_run(
+    root: Path, *, threshold: float | None = None, **changes: Any
+) -> tuple[RunRecord, list[CategoryGallery]]:
     """The record and the galleries of a run on the data set at `root` (AutoVI layout); fields of the record changed."""
     rng = np.random.default_rng(3)
     index = index_dataset(root, workers=1)
@@ -119,6 +121,7 @@ def made_up_run(root: Path, **changes: Any) -> tuple[RunRecord, list[CategoryGal
                 sigma_px=0,
                 n_categories=len(categories),
                 explainer=MadeUpExplainer(root, category),
+                threshold=threshold,
             )
         )
     federation = FederationSummary(

@@ -25,6 +25,7 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 DEBUG_FLAG = "--debug"
+READER_GONE = 128 + 13
 SPEAKING = ("pipeline_lib.dataset", "pipeline_lib.inspection")
 if DEBUG_FLAG not in sys.argv:  # the error line sums up what Prefect would print with tracebacks; its UI has all of it
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -39,7 +40,25 @@ class _Warnings(logging.Handler):
 
 
 def main(arguments: Sequence[str] | None = None) -> Any:
-    """Entry point. Exit status 0, 1 with one line on stderr, or 2 for wrong usage; `--debug` shows the traceback."""
+    """Entry point. Exit status 0, 1 with one line on stderr, or 2 for wrong usage; `--debug` shows the traceback.
+
+    A reader that has seen enough, as `| head`, ends it quietly, with the status that SIGPIPE gives other commands.
+    """
+    try:
+        try:
+            _call(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        try:
+            print(flush=True)  # whether it was stdout, and no other pipe
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does Python say so at its end
+            raise SystemExit(READER_GONE) from None
+        fail(f"{type(error).__name__}: {error}")
+
+
+def _call(arguments: Sequence[str] | None) -> None:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG_FLAG in tokens
     tokens = [token for token in tokens if token != DEBUG_FLAG]
@@ -64,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         if debug:
             raise
         fail("a worker process was killed; run the same command again to go on from what is finished")
+    except BrokenPipeError:
+        raise
     except (OSError, MemoryError) as error:
         if debug:
             raise

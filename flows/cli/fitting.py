@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from rich.cells import cell_len
 
 NAMES = ("category", "client", "experiment", "against", "model", "image", "run", "folder", "part", "stage", "defect")
-LEFT = (*NAMES, "state", "decision", "note", "test images")
+LEFT = (*NAMES, "state", "decision", "note", "subset")
 SHORTEST_NAME = 8
 PROSE = 24  # characters that a cell of several words may keep in a line
 CUT = "…"

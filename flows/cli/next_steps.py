@@ -1,20 +1,23 @@
-"""What one would do next: the last line of a command, on stderr, so that what it prints stays as it is."""
+"""What a command begins with, and what one would do next: lines on stderr, so that what it prints stays as it is."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+import time
 from pathlib import Path
 
 NEXT = {
     "demo": "on images of your own: fedpatch init DIR",
-    "init": "look at the sizes in {file}, then: fedpatch dataset validate {root}; fedpatch plan {file}; "
-    "fedpatch run {file} --out runs/first",
+    "init": "look at the sizes in {file}, then: fedpatch dataset validate {file}; fedpatch plan {file}; "
+    "fedpatch run {file} --out runs/first; against all images at one place, three seeds each, with intervals: "
+    "fedpatch benchmark {file} --out runs/compared",
     "acquire": "check it: fedpatch dataset validate {root}",
     "import": "check it: fedpatch dataset validate {root}",
     "synthesize": "a configuration for it: fedpatch init {root}",
-    "validate": "a configuration for it, where there is none: fedpatch init {root}",
-    "validate, errors": "mend what is listed as an error, then: fedpatch dataset validate {root}",
+    "validate": "a configuration for it, where there is none: fedpatch init {data}",
+    "validate, configuration": "what a run will need: fedpatch plan {data}",
+    "validate, errors": "mend what is listed as an error, then: fedpatch dataset validate {data}",
     "partition": "a run on it: fedpatch run {config} --set federated.partitioning=saved "
     "--set federated.partition_path={out}",
     "plan": "fedpatch run {config} --out runs/first",
@@ -45,6 +48,12 @@ def say_next(after: str, **values: Path | str | list[str]) -> None:
         for name, value in values.items()
     }
     print(f"next: {NEXT[after].format(**words)}", file=sys.stderr)
+
+
+def say_begins(what: str, *, quiet: bool) -> None:
+    """Print at once that a command is at work: what it needs takes a while to load."""
+    if not quiet:
+        print(f"{time.strftime('%H:%M:%S')} {what}: starting, its libraries and Prefect first", file=sys.stderr)
 
 
 def with_overrides(config: Path, overrides: list[str] | None) -> list[str]:

@@ -2,12 +2,14 @@
 
 Prefect starts one by itself where no API is configured, but only when a flow begins, waits for it, and imports the
 server's modules into this process too. Here the same server starts at once, and this process talks to it as to any
-other. It has a database of its own: two servers on one SQLite file lock each other out, and the rules of a server that
-stays (flows/automations.py) are not for a command's runs. It ends with this process, however that ends.
+other. It has a database of its own, which no other command's server uses at the same time: two servers on one SQLite
+file lock each other out, and the rules of a server that stays (flows/automations.py) are not for a command's runs. It
+ends with this process, however that ends.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import subprocess
@@ -31,6 +33,7 @@ from prefect.settings import (
 
 from data_contracts.errors import ServerError
 from flows.connection import leave_loopback_out_of_proxies, refuse_silent_server
+from pipeline_lib.storage.file_lock import try_lock_file
 from pipeline_lib.storage.writable import refuse_unwritable
 
 DATABASE = "fedpatch.db"  # in PREFECT_HOME, beside a server's prefect.db
@@ -49,6 +52,7 @@ class TemporaryServer:
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self._settings = ExitStack()
+        self._database_lock: int | None = None
         refuse_unwritable({"PREFECT_HOME": get_current_settings().home})  # results lie there, with any server
         leave_loopback_out_of_proxies()
         refuse_silent_server()
@@ -95,6 +99,9 @@ class TemporaryServer:
         if self.process.stdin is not None:
             self.process.stdin.close()
         self.process = None
+        if self._database_lock is not None:
+            os.close(self._database_lock)
+            self._database_lock = None
 
     def _start(self) -> None:
         with socket.socket() as free:
@@ -110,10 +117,19 @@ class TemporaryServer:
         ephemeral = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         settings = get_current_settings()
         if not settings.server.database.model_fields_set & {"connection_url", "driver"}:
-            own = f"sqlite+aiosqlite:///{settings.home / DATABASE}"
-            ephemeral["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = own
+            path, self._database_lock = _free_database(settings.home)
+            ephemeral["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{path}"
         given = settings.to_environment_variables(exclude_unset=True)
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **ephemeral, **given})
+
+
+def _free_database(home: Path) -> tuple[Path, int]:
+    """fedpatch.db, or fedpatch-2.db and so on where other commands run, and the descriptor that holds its lock."""
+    for number in itertools.count(1):
+        path = home / (DATABASE if number == 1 else f"fedpatch-{number}.db")
+        if (lock := try_lock_file(path.with_suffix(".lock"))) is not None:
+            return path, lock
+    raise AssertionError("unreachable")
 
 
 @contextmanager

@@ -55,17 +55,31 @@ def reweighted_score(bank: MemoryBank, patch: np.ndarray, *, num_neighbors: int)
     return float(weight * s_star)
 
 
+def top_mean(by_image: np.ndarray, share: float) -> np.ndarray:
+    """Mean of the `share` of each image's patch scores (image, patch) that are largest, at least one: float64 (image,).
+
+    round(share x patches) of them, added up from the smallest on: the same bits on every processor.
+    """
+    count = max(1, round(share * by_image.shape[1]))
+    largest = np.sort(by_image, axis=1)[:, -count:].astype(np.float64)
+    mean: np.ndarray = np.add.accumulate(largest, axis=1)[:, -1] / count
+    return mean
+
+
 def score_patches(bank: MemoryBank, patches: np.ndarray, settings: ScoringSettings) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the patches of some images: patches (image, patch, dim) -> (image, patch) float32, (image,) float64.
 
-    The image's score is that of its farthest patch, or its re-weighted distance (`reweighted_score`).
+    The image's score is that of its farthest patch, its re-weighted distance (`reweighted_score`), or the mean of the
+    `top_share` of its patches that are farthest (`top_mean`).
     """
     count, per_image, dim = patches.shape
-    neighbors = settings.num_neighbors if settings.image_score == "max" else 1
+    neighbors = 1 if settings.image_score == "reweighted" else settings.num_neighbors
     distances, _ = patch_scores(bank, patches.reshape(count * per_image, dim), num_neighbors=neighbors)
     by_image = distances.reshape(count, per_image)
     if settings.image_score == "max":
         return by_image, by_image.max(axis=1).astype(np.float64)
+    if settings.image_score == "top_share":
+        return by_image, top_mean(by_image, settings.top_share)
     farthest = [patches[image, patch] for image, patch in enumerate(by_image.argmax(axis=1))]
     scores = [reweighted_score(bank, patch, num_neighbors=settings.num_neighbors) for patch in farthest]
     return by_image, np.array(scores, dtype=np.float64)

@@ -11,10 +11,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data_contracts.benchmark import BenchmarkConfig, merge_keys
-from data_contracts.config import EXTENSION_PATTERN, ExperimentConfig, ModelConfig
-from data_contracts.earlier_versions import ADDED_KEYS, REMOVED_KEYS
+from data_contracts.config import DEFAULT_BACKBONE, EXTENSION_PATTERN, ExperimentConfig, ModelConfig
+from data_contracts.earlier_versions import ADDED_KEYS, REMOVED_KEYS, with_version
 from data_contracts.errors import ConfigError, WeightsError
 from pipeline_lib.storage.artifact_store import write_file
+
+SEEDS = 3
+"""Of a comparison that an experiment's configuration alone asks for: with fewer nothing is called better or worse."""
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -39,25 +42,44 @@ def load_run_config(directory: Path) -> tuple[ExperimentConfig, dict[str, str]]:
 
 
 def as_earlier(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's config.yaml holds, with what keys that it lacks meant before there was a choice."""
+    """What a run's config.yaml holds, with what keys that it lacks and names without a version meant before."""
     filled = dict(values)
     for (section, key), unchanged in ADDED_KEYS.items():
         if isinstance(own := filled.get(section) or {}, dict):
             filled[section] = {key: unchanged, **own}
+    if isinstance(model := filled["model"], dict):
+        filled["model"] = with_version(model, "v2", default=DEFAULT_BACKBONE)
     return filled
 
 
 def load_benchmark(path: Path | str, overrides: Sequence[str] = (), out: Path | None = None) -> BenchmarkConfig:
-    """Read a benchmark's YAML; overrides address its base experiment. Raises ConfigError of one line."""
+    """Read a benchmark's YAML, or an experiment's, which is compared with all images at one place.
+
+    Overrides address the (base) experiment. Raises ConfigError of one line.
+    """
     path = Path(path)
-    values = {"name": path.stem, **read_yaml(path)}
-    values["base"] = apply_overrides(values.get("base") or {}, overrides)
+    if is_benchmark(path):
+        values = {"name": path.stem, **read_yaml(path)}
+        values["base"] = apply_overrides(values.get("base") or {}, overrides)
+    else:
+        values = _against_one_place(load_config(path, overrides))
     if out is not None:
         values["out"] = str(out)
     try:
         return BenchmarkConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(describe_validation_error(error)) from None
+
+
+def _against_one_place(config: ExperimentConfig) -> dict[str, Any]:
+    """A benchmark of an experiment and its centralized twin, with three seeds, so that differences have intervals."""
+    mode = "federated" if config.federated.mode == "centralized" else config.federated.mode
+    return {
+        "name": config.name,
+        "base": config.model_dump(mode="json"),
+        "experiments": {name: {"federated.mode": name} for name in ("centralized", mode)},
+        "seeds": [config.seed + more for more in range(SEEDS)],
+    }
 
 
 def is_benchmark(path: Path | str) -> bool:

@@ -1,13 +1,18 @@
-"""Frozen backbones: pretrained convolutional networks, what is known of each, and their weights."""
+"""Frozen backbones: pretrained networks, what is known of each, and their weights."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import http.client
 import importlib
+import inspect
+import io
+import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,10 +23,12 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from torch import Tensor, nn
 
 from data_contracts.config import ModelConfig, PreprocessingConfig
+from data_contracts.earlier_versions import MEANT_V2
 from data_contracts.errors import ConfigError, DownloadError, WeightsError
 from data_contracts.settings import BackboneSettings
 from pipeline_lib.configuration.files import given_weights
 from pipeline_lib.extensions import extension_digest, is_extension, load_extension
+from pipeline_lib.features.tokens import named_layers, said_of_padding, usual_layers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -50,33 +57,44 @@ class BackboneSource:
 
     library: str  # torchvision | timm | extension
     model_name: str
-    layers: tuple[str, ...]
+    layers: tuple[str, ...]  # of timm's networks `usual_layers` says them, unless they are here
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    weights: str = ""  # which of torchvision's, such as IMAGENET1K_V1
 
 
 def backbone_source(name: str) -> BackboneSource:
     """Where a backbone comes from and its usual layers, mean and std.
 
-    `timm/<model>` forces timm. Raises ConfigError for a name that neither library knows.
+    `timm/<model>` forces timm; `.v1` and `.v2` after a name name torchvision's IMAGENET1K_V1 and V2, and without them
+    the ResNets that have both have V1, which PatchCore and AutoVI are published with, other models torchvision's
+    default. Raises ConfigError for a name that neither library knows.
     """
     if is_extension(name):
         marked = load_extension(name, "backbone", key="model.backbone")
         return BackboneSource("extension", name, marked.layers, marked.mean, marked.std)
     if name in PACKAGED_WEIGHTS:
         return BackboneSource("timm", PACKAGED_WEIGHTS[name][0], ("blocks.2", "blocks.4"), HALF, HALF)
-    if not name.startswith("timm/") and name in torchvision.models.list_models(module=torchvision.models):
-        layers = RESNET_LAYERS if "resne" in name else ()
-        return BackboneSource("torchvision", name, layers, IMAGENET_MEAN, IMAGENET_STD)
+    stem, version = (name[:-3], name[-2:]) if name.endswith((".v1", ".v2")) else (name, "")
+    if stem in torchvision.models.list_models(module=torchvision.models):
+        published = torchvision.models.get_model_weights(stem).__members__
+        weights = f"IMAGENET1K_{(version or 'v1').upper()}" if version or stem in MEANT_V2 else "DEFAULT"
+        if version and weights not in published:
+            raise ConfigError(
+                f"model.backbone: torchvision has no {weights} of {stem}, but {', '.join(published)}; leave "
+                f".{version} out"
+            )
+        weights = published[weights].name if weights in published else ""
+        layers = RESNET_LAYERS if "resne" in stem else ()
+        return BackboneSource("torchvision", stem, layers, IMAGENET_MEAN, IMAGENET_STD, weights)
     model_name = name.removeprefix("timm/")
     if timm.is_model(model_name):
         config = timm.get_pretrained_cfg(model_name)
         mean, std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
-        layers = RESNET_LAYERS if "resne" in model_name else ()
-        return BackboneSource("timm", model_name, layers, _three(mean), _three(std))
+        return BackboneSource("timm", model_name, (), _three(mean), _three(std))
     raise ConfigError(
         f"model.backbone: got {name!r}, accepts efficientnet_lite0 (no download), a torchvision classification model "
-        "such as wide_resnet50_2, a timm model such as timm/resnet18, or module:function of your own"
+        "such as wide_resnet50_2, a timm model such as timm/vit_small_patch14_dinov2, or module:function of your own"
     )
 
 
@@ -92,8 +110,13 @@ def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, *, 
     downloaded; ConfigError for unknown backbones or where layers must be named.
     """
     source = backbone_source(model.backbone)
-    layers = model.layers or source.layers
-    if not layers:
+    if source.library == "timm":
+        outline = timm_outline(source.model_name)
+        usual = source.layers or usual_layers(outline)
+        source = replace(source, layers=named_layers(outline, model.layers) if model.layers else usual)
+    elif model.layers:
+        source = replace(source, layers=model.layers)
+    if not source.layers:
         raise ConfigError(f"model.layers: {model.backbone} has no usual choice of layers, name them")
     if source.library == "extension":
         return _resolve_extension(model, preprocessing, source, seed=seed)
@@ -131,10 +154,11 @@ def _settings(
     seed: int,
 ) -> BackboneSettings:
     return BackboneSettings(
-        backbone=model.backbone,
-        layers=model.layers or source.layers,
+        backbone=source.model_name if source.library == "torchvision" else model.backbone,
+        layers=source.layers,
         weights_source=origin,
         weights_sha256=digest,
+        weights_license=_license(model, source),
         weights_path=path,
         seed=seed,
         mean=preprocessing.mean or source.mean,
@@ -143,6 +167,15 @@ def _settings(
         extraction=model.extraction,
         alignment=model.alignment,
     )
+
+
+def _license(model: ModelConfig, source: BackboneSource) -> str | None:
+    """As timm states it; of a file that is given only where the backbone's name has the tag of its weights."""
+    is_named = model.weights_path is None or "." in source.model_name
+    if source.library != "timm" or model.backbone in PACKAGED_WEIGHTS or model.weights == "random" or not is_named:
+        return None
+    config = timm.get_pretrained_cfg(source.model_name)
+    return config.license if config else None
 
 
 def _resolve_extension(
@@ -188,7 +221,7 @@ def find_pretrained_weights(name: str, source: BackboneSource, *, fetch: bool = 
     if path.is_file():
         return path, origin
     if not fetch:
-        raise WeightsError(f"{name}: pretrained weights are not on disk; a run fetches them, or {advice}")
+        raise WeightsError(f"{name}: pretrained weights are not on disk ({origin}); a run fetches them, or {advice}")
     try:
         _fetch_weights(source, path)
     except FETCH_ERRORS as error:
@@ -198,9 +231,22 @@ def find_pretrained_weights(name: str, source: BackboneSource, *, fetch: bool = 
     return path, origin
 
 
+def find_recorded_weights(settings: BackboneSettings) -> Path:
+    """The weights that a model was made with, by what its record calls them: a name may mean others since.
+
+    Raises as `find_pretrained_weights`.
+    """
+    source = backbone_source(settings.backbone)
+    if source.library == "torchvision":
+        for published in torchvision.models.get_model_weights(source.model_name):
+            if published.url.rsplit("/", 1)[1] in settings.weights_source:
+                source = replace(source, weights=published.name)
+    return find_pretrained_weights(settings.backbone, source)[0]
+
+
 def _are_published(source: BackboneSource) -> bool:
     if source.library == "torchvision":
-        return "DEFAULT" in torchvision.models.get_model_weights(source.model_name).__members__
+        return bool(source.weights)
     config = timm.get_pretrained_cfg(source.model_name)
     return config is not None and bool(config.has_weights)
 
@@ -210,7 +256,7 @@ def _place_of_weights(source: BackboneSource) -> tuple[Path, str]:
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     if source.library == "torchvision":
         path = cache / _torchvision_url(source).rsplit("/", 1)[1]
-        return path, f"torchvision {path.name}"
+        return path, f"torchvision {path.name}, {source.weights}"
     return cache / f"timm-{source.model_name}.pth", f"timm {source.model_name}"
 
 
@@ -226,7 +272,7 @@ def _fetch_weights(source: BackboneSource, path: Path) -> None:
 
 
 def _torchvision_url(source: BackboneSource) -> str:
-    url: str = torchvision.models.get_model_weights(source.model_name)["DEFAULT"].url
+    url: str = torchvision.models.get_model_weights(source.model_name)[source.weights].url
     return url
 
 
@@ -251,39 +297,106 @@ def build_network(settings: BackboneSettings) -> nn.Module:
         elif source.library == "torchvision":
             network = torchvision.models.get_model(source.model_name, weights=None)
         else:
-            network = timm.create_model(source.model_name, pretrained=False)
-    if settings.weights_path is not None:
-        load_weights(network, settings.weights_path)
+            network = timm.create_model(source.model_name, pretrained=False, **_of_any_size(source.model_name))
+        if settings.weights_path is not None:
+            load_weights(network, settings.weights_path, source)
     return network.eval().requires_grad_(False)
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a state dict (`weights_only`): by name, or in order where only the names differ.
+@functools.lru_cache(maxsize=32)
+def timm_outline(model_name: str) -> nn.Module:
+    """A timm network without values, to be asked and not changed."""
+    with torch.device("meta"):
+        network: nn.Module = timm.create_model(model_name, pretrained=False)
+    return network
 
-    Raises WeightsError naming what does not fit.
+
+def padding_notes(settings: BackboneSettings, sizes: Mapping[str, tuple[int, int]]) -> list[str]:
+    """What a timm network that cuts images into patches pads, in a sentence for each size.
+
+    sizes: category -> (width, height) in pixels.
     """
+    source = backbone_source(settings.backbone)
+    if source.library != "timm":
+        return []
+    notes = []
+    for width, height in dict.fromkeys(sizes.values()):
+        categories = ", ".join(category for category, size in sizes.items() if size == (width, height))
+        if said := said_of_padding(timm_outline(source.model_name), settings.layers, (height, width)):
+            notes.append(f"for {settings.backbone} images of {categories} are {said}")
+    return notes
+
+
+def _of_any_size(model_name: str) -> dict[str, Any]:
+    """What makes timm resize a network's position embeddings to each image, where it can."""
+    accepted: set[str] = set()
+    for kind in type(timm_outline(model_name)).__mro__:
+        parameters = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+        accepted |= set(parameters)
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):  # which hands on to the next
+            break
+    if "dynamic_img_size" in accepted:
+        return {"dynamic_img_size": True}
+    return {"strict_img_size": False} if "strict_img_size" in accepted else {}  # Swin, in earlier versions of timm
+
+
+def load_weights(network: nn.Module, path: Path, source: BackboneSource) -> None:
+    """Load a state dict (safetensors, or torch's with `weights_only`; ViT's original .npz) into a network.
+
+    By name, timm's or those of the original repository where timm converts them (its `checkpoint_filter_fn`); else in
+    order where only the names differ. Nothing is asked of a timm network's classifier. Raises WeightsError naming what
+    does not fit.
+    """
+    is_timm = source.library == "timm"
+    convert = _timm_conversion(source.model_name) if is_timm else None
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".npz" and callable(load_original := getattr(network, "load_pretrained", None)):
+            load_original(str(path))
+            return
+        state = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # what reads a damaged file may raise nearly anything
-        raise WeightsError(f"{path} is not a state dict that torch.load(weights_only=True) reads: {error}") from error
-    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping):
         raise WeightsError(
-            f"{path} holds a {type(state).__name__}, not a state dict: names of the weights, and tensors"
-        )
+            f"{path} is not a state dict that torch.load(weights_only=True) or safetensors reads: {error}"
+        ) from error
+    if convert is not None:
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # timm prints what DINOv3's conversion leaves out
+                state = convert(dict(state), network)
+        except Exception as error:
+            raise WeightsError(f"{path} cannot be converted to timm's {source.model_name}: {error!r}") from error
     own = network.state_dict()
-    if set(own) - {k for k in own if k.endswith("num_batches_tracked")} <= set(state):
+    aside = _classifiers(network) if is_timm else ()
+    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
+    state = {n: v for n, v in state.items() if not n.startswith(aside) or (n in own and shapes[n] == own[n].shape)}
+    weights = [name for name in own if not name.endswith("num_batches_tracked")]
+    lacking = [name for name in weights if name not in state and not name.startswith(aside)]
+    if not lacking:
         matched = {name: state[name] for name in own if name in state}
+        if convert is not None and (more := [name for name in state if name not in own]):
+            raise WeightsError(f"{path} holds {', '.join(more[:3])}, which {source.model_name} has not")
+    elif convert is not None:
+        raise WeightsError(f"{path} lacks {len(lacking)} tensors of {source.model_name}, such as {lacking[0]}")
     else:
-        names = [name for name in own if not name.endswith("num_batches_tracked")]
         values = [value for name, value in state.items() if not name.endswith("num_batches_tracked")]
-        if len(names) != len(values):
-            raise WeightsError(f"{path} has {len(values)} tensors, the network has {len(names)}")
-        matched = dict(zip(names, values, strict=True))
+        if len(weights) != len(values):
+            raise WeightsError(f"{path} has {len(values)} tensors, the network has {len(weights)}")
+        matched = dict(zip(weights, values, strict=True))
     for name, value in matched.items():
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         if found != tuple(own[name].shape):
             raise WeightsError(f"{path}: {name} has shape {found}, the network needs {tuple(own[name].shape)}")
     network.load_state_dict(matched, strict=False)
+
+
+def _timm_conversion(model_name: str) -> Callable[[dict[str, Any], nn.Module], dict[str, Any]] | None:
+    """timm's own, of the module that the network is from: original names -> timm's."""
+    module = sys.modules[timm.model_entrypoint(model_name).__module__]
+    return getattr(module, "checkpoint_filter_fn", None)
+
+
+def _classifiers(network: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the names of a timm network's classifier."""
+    named = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))

@@ -27,6 +27,7 @@ from pipeline_lib.features.backbone import build_network, resolve_backbone
 from pipeline_lib.features.cell_centers import Outline, Places
 from pipeline_lib.features.fused_convolutions import convolves_in_bfloat16, fuse_convolutions
 from pipeline_lib.features.resampling import resample
+from pipeline_lib.features.tokens import pad_to_patches, patch_px, token_cells, token_map
 
 
 def apply_local_neighborhood_averaging(features: Tensor, neighborhood_size: int = 3) -> Tensor:
@@ -115,7 +116,9 @@ class FeatureExtractor(nn.Module):
         self.std = torch.tensor(settings.std, device=self.device).view(1, 3, 1, 1)
         self._captured = threading.local()
         self._dtype = torch.float32
-        self._outline = Outline(self.network) if settings.alignment == "centers" else None
+        self._patch = patch_px(self.network)
+        follows = settings.alignment == "centers" and self._patch is None
+        self._outline = Outline(self.network) if follows else None
         self._places: dict[tuple[int, int], Mapping[str, Places]] = {}  # image size -> layer -> where its cells look
         self._lock = threading.Lock()
         modules = dict(self.network.named_modules())
@@ -149,6 +152,10 @@ class FeatureExtractor(nn.Module):
     def _feature_map(self, layer: str, output: Any) -> Tensor:
         """A layer's output as (batch, channel, height, width); timm says of a network that it puts channels last."""
         images = self._captured.shape
+        if isinstance(output, Tensor) and output.ndim == 3 and self._patch is not None:
+            grid = images[-2] // self._patch[0], images[-1] // self._patch[1]
+            found = token_map(output, grid, getattr(self.network, "num_prefix_tokens", 0))
+            output = output if found is None else found
         if isinstance(output, Tensor):
             channels_last = output.ndim == 4 and getattr(self.network, "output_fmt", "") == "NHWC"
             for found in [output.permute(0, 3, 1, 2), output] if channels_last else [output]:
@@ -162,6 +169,9 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images: (batch, 3, height, width), normalized -> features (batch, dim, grid height, grid width)."""
+        size = images.shape[-2], images.shape[-1]
+        if self._patch is not None:
+            images = pad_to_patches(images, self._patch)
         self._captured.maps, self._captured.shape = {}, images.shape
         with contextlib.suppress(_LastLayerReached):
             self.network(images.to(self.device, self._dtype, memory_format=torch.channels_last))
@@ -171,7 +181,6 @@ class FeatureExtractor(nn.Module):
             raise ConfigError(
                 f"model.layers: {self.settings.backbone} never calls {', '.join(unused)}; name layers that it computes"
             )
-        size = images.shape[-2], images.shape[-1]
         grids = {layer: (m.shape[-2], m.shape[-1]) for layer, m in maps.items()}
         grid = max((grids[layer] for layer in self.settings.layers), key=math.prod)
         finest = self.cells(size, grid)
@@ -188,10 +197,13 @@ class FeatureExtractor(nn.Module):
     def _cells(self, layers: Sequence[str], size: tuple[int, int], grid: tuple[int, int]) -> Cells:
         """Of the first of these layers that has this grid and of which it is known; else in the middle of their shares.
 
-        So it is for tokens of patches that fill the image: each is the middle of its patch.
+        A token looks at the middle of its patch.
         """
-        if self._outline is None:
+        if self.settings.alignment == "corners_as_patchcore":
             return Cells.even(grid)
+        if self._patch is not None:
+            return token_cells(size, self._patch, grid)
+        assert self._outline is not None
         with self._lock:
             if size not in self._places:
                 self._places[size] = self._outline.places(self.settings.layers, size)

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 PICTURES = "pictures"
 """Directory of the pictures, below where the results go."""
 
+NEAR = 0.1
+"""A decision is close where the score is less than this share of the threshold above or below it."""
+
 RESULTS = "of the results"
 ASPECT_TOLERANCE = 0.1
 SMALLEST_SHARE = 0.5
@@ -51,6 +54,11 @@ class ImageDecision:
     patches: ImagePatches | None = None
     reading: ImageReading = BY_TYPE  # how its file became pixels
 
+    @property
+    def is_close(self) -> bool:
+        """Whether the score is near the threshold."""
+        return self.score is not None and abs(margin(self.score, self.threshold)) < NEAR
+
     def summary(self) -> dict[str, Any]:
         """path, category, score, threshold, decision; and reason or note where there is one.
 
@@ -65,6 +73,11 @@ class ImageDecision:
         }
         remarks = {"reason": _text(self.reason), "note": _text(self.note)}
         return values | {name: text for name, text in remarks.items() if text}
+
+
+def margin(score: float, threshold: float | None) -> float:
+    """Score less threshold as a share of the threshold; minus infinity where there is no threshold."""
+    return float("-inf") if threshold is None else (score - threshold) / max(abs(threshold), 1e-12)
 
 
 def _text(text: str) -> str:

@@ -16,11 +16,14 @@ from PIL import Image, ImageDraw
 from pipeline_lib.bank.explanation import PatchExplanation
 from pipeline_lib.inspection.decisions import PICTURES, ImageDecision
 from pipeline_lib.inspection.pictures import explanation_picture
-from pipeline_lib.maps.visualize import OUTLINE, Scale, draw_outline, overlay, png_bytes, visualize_anomaly_map
+from pipeline_lib.maps.visualize import DARK, OUTLINE, Scale, draw_outline, overlay, png_bytes, visualize_anomaly_map
 from pipeline_lib.storage.artifact_store import write_file
 from pipeline_lib.storage.files import safe_name
 
 PANEL_PX = 800
+SMALLEST_MARK = 1 / 12
+"""Of the shorter side: a region that is smaller is ringed, so that it is seen where the page shows it at a fifth."""
+
 OVERLAY, EXPLAINED = ".overlay.jpg", ".explained.png"
 
 
@@ -81,7 +84,10 @@ def write_pictures(out: Path, decision: ImageDecision, patches: Sequence[PatchEx
 
 
 def outlined_regions(decision: ImageDecision, scale: Scale) -> Image.Image:
-    """The image at its own size with the map over it, the regions above the threshold outlined, each with its area."""
+    """The image at its own size with the map over it, the regions above the threshold outlined, each with its area.
+
+    Regions too small to be seen on a page are ringed, and so is the highest place of a good image that is close.
+    """
     assert decision.pixels is not None
     assert decision.anomaly_map is not None
     covered = overlay(decision.pixels, decision.anomaly_map, scale, opacity=0.5)
@@ -89,14 +95,32 @@ def outlined_regions(decision: ImageDecision, scale: Scale) -> Image.Image:
         covered = draw_outline(covered, decision.mask)
     picture = Image.fromarray(covered)
     draw = ImageDraw.Draw(picture)
+    if decision.decision == "good" and decision.is_close:
+        peak_y, peak_x = divmod(int(decision.anomaly_map.argmax()), picture.width)
+        _ring(draw, (peak_x, peak_y, peak_x + 1, peak_y + 1))
     for region in decision.regions[:10]:
+        left, top, _, bottom = _ring(draw, (region.left, region.top, region.right, region.bottom))
         text = f"{region.area_px} px"
-        _, _, right, bottom = draw.textbbox((0, 0), text)
-        x = int(np.clip(region.left, 0, max(0, picture.width - right - 4)))
-        y = region.top - bottom - 6 if region.top > bottom + 6 else min(region.bottom + 2, picture.height - bottom - 4)
-        draw.rectangle((x, y, x + right + 4, y + bottom + 4), fill=(16, 24, 24))
+        _, _, width, height = draw.textbbox((0, 0), text)
+        x = int(np.clip(left, 0, max(0, picture.width - width - 4)))
+        y = top - height - 6 if top > height + 6 else min(bottom + 2, picture.height - height - 4)
+        draw.rectangle((x, y, x + width + 4, y + height + 4), fill=DARK)
         draw.text((x + 2, y + 1), text, fill=OUTLINE)
     return picture
+
+
+def _ring(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """Draw a ring around what is in the box (left, top, right, bottom) where it is small; the box with its ring."""
+    shorter = min(draw.im.size)
+    radius, width = round(SMALLEST_MARK * shorter / 2), max(1, round(shorter / 100))
+    left, top, right, bottom = box
+    if max(right - left, bottom - top) >= 2 * radius:
+        return box
+    x, y = (left + right) // 2, (top + bottom) // 2
+    for grown, colour, thick in ((1, DARK, width + 2), (0, OUTLINE, width)):
+        reach = radius + grown
+        draw.ellipse((x - reach, y - reach, x + reach, y + reach), outline=colour, width=thick)
+    return x - radius, y - radius, x + radius, y + radius
 
 
 def _differs(path: Path, content: bytes) -> bool:

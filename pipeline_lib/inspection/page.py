@@ -1,4 +1,4 @@
-"""index.html: what one call of `fedpatch score` decided, for the one who inspects; doubtful images first."""
+"""index.html: what one call of `fedpatch score` decided, for the one who inspects; what to look at first."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from urllib.parse import quote
 
 from pipeline_lib.bank.explanation import PatchExplanation
 from pipeline_lib.drawing.html_pages import page_template
+from pipeline_lib.inspection.decisions import NEAR, margin
 from pipeline_lib.inspection.files import OVERLAY, beside
 from pipeline_lib.inspection.pictures import tile_place
 from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.storage.artifact_store import write_file
-
-NEAR = 0.1
-"""A good image is doubtful where its score is less than this share of the threshold below it."""
 
 SHOWN = 500
 REFUSED_SHOWN = 100
@@ -47,33 +45,33 @@ class Card:
     @property
     def margin(self) -> float:
         """Score less threshold as a share of the threshold; minus infinity where there is no threshold."""
-        threshold = self.row["threshold"]
-        if threshold is None:
-            return float("-inf")
-        return float((self.row["score"] - threshold) / max(abs(threshold), 1e-12))
+        return margin(self.row["score"], self.row["threshold"])
 
     @property
-    def is_doubtful(self) -> bool:
-        """Flagged, near below the threshold, or with a note of something to look at."""
-        return self.row["decision"] == "defective" or self.margin > -NEAR or bool(self.row["note"])
+    def rank(self) -> int:
+        """0 flagged, 1 good but close to the threshold, 2 with a note of something to look at, 3 none of these."""
+        if self.row["decision"] == "defective":
+            return 0
+        return 1 if self.is_close else 2 if self.row["note"] else 3
 
     @property
-    def order(self) -> tuple[bool, float, float]:
-        """Doubtful ones first, each group from the nearest to the threshold on; without one the highest score first."""
-        return not self.is_doubtful, abs(self.margin), -self.row["score"]
+    def is_close(self) -> bool:
+        """Whether the score is near the threshold."""
+        return abs(self.margin) < NEAR
+
+    @property
+    def order(self) -> tuple[int, float, float]:
+        """By rank, in each the highest score in terms of the threshold first."""
+        return self.rank, -self.margin, -self.row["score"]
 
     @property
     def verdict(self) -> str:
         """The decision in words, with how far the score is from the threshold."""
-        percent = f"{100 * abs(self.margin):.{1 if abs(self.margin) < 0.1 else 0}f} %"
-        match self.row["decision"]:
-            case "defective":
-                return f"Defective: {percent} above the threshold"
-            case "good":
-                near = "Good, but close: " if self.margin > -NEAR else "Good: "
-                return f"{near}{percent} below the threshold"
-            case _:
-                return "Not decided: the model has no threshold"
+        if (decision := self.row["decision"]) is None:
+            return "Not decided: the model has no threshold"
+        percent = f"{100 * abs(self.margin):.{1 if self.is_close else 0}f} %"
+        side = "above" if decision == "defective" else "below"
+        return f"{decision.capitalize()}{', but close' if self.is_close else ''}: {percent} {side} the threshold"
 
     @property
     def gauge(self) -> float:
@@ -82,9 +80,11 @@ class Card:
 
     @property
     def places(self) -> str:
-        """What the overlay outlines, in words; empty where it outlines nothing."""
-        n = self.row["n_regions"]
-        return f"{n} place{'s' if n > 1 else ''} outlined, {self.row['area_px']} pixels" if n else ""
+        """What the overlay outlines or rings, in words; empty where it marks nothing."""
+        if n := self.row["n_regions"]:
+            area = self.row["area_px"]
+            return f"{n} place{'s' if n > 1 else ''} outlined, {area} pixel{'s' if area > 1 else ''}"
+        return "its highest place is ringed" if self.rank == 1 else ""
 
     @property
     def picture(self) -> str:
@@ -111,7 +111,7 @@ class DecisionPage:
         self._cards: list[Card] = []
         self._refused: list[dict[str, Any]] = []
         self._counts: Counter[str] = Counter()
-        self._doubtful = 0
+        self._n_to_look_at = 0
         self._categories: set[str] = set()
 
     def add(self, row: dict[str, Any], size_px: tuple[int, int], patches: Sequence[PatchExplanation] = ()) -> None:
@@ -122,7 +122,7 @@ class DecisionPage:
             return
         card = Card(row, size_px, _tiles(patches))
         self._counts[row["decision"] or "not decided"] += 1
-        self._doubtful += card.is_doubtful
+        self._n_to_look_at += card.rank < 3
         self._categories.add(row["category"])
         self._cards.append(card)
         if len(self._cards) > 2 * SHOWN:
@@ -139,11 +139,12 @@ class DecisionPage:
             counts=self._counts,
             n_images=self._counts.total(),
             n_left=self._counts.total() - self._counts["refused"] - len(shown),
-            n_doubtful=self._doubtful,
-            doubtful=[card for card in shown if card.is_doubtful],
-            others=[card for card in shown if not card.is_doubtful],
+            n_to_look_at=self._n_to_look_at,
+            to_look_at=[card for card in shown if card.rank < 3],
+            others=[card for card in shown if card.rank == 3],
             refused=self._refused,
             promises=[text for name in sorted(self._categories) if (text := self._model.promised(name))],
+            shortfalls=self._model.shortfalls(sorted(self._categories)),
             near=f"{100 * NEAR:g}",
         )
         write_file(self.path, text.encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,6 +78,14 @@ class RunModel:
         """What a category's threshold promises, in words; empty for one that was given, and without any."""
         found = None if self.fixed_threshold is not None else self.calibrated(category)
         return "" if found is None else f"{category}: {found.promise()}"
+
+    def shortfalls(self, categories: Iterable[str]) -> list[str]:
+        """Of which of the categories the threshold cannot keep the rate that was asked for, and why; a line a cause."""
+        of_cause: dict[str, list[str]] = {}
+        for category in categories if self.fixed_threshold is None else ():
+            if (found := self.calibrated(category)) is not None and (cause := found.shortfall()):
+                of_cause.setdefault(cause, []).append(category)
+        return [f"{', '.join(names)}: {cause}" for cause, names in of_cause.items()]
 
     def category_of(self, path: Path) -> str:
         """The category that a file belongs to: the only one there is, or the one that a directory above it is named.

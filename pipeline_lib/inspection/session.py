@@ -29,8 +29,8 @@ State = tuple[int, int]
 
 @dataclass
 class ScoreSession:
-    """One model at work. With `out`, tables, pictures and a page of them go there; with `explained`, flagged images are
-    explained."""
+    """One model at work. With `out`, tables, pictures and a page of them go there; with `explained`, images that are
+    flagged or close to it are explained."""
 
     model: RunModel
     category: str | None = None
@@ -93,7 +93,8 @@ class ScoreSession:
         picture, patches = "", []
         if decision.pixels is not None:
             try:
-                patches = explain(self.model, decision) if self.explained and decision.decision == "defective" else []
+                shows_why = decision.decision == "defective" or decision.is_close
+                patches = explain(self.model, decision) if self.explained and shows_why else []
                 picture = write_pictures(self.out, decision, patches)
             except Exception as error:  # the decision stands without its picture
                 logger.warning("no picture of %s: %s", decision.summary()["path"], error)

@@ -35,6 +35,8 @@ Lightness rises all the way, so that the order of scores survives in grey, in pr
 OUTLINE = (0, 235, 200)
 """Ground truth; not in the colour map, and light enough for dark images."""
 
+DARK = (16, 24, 24)  # the edge of lines against light images
+
 GAP_PX = 6
 BAR_PX = 14
 LABELS_PX = 46
@@ -109,7 +111,7 @@ def draw_outline(pixels: np.ndarray, mask: np.ndarray, *, colour: tuple[int, int
     around = ndimage.binary_dilation(mask, structure=np.ones((3, 3)), iterations=thickness_px)
     edge = ndimage.binary_dilation(around, structure=np.ones((3, 3)), iterations=1)
     drawn = pixels.copy()
-    drawn[edge & ~around] = (16, 24, 24)
+    drawn[edge & ~around] = DARK
     drawn[around & ~mask] = colour
     return drawn
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -107,7 +106,7 @@ def threshold_result(threshold: Threshold | None, scores: pd.DataFrame) -> Thres
         confidence=CONFIDENCE,
         n_calibration=threshold.n,
         n_groups=threshold.n_groups if threshold.grouped else None,
-        note=_note(threshold),
+        note=threshold.shortfall(),
         false_alarms=good.images,
         n_good=good.n_images,
         realised_rate=good.rate,
@@ -144,14 +143,3 @@ class _Above:
         if not self.n_images:
             return None
         return clopper_pearson_interval(self.images * self.n_groups / self.n_images, self.n_groups)
-
-
-def _note(threshold: Threshold) -> str:
-    if threshold.nominal_rate <= threshold.target_rate + 1e-12:
-        return ""
-    what = "groups of normal images" if threshold.grouped else "normal images"
-    return (
-        f"{threshold.n_groups} {what} are too few for a nominal rate of {100 * threshold.target_rate:g} %: the "
-        f"threshold is their largest score; {math.ceil(1 / threshold.target_rate - 1 - 1e-9)} are needed, or a higher "
-        "target"
-    )

@@ -6,6 +6,12 @@ and k = ceil((n + 1) (1 - target)), the k-th smallest is exceeded by a new norma
 tile, the groups are what is drawn, and n is their number: each image counts as its share of its group, and the promise
 is for an image of a new group (Lee, Barber and Willett 2023, "Distribution-free inference with hierarchical data").
 With one image a group both are the same. The scores are out of fold (`client.calibration`).
+
+With few images two neighbouring scores have nominal rates far apart, 3.1 and 6.3 % with 31 images. Interpolated, the
+threshold lies between the two by as much as the target lies between their rates (Beran and Hall 1993, "Interpolated
+nonparametric prediction intervals and confidence intervals"). Where the share of images above a score is a convex
+function of it, as wherever their density falls with the score, the rate to be expected is at most the target: by
+convexity it is at most the mean of the two rates with the same weights.
 """
 
 from __future__ import annotations
@@ -31,8 +37,8 @@ class Threshold:
     value: float
     target_rate: float
     nominal_rate: float  # expected share of normal images above it, over draws of calibration and new images
-    upper_bound: float  # of that share for this very threshold, with 95 % confidence
-    groups_above: float  # of the n_groups: each counts with the share of its scores that are above the threshold
+    upper_bound: float  # of that share with 95 % confidence; of an interpolated threshold that of the score below it
+    groups_above: float  # of the n_groups: each counts with the share of its scores above; interpolated, too
     n_groups: int  # an image that stands alone is a group
     n: int  # scores
     grouped: bool = False  # whether images were said to be of groups
@@ -46,15 +52,26 @@ class Threshold:
             f"{condition(grouped=self.grouped)}"
         )
 
+    def shortfall(self) -> str:
+        """Why its nominal rate is above the one that was asked for, and what is needed; empty where it is not."""
+        if self.nominal_rate <= self.target_rate + 1e-12:
+            return ""
+        what = "groups of normal images" if self.grouped else "normal images"
+        return (
+            f"{self.n_groups} {what} are too few for a nominal rate of {100 * self.target_rate:g} %: the threshold is "
+            f"their largest score; {math.ceil(1 / self.target_rate - 1 - 1e-9)} are needed, or a higher target"
+        )
+
 
 def decision_threshold(
     scores: np.ndarray, target_rate: float, *, promise: Promise = "rate", groups: np.ndarray | None = None
 ) -> Threshold | None:
     """The threshold for a target false-alarm rate from out-of-fold scores (image,) of normal images; None without any.
 
-    promise: whether the target is the nominal rate or its upper bound. groups (image,): equal numbers for images of
-    one group, -1 for one that stands alone, as all do where it is not given. With fewer than 1 / target_rate - 1 groups
-    the threshold of a rate is the largest score, and the nominal rate lies above the target.
+    promise: whether the target is the nominal rate (interpolated), a limit of it, or its upper bound. groups (image,):
+    equal numbers for images of one group, -1 for one that stands alone, as all do where it is not given. With fewer
+    than 1 / target_rate - 1 groups the threshold of a rate is the largest score, and the nominal rate lies above the
+    target.
     Raises ValueError for a rate outside (0, 1) and for scores that are not finite; ConfigError, with the number that is
     needed, where the groups are too few for a bound.
     """
@@ -71,17 +88,20 @@ def decision_threshold(
         refuse_too_few(n_groups, target_rate, grouped=groups is not None)
     order = np.argsort(scores, kind="stable")
     above = np.append(np.cumsum(shares[order][:0:-1])[::-1], 0.0)  # groups above the k-th smallest score
-    if promise == "rate":
-        is_low_enough = above <= target_rate * (n_groups + 1) - 1 + _ROUNDING
-    else:
-        is_low_enough = _bounds(above, n_groups) <= target_rate
+    level = target_rate * (n_groups + 1) - 1  # groups above the threshold at which the rate is the target
+    is_low_enough = _bounds(above, n_groups) <= target_rate if promise == "bound" else above <= level + _ROUNDING
     rank = int(np.argmax(is_low_enough)) if is_low_enough.any() else n - 1
-    groups_above = float(above[rank])
+    value, groups_above, at_most = float(scores[order[rank]]), float(above[rank]), float(above[rank])
+    if promise == "interpolated" and rank > 0 and groups_above < level - _ROUNDING:
+        at_most = float(above[rank - 1])
+        weight = (at_most - level) / (at_most - groups_above)
+        value = (1 - weight) * float(scores[order[rank - 1]]) + weight * value
+        groups_above = level
     return Threshold(
-        value=float(scores[order[rank]]),
+        value=value,
         target_rate=target_rate,
         nominal_rate=(groups_above + 1) / (n_groups + 1),
-        upper_bound=clopper_pearson_upper(groups_above, n_groups),
+        upper_bound=clopper_pearson_upper(at_most, n_groups),
         groups_above=groups_above,
         n_groups=n_groups,
         n=n,
@@ -131,7 +151,7 @@ def refuse_unbounded(images: pd.DataFrame, wanted: DecisionConfig, group_of: Map
     images: image_id and category of the training images whose scores a threshold is made of; group_of: image_id ->
     group, None without dataset.group.
     """
-    if wanted.promise == "rate" or wanted.blocks == 0:
+    if wanted.promise != "bound" or wanted.blocks == 0:
         return
     names = [(group_of or {}).get(image_id, image_id) for image_id in images["image_id"]]
     for category, n_groups in images.assign(group=names).groupby("category")["group"].nunique().items():

@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from data_contracts.config import ExperimentConfig
+from data_contracts.config import TOP_SHARE, ExperimentConfig, ImageScore
 from data_contracts.errors import ArtifactError, DatasetError, FedpatchError
 from data_contracts.manifests import CENTRALIZED_CLIENT, GLOBAL_BANK, Cells
 from data_contracts.settings import AS_EARLIER, CoresetSettings, ScoringSettings
@@ -91,7 +91,7 @@ class PatchCore:
     `extractor` is a FeatureExtractor or a backbone's name. `image_size` (width, height) is what pixels are resized to
     (`PreprocessingConfig` for sizes by category; None leaves them as they are); normalized tensors are never resized.
     `coreset_percentage`, `subsampling`, `rows` and `lloyd_steps` are the configuration's `model` keys, `num_neighbors`,
-    `image_score` and `search` its `inference` keys. Raises ConfigError for values out of range, and what
+    `image_score`, `top_share` and `search` its `inference` keys. Raises ConfigError for values out of range, and what
     FeatureExtractor raises for a backbone that cannot be had.
     """
 
@@ -101,10 +101,11 @@ class PatchCore:
         *,
         coreset_percentage: float = 0.1,
         subsampling: Literal["kcenter", "random", "density"] = "kcenter",
-        rows: Literal["picks", "cell_means"] = "picks",
+        rows: Literal["picks", "cell_means"] = "cell_means",
         lloyd_steps: int = 1,
         num_neighbors: int = 1,
-        image_score: Literal["max", "reweighted"] = "max",
+        image_score: ImageScore = "max",
+        top_share: float = TOP_SHARE,
         search: Search = "exact",
         use_faiss: bool = True,
         smoothing_sigma: float = 0.0,
@@ -124,6 +125,7 @@ class PatchCore:
                 "inference": {
                     "num_neighbors": num_neighbors,
                     "image_score": image_score,
+                    "top_share": top_share,
                     "search": search,
                     "smoothing_sigma": smoothing_sigma,
                 },

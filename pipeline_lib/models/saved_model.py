@@ -27,7 +27,7 @@ from data_contracts.settings import AS_EARLIER, BackboneSettings, Reading, Scori
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.configuration.files import load_run_config
 from pipeline_lib.extensions import is_extension
-from pipeline_lib.features.backbone import backbone_source, extension_weights_sha256, find_pretrained_weights
+from pipeline_lib.features.backbone import extension_weights_sha256, find_recorded_weights
 from pipeline_lib.features.extractor import FeatureExtractor, shared_extractor
 from pipeline_lib.features.image_batches import ImageSize
 from pipeline_lib.models.model_file import MODEL_FILE, SCHEMA_VERSION, no_model, read_model_file
@@ -147,7 +147,7 @@ def load_extractor(settings: BackboneSettings, device: torch.device | str = "cpu
             "or train again"
         )
     if path is not None and not path.is_file():
-        path, _ = find_pretrained_weights(settings.backbone, backbone_source(settings.backbone))
+        path = find_recorded_weights(settings)
     if path is not None and (found := sha256_of_file(path)) != settings.weights_sha256:
         raise WeightsError(
             f"the memory bank was made with {settings.backbone} weights of SHA-256 {settings.weights_sha256[:12]}..., "

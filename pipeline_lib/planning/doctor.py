@@ -91,14 +91,15 @@ def _packaged_weights() -> Check:
 
 
 def _downloaded_weights() -> Check:
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    files = sorted(cache.glob("wide_resnet50_2*")) if cache.is_dir() else []
-    if files:
-        return Check("weights of wide_resnet50_2", "ok", str(files[-1]))
-    return Check(
-        "weights of wide_resnet50_2", "note", f"not in {cache}",
-        "torchvision downloads them when first used; without network give model.weights_path",
-    )  # fmt: skip
+    name = "wide_resnet50_2"
+    try:
+        path, origin = find_pretrained_weights(name, backbone_source(name), fetch=False)
+    except WeightsError:
+        return Check(
+            f"weights of {name}", "note", f"not in {Path(torch.hub.get_dir()) / 'checkpoints'}",
+            "torchvision downloads them (IMAGENET1K_V1) when first used; without network give model.weights_path",
+        )  # fmt: skip
+    return Check(f"weights of {name}", "ok", f"{origin}, {path}")
 
 
 def _device() -> Check:

@@ -45,9 +45,10 @@ def feature_key(plan: ExperimentPlan, split: str, category: str) -> str:
     part = (plan.train if split == "train" else plan.test)[category]
     model, dataset = plan.config.model, plan.config.dataset
     backbone = plan.backbone.model_dump(
-        mode="json", exclude={"seed", "weights_sha256", "weights_source", "weights_path"}
+        mode="json", exclude={"seed", "weights_sha256", "weights_source", "weights_license", "weights_path"}
     )
-    weights = [model.weights, str(model.weights_path), plan.config.seed if model.weights == "random" else None]
+    seed = plan.config.seed if model.weights == "random" else None
+    weights = [model.backbone, model.weights, str(model.weights_path), seed]
     images = [str(dataset.root), dataset.layout, dataset.max_images, split, category, part.resized_px]
     return canonical_hash([backbone, weights, images])
 

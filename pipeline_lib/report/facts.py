@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from data_contracts.config import ModelConfig
-from data_contracts.results import HEADLINES, MetricsDocument, MetricValues
+from data_contracts.config import InferenceConfig, ModelConfig
+from data_contracts.results import HEADLINES, Decision, MetricsDocument
 from pipeline_lib.report.record import RunRecord
 from pipeline_lib.results.tables import THIN_CLASS, per_cent
 
 
 def headline(documents: Mapping[str, MetricsDocument]) -> list[tuple[str, str, str]]:
-    """(name, value in per cent on all of test, what the report half gives) of the mean over categories."""
+    """(name, value in per cent on all of test, what the report half gives) of each figure that the run has."""
     half = documents.get("report")
-    here = _headline_values(documents["all"].mean)
-    there = _headline_values(half.mean) if half is not None else {}
+    here = _headline_values(documents["all"])
+    there = _headline_values(half) if half is not None else {}
     return [
-        (name, per_cent(value), f"report half: {per_cent(there[name])}" if there else "")
+        (name, per_cent(value), f"report half: {per_cent(there.get(name))}" if there else "")
         for name, value in here.items()
+        if value is not None
     ]
 
 
-def _headline_values(mean: MetricValues) -> dict[str, float | None]:
-    return {
-        **{metric.title: metric.of(mean) for metric in HEADLINES},
-        "TPR at TNR 95": mean.tpr_at_tnr.get("0.95"),
-    }
+def _headline_values(document: MetricsDocument) -> dict[str, float | None]:
+    """Means over categories; with thresholds in use the share of all defective images that they find."""
+    mean = document.mean
+    values = {f"{metric.title}, mean": metric.of(mean) for metric in HEADLINES}
+    if decided := _in_use(document):
+        n_defective = sum(one.n_defective for one in decided)
+        return values | {"defective found": sum(one.found for one in decided) / n_defective if n_defective else None}
+    return values | {"TPR at TNR 95, mean": mean.tpr_at_tnr.get("0.95")}
+
+
+def _in_use(document: MetricsDocument) -> list[Decision]:
+    """Of each category that has a threshold."""
+    of_each = document.categories.values()
+    return [values.decision for values in of_each if values.decision is not None and values.threshold is not None]
 
 
 def plain_sentence(document: MetricsDocument) -> str:
@@ -33,6 +43,11 @@ def plain_sentence(document: MetricsDocument) -> str:
     mean, n = document.mean, len(document.categories)
     categories = f"{n} {'category' if n == 1 else 'categories'}"
     start = f"{mean.n_good} good and {mean.n_defective} defective test images of {categories}. "
+    if decided := _in_use(document):
+        found = _of([one.found for one in decided], [one.n_defective for one in decided], "defective")
+        alarms = _of([one.false_alarms for one in decided], [one.n_good for one in decided], "good")
+        those = "" if len(decided) == n else f", where there is one ({len(decided)} of {categories}),"
+        return start + f"The decision in use{those} finds {found} and calls {alarms} defective by mistake."
     caught = mean.tpr_at_tnr.get("0.95")
     if caught is None:
         return start + "Good and defective images are not both there, so no rate of found defects is given."
@@ -41,6 +56,12 @@ def plain_sentence(document: MetricsDocument) -> str:
         f"With a threshold that lets 95 % of the good test images pass, {100 * caught:.0f} % of the defective ones "
         f"are found{over}."
     )
+
+
+def _of(counts: Sequence[int], totals: Sequence[int], what: str) -> str:
+    """3 of 20 good images (15.0 %)."""
+    count, total = sum(counts), sum(totals)
+    return f"{count} of {total} {what} images" + (f" ({per_cent(count / total)} %)" if total else "")
 
 
 def loud_warnings(record: RunRecord) -> list[str]:
@@ -93,7 +114,8 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         "mode": federated.mode + clients,
         "seed": str(config.seed),
         "backbone": f"{backbone.backbone}, layers {', '.join(backbone.layers)}, mean over {window} neighbours",
-        "weights": backbone.weights_source,
+        "weights": backbone.weights_source
+        + (f", licence {backbone.weights_license}" if backbone.weights_license else ""),
         "weights SHA-256": backbone.weights_sha256,
         "normalization": f"mean {_numbers(backbone.mean)}, standard deviation {_numbers(backbone.std)}",
         "coreset": f"{config.model.subsampling}, {100 * config.model.coreset_percentage:g} % of the patches"
@@ -101,7 +123,7 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         "upload": encoding if federated.mode == "federated" else "nothing is uploaded",
         "aggregation": f"{config.aggregation.strategy}, bank {config.aggregation.bank_scope}"
         f"{_kept(record)}{_in_regions(record)}",
-        "search": f"{config.inference.search}, image score {config.inference.image_score}",
+        "search": f"{config.inference.search}, image score {_image_score(config.inference)}",
         "Python": str(environment.get("python") or "unknown"),
         "system": str(environment.get("system") or "unknown"),
         "processor": _processor(environment),
@@ -113,6 +135,12 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
     if record.finished:
         facts["finished"] = record.finished
     return list(facts.items())
+
+
+def _image_score(inference: InferenceConfig) -> str:
+    if inference.image_score != "top_share":
+        return inference.image_score
+    return f"the mean of the highest {100 * inference.top_share:g} % of the patches"
 
 
 def _means(model: ModelConfig) -> str:

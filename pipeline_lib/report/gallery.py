@@ -69,10 +69,11 @@ class CategoryGallery:
 
     category: str
     scale: Scale
-    threshold: float | None  # at THRESHOLD_TNR on the good test images; None where there is none
+    threshold: float | None  # of the decision; without one at THRESHOLD_TNR on the good test images, None without these
     counts: dict[str, int]  # kind -> images of that kind
     examples: dict[str, list[Example]]
     sheet: bytes = b""  # JPEG: image, heat map and overlay of the first of each kind; empty without any picture
+    decided: bool = False  # whether the threshold is that of the decision
 
 
 def category_gallery(
@@ -87,21 +88,25 @@ def category_gallery(
     per_kind: int = PER_KIND,
     explainer: BankExplainer | None = None,
     cells: Cells | None = None,
+    threshold: float | None = None,
 ) -> CategoryGallery:
     """The gallery of one category.
 
     maps: float32 (image, height, width) on the patch grid, in the order of `scores` (schema IMAGE_SCORES); root: of
     the data set; reading: how its files become pixels; sigma_px: the blur that the map had when it was measured;
     n_categories: how many galleries share the space of a report; explainer: says why the first hit and the first false
-    alarm are flagged; cells: where those of the grid look, in the middle of their shares of the image unless given. An
-    image or mask that cannot be read is shown as a line of text.
+    alarm are flagged; cells: where those of the grid look, in the middle of their shares of the image unless given;
+    threshold: of the decision in use, `good_threshold` unless given. An image or mask that cannot be read is shown as a
+    line of text.
     """
     category = str(scores.category.iloc[0])
     per_kind = max(1, min(per_kind, PICTURES_BYTES // (2 * len(KINDS) * n_categories * _LEAST_BYTES)))
     max_bytes = PICTURES_BYTES // (2 * len(KINDS) * n_categories * per_kind)
     labels = scores.label_index.to_numpy()
     scale = map_scale(maps, labels)
-    threshold = good_threshold(labels, scores.score.to_numpy())
+    decided = threshold is not None
+    if threshold is None:
+        threshold = good_threshold(labels, scores.score.to_numpy())
     by_kind = sort_by_kind(scores.reset_index(drop=True), threshold)
     painter = Painter(root, category, layout, sigma_px, scale, max_bytes, reading, cells)
     examples = {}
@@ -115,7 +120,7 @@ def category_gallery(
     firsts = [take_in_turn(rows, 1)[0] for rows in by_kind.values() if len(rows)]
     sheet = painter.sheet([(row, maps[position]) for position, row in firsts])
     counts = {kind: len(rows) for kind, rows in by_kind.items()}
-    return CategoryGallery(category, scale, threshold, counts, examples, sheet)
+    return CategoryGallery(category, scale, threshold, counts, examples, sheet, decided)
 
 
 def good_threshold(label_index: np.ndarray, scores: np.ndarray) -> float | None:

@@ -138,18 +138,16 @@ def _figures(record: RunRecord, name: str) -> list[tuple[str, Markup]]:
     values = record.document.categories[name]
     own = record.scores[record.scores.category == name]
     good, defective = (own.loc[own.label_index == i, "score"].to_numpy(float) for i in (0, 1))
-    threshold = good_threshold(own.label_index.to_numpy(), own.score.to_numpy(float))
+    threshold, meaning = values.threshold, "the threshold of the decision"
+    if threshold is None:
+        threshold = good_threshold(own.label_index.to_numpy(), own.score.to_numpy(float))
+        meaning = f"TNR {_TNR}"
     found = []
     if len(own):
         chart = score_histogram(
             good, defective, threshold=threshold, description=f"Scores of the test images of {name}"
         )
-        found.append(
-            (
-                f"Image scores: good and defective, each as shares of its class; dashed: TNR {100 * THRESHOLD_TNR:.0f}",
-                chart,
-            )
-        )
+        found.append((f"Image scores: good and defective, each as shares of its class; dashed: {meaning}", chart))
     roc = _curve(record.curves, name, "roc")
     if len(roc):
         chart = curve_chart(

@@ -14,6 +14,7 @@ from data_contracts.manifests import Manifest, MeasuredBanks, PreparedDataset
 from data_contracts.settings import BackboneSettings
 from data_contracts.tables import CALIBRATION_SCORES, CURVES, IMAGE_SCORES
 from pipeline_lib.dataset.groups import assignment
+from pipeline_lib.features.backbone import padding_notes
 from pipeline_lib.maps import saved_maps
 from pipeline_lib.metrics import decisions
 from pipeline_lib.results import documents as results_documents
@@ -56,7 +57,8 @@ def experiment_figures(
     if (groups := dataset.indexed.groups) is not None:
         frames = [store.read_table(table) for table in (dataset.indexed.index, groups, dataset.partition.table)]
         warnings += results_warnings.group_warnings(*frames)
-    warnings += tables.choice_warnings(config, summary)
+    sizes = {category: config.preprocessing.size(category) for category in dataset.indexed.categories}
+    warnings += [*padding_notes(backbone, sizes), *tables.choice_warnings(config, summary)]
     documents = results_documents.build_documents(config, last.measured, store, summary, timings_s, warnings)
     rounds.fill_round_means(documents, [one.measured for one in measured[:-1]], store)
     scores = _joined(store, (category.scores for category in last.scored), IMAGE_SCORES)

@@ -42,7 +42,7 @@ def _row(name: str, values: MetricValues) -> dict[str, Any]:
     return {
         "category": name,
         **{metric.title: per_cent(metric.of(values), metric.interval(values)) for metric in METRICS},
-        "sPRO of noise": per_cent(AUC_SPRO.chance(values)),
+        "sPRO by chance": per_cent(AUC_SPRO.chance(values)),
         "good": values.n_good,
         "defective": f"{values.n_defective} (few)" if thin else str(values.n_defective),
     }

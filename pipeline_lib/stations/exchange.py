@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -37,9 +38,12 @@ def open_exchange() -> Exchange:
     """The shared place of this machine, `$FEDPATCH_EXCHANGE`; the mount points of machines may differ."""
     url = os.environ.get("FEDPATCH_EXCHANGE")
     if not url:
+        station = os.environ.get("FEDPATCH_STATION")
+        whose = f"of {station}" if station else "of no station (FEDPATCH_STATION), so the coordinator's"
         raise ConfigError(
-            "FEDPATCH_EXCHANGE is not set in this worker; where the worker is started, export the shared place, a "
-            "directory or s3://bucket/prefix, and start the worker again: one that runs does not see a later export"
+            f"FEDPATCH_EXCHANGE is not set in this worker on {platform.node()}, {whose}; where the worker is started, "
+            "export the shared place, a directory or s3://bucket/prefix, and start the worker again: one that runs "
+            "does not see a later export"
         )
     return Exchange(url)
 

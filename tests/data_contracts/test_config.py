@@ -42,7 +42,8 @@ aggregation: {strategy: federated_coreset, global_bank_size: 10000, weight_by_sa
 
 AS_EARLIER = {
     "preprocessing": {"value_range": "container", "orientation": "stored"},
-    "model": {"alignment": "corners_as_patchcore"},
+    "model": {"alignment": "corners_as_patchcore", "rows": "picks", "backbone": "wide_resnet50_2.v2"},
+    "decision": {"promise": "rate"},
 }
 """What earlier versions did."""
 
@@ -126,11 +127,12 @@ def test_wrong_values_are_refused(values: dict[str, object], part: str) -> None:
 
 def test_keys_that_are_gone_are_dropped_at_what_is_still_done_and_refused_by_name_else() -> None:
     earlier = {
+        "model": {"backbone": "wide_resnet50_2.v2"},
         "federated": {"turns": "parallel", "num_clients": 3},
         "aggregation": {"budget": "images", "oversample_factor": 2.0},
     }
     config = ExperimentConfig.model_validate(earlier)
-    assert config.config_hashes()[1:] == (
+    assert config.config_hashes()[2:] == (
         "9e1ac5ec1a15b5b4",
         "64c5754db7de5263",
         "3d5b337303f46887",
@@ -151,12 +153,22 @@ def test_hash_covers_what_changes_results_and_nothing_else() -> None:
     earlier = ExperimentConfig.model_validate(AS_EARLIER)
     assert earlier.config_hash() == "e417b30b9a8e857e"  # a new key that is off leaves the hash of earlier runs alone
     assert earlier.config_hashes() == (earlier.config_hash(),)
-    unaligned = ExperimentConfig.model_validate({"model": AS_EARLIER["model"]})
-    assert base.config_hashes() == tuple(
-        one.config_hash() for one in (base, unaligned, earlier)
+    v2 = {"backbone": "wide_resnet50_2.v2"}
+    picks = {"model": {"rows": "picks", **v2}, "decision": {"promise": "rate"}}
+    picked = ExperimentConfig.model_validate(picks)
+    unaligned = ExperimentConfig.model_validate({**picks, "model": AS_EARLIER["model"]})
+    second = ExperimentConfig.model_validate({"model": v2})
+    assert second.config_hashes() == tuple(
+        one.config_hash() for one in (second, picked, unaligned, earlier)
     )  # what was written where nothing was said, the last version first
-    assert len(set(base.config_hashes())) == 3
+    assert len(set(second.config_hashes())) == 4
     assert unaligned.config_hash() == "82bcc2ceb1f764ab"
+    assert not set(base.config_hashes()) & set(second.config_hashes())
+    for written in ({"weights": "random"}, {"weights_path": "w.pth"}):  # which no name changes
+        names = [{"backbone": f"wide_resnet50_2{version}", **written} for version in ("", ".v1", ".v2")]
+        configs = [ExperimentConfig.model_validate({"model": one}) for one in names]
+        assert {one.model.backbone for one in configs} == {"wide_resnet50_2"}
+        assert len({one.config_hash() for one in configs}) == 1
     for section, changed in AS_EARLIER.items():
         for key, value in changed.items():
             half = ExperimentConfig.model_validate({section: {key: value}})
@@ -176,13 +188,26 @@ def test_hash_covers_what_changes_results_and_nothing_else() -> None:
     means, steps = (
         ExperimentConfig.model_validate({"model": {"rows": "cell_means", "lloyd_steps": n}}) for n in (1, 2)
     )
-    assert said.config_hash() == base.config_hash()
-    assert len({base.config_hash(), means.config_hash(), steps.config_hash()}) == 3
+    assert means.config_hash() == base.config_hash()
+    assert len({base.config_hash(), said.config_hash(), steps.config_hash()}) == 3
 
 
 def test_steps_without_means_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"lloyd_steps is 3, but rows: picks takes no means; set rows to cell_me"):
-        ExperimentConfig.model_validate({"model": {"lloyd_steps": 3}})
+        ExperimentConfig.model_validate({"model": {"rows": "picks", "lloyd_steps": 3}})
+
+
+def test_the_share_of_the_highest_patches() -> None:
+    base = ExperimentConfig()
+    assert ExperimentConfig.model_validate({"inference": {"top_share": 0.01}}).config_hashes() == base.config_hashes()
+    top = [
+        ExperimentConfig.model_validate({"inference": {"image_score": "top_share", **share}})
+        for share in ({}, {"top_share": 0.01}, {"top_share": 0.02})
+    ]
+    assert top[0].config_hash() == top[1].config_hash()
+    assert len({one.config_hash() for one in (base, *top)}) == 3
+    with pytest.raises(ValidationError, match=r"top_share is 0\.02, but image_score is max; set it to"):
+        ExperimentConfig.model_validate({"inference": {"top_share": 0.02}})
 
 
 def test_groups_and_what_goes_by_them() -> None:
@@ -190,7 +215,7 @@ def test_groups_and_what_goes_by_them() -> None:
     said = {
         "dataset": {"group": None},
         "federated": {"mode": "centralized", "partition_groups": False},
-        "decision": {"promise": "rate"},
+        "decision": {"promise": "interpolated"},
     }
     assert ExperimentConfig.model_validate(said).config_hashes() == base.config_hashes()
     for changed in ({"dataset": {"group": "found"}}, {"decision": {"promise": "bound"}}):
@@ -215,7 +240,7 @@ def test_how_images_are_read_is_not_hashed_and_hashes_from_when_it_was_still_mat
 
 def test_a_clients_hash_is_that_of_earlier_versions() -> None:
     """Stations of an earlier version and of this one are in one run, and what was uploaded before is still accepted."""
-    config = ExperimentConfig()
+    config = ExperimentConfig.model_validate({"model": {"rows": "picks"}})
     backbone = BackboneSettings(
         backbone="resnet18", layers=("layer2",), weights_source="package x", weights_sha256="0" * 64,
         weights_path=Path("/x"), seed=config.seed, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), neighborhood_size=3,

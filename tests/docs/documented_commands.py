@@ -46,6 +46,7 @@ SESSION = (
     "fedpatch dataset preview made --out made.jpg",
     "fedpatch init DIR",
     "fedpatch dataset validate DIR",
+    "fedpatch dataset validate own.yaml",
     "fedpatch plan CONFIG",
     "fedpatch plan configs/demo.yaml --set model.coreset_percentage=0.05",
     "fedpatch plan own.yaml",
@@ -53,14 +54,10 @@ SESSION = (
     "fedpatch run own.yaml --out runs/first",
     "fedpatch run own.yaml --set federated.mode=centralized --out runs/baseline",
     "fedpatch show runs/first",
+    "fedpatch benchmark own.yaml --out runs/compared",
     "fedpatch run configs/real3_iid.yaml --set dataset.root=DIR --set federated.num_rounds=2",
     "fedpatch run configs/autovi_iid.yaml --set dataset.root=DIR",
-    "fedpatch run configs/real3_centralized.yaml --set dataset.categories=[cookie] --set seed=SEED",
     "fedpatch show runs/baseline runs/first",
-    "fedpatch run configs/real3_$kind.yaml --set seed=$seed --set name=${kind}_seed$seed --set dataset.root=DIR "
-    "--out runs/${kind}_$seed",
-    "fedpatch show runs/centralized_42 runs/iid_42 runs/centralized_1 runs/iid_1 "
-    "runs/centralized_2 runs/iid_2 --markdown",
     "fedpatch score runs/baseline NEW_IMAGES --out scored",
     "fedpatch score runs/baseline NEW_IMAGES --out scored --explain",
     "fedpatch score RUN_DIR IMAGES --out scored",
@@ -78,9 +75,6 @@ SESSION = (
     "fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=DIR",
     "fedpatch benchmark configs/benchmark_quick.yaml --set dataset.max_images=24",
     "fedpatch benchmark FILE",
-    "fedpatch benchmark configs/benchmark_gap.yaml --set dataset.root=DIR --out runs/gap",
-    "fedpatch benchmark configs/benchmark_gap.yaml --set dataset.root=DIR --set evaluation.coverage=true "
-    "--set decision.blocks=0 --out runs/gap",
     "fedpatch dataset validate parts",
     "fedpatch run configs/demo.yaml --set dataset.root=parts --out runs/bracket",
     "fedpatch dataset import --good ok --defective nok --annotations coco.json --category ballscrew --out data",
@@ -158,10 +152,6 @@ ELSEWHERE = {
     ),
     "FEDPATCH_SCREENSHOTS=docs/images pytest -m e2e tests/e2e": CI,
     "pytest -m slow tests/pipeline_lib/metrics/test_spro.py": CI,
-    "fedpatch benchmark configs/benchmark_cost.yaml --set dataset.root=DIR "
-    "--set model.alignment=corners_as_patchcore --out runs/cost": (
-        "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares"
-    ),
     "pytest -m slow -s tests/pipeline_lib/benchmark/test_rejection.py": CI,
     "pytest -m slow -s tests/pipeline_lib/metrics/test_auroc_interval.py": CI,
     "fedpatch benchmark configs/benchmark_coverage.yaml --set dataset.root=DIR --out runs/coverage": (
@@ -170,15 +160,16 @@ ELSEWHERE = {
     "python -m benchmarks.coverage_relation runs/coverage": (
         "tests/benchmarks/test_coverage_relation.py::test_banks_that_lie_nearer_and_score_higher_are_at_minus_1"
     ),
-    "fedpatch benchmark configs/benchmark_seeds.yaml --set dataset.root=DIR --out runs/seeds": (
-        "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares"
-    ),
-    "fedpatch benchmark configs/benchmark_full.yaml --set dataset.root=DIR --out runs/full": (
-        "tests/flows/test_benchmark.py::test_the_full_matrix_names_at_least_forty_experiments_and_every_mode"
-    ),
-    'fedpatch run configs/real3_centralized.yaml --set dataset.root=DIR --set "dataset.categories=[CATEGORY]"': (
+    "fedpatch benchmark configs/benchmark_seeds.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
+    "--out runs/seeds": "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares",
+    "fedpatch benchmark configs/benchmark_rows.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
+    "--out runs/rows": "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares",
+    'fedpatch run configs/real3_centralized.yaml --set dataset.root=DIR --set "dataset.categories=[CATEGORY]" '
+    "--set model.rows=picks --set decision.promise=rate": (
         "tests/flows/test_real_data.py::test_federated_run_on_real_images_finds_defects"
     ),
+    "fedpatch run configs/real3_centralized.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
+    "--out runs/centralized": "tests/flows/test_real_data.py::test_federated_run_on_real_images_finds_defects",
     "python -m tests.pipeline_lib.metrics.test_promise": (
         "tests/pipeline_lib/metrics/test_promise.py::"
         "test_images_that_are_counted_one_by_one_break_the_bound_where_they_come_in_groups"

@@ -35,7 +35,12 @@ BACKBONE = BackboneSettings(
     backbone="efficientnet_lite0", layers=("blocks.2",), weights_source="random", weights_sha256="0" * 64,
     weights_path=None, seed=0, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), neighborhood_size=3,
 )  # fmt: skip
-CONFIG = ExperimentConfig.model_validate({"federated": {"mode": "federated", "num_clients": 3, "min_clients": 2}})
+CONFIG = ExperimentConfig.model_validate(
+    {
+        "model": {"rows": "picks"},
+        "federated": {"mode": "federated", "num_clients": 3, "min_clients": 2},
+    }
+)
 HASH = client_config_hash(CONFIG, BACKBONE)
 NOT_FINITE = "refused: it contains values that are not finite (NaN or infinity)"
 

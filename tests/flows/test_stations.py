@@ -197,6 +197,7 @@ def test_a_worker_that_does_not_know_the_shared_place_is_told_before_an_image_is
     parameters = {"config": values(tmp_path), "run_id": "run"}
     state = run_station(monkeypatch, plants / STATIONS[0], tmp_path / "own", parameters)
     assert "FEDPATCH_EXCHANGE is not set in this worker" in state.message
+    assert f", of {STATIONS[0]}; where the worker is started" in state.message
     assert "start the worker again" in state.message
     assert not work
     assert not (tmp_path / "own").exists()

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.options import Json, Picture, app, dataset_app, out_directory
+from flows.cli.next_steps import with_overrides
+from flows.cli.options import Json, Picture, Set, app, dataset_app, out_directory
 
 
 @dataset_app.command
@@ -61,14 +62,23 @@ def init(root: Path, /, *, out: Annotated[Path, Parameter(help="The file.")] = P
 
 
 @dataset_app.command
-def validate(root: Path, /, *, layout: str = "auto", json_: Json = False) -> None:
+def validate(root: Path, /, *, set_: Set = None, layout: str = "auto", json_: Json = False) -> None:
     """Check a data set: unreadable images, masks that do not fit, duplicates, counts. Exit status 1 for errors.
 
-    Example: fedpatch dataset validate /data
-    """
-    from flows.cli.dataset.datasets import validate_root
+    Examples: fedpatch dataset validate own.yaml; fedpatch dataset validate /data
 
-    validate_root(root, layout, as_json=json_)
+    Parameters
+    ----------
+    root
+        A configuration, whose data set, categories, sizes and groups are checked; or a data set's directory.
+    """
+    from flows.cli.dataset.datasets import validate_data
+    from pipeline_lib.configuration.files import load_config, parse_config
+
+    overrides = [*(set_ or []), *([] if layout == "auto" else [f"dataset.layout={layout}"])]
+    is_config = root.is_file() or root.suffix in (".yaml", ".yml")
+    settings = load_config(root, overrides) if is_config else parse_config({"dataset": {"root": str(root)}}, overrides)
+    validate_data(settings, words=with_overrides(root, set_), is_config=is_config, as_json=json_)
 
 
 @dataset_app.command

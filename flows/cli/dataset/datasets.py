@@ -129,17 +129,47 @@ def normalization_statistics(root: Path, layout: str, *, as_json: bool) -> None:
     print("A pretrained backbone does best with its own values; set preprocessing.mean and std only to try others.")
 
 
-def validate_root(root: Path, layout: str, *, as_json: bool) -> None:
-    """Print what a check of a data set finds; exit status 1 when there are errors."""
-    found = chosen_layout(layout, root)
+def validate_data(config: ExperimentConfig, *, words: list[str], is_config: bool, as_json: bool) -> None:
+    """Print what a check of a data set finds; exit status 1 when there are errors.
+
+    words: what was checked, on the command line; is_config: whether that is a configuration, or a directory alone.
+    """
+    root, dataset = place_of(config).data_root, config.dataset
+    found = chosen_layout(dataset.layout, root)
     pictures = Thumbnails()
-    index = index_dataset(root, layout=found, require_train="none", equal_stems="kept", look=pictures.add)
-    report = validation.validate_dataset(index, root, layout=found, thumbnails=pictures.to_arrays())
+    index = index_dataset(
+        root,
+        layout=found,
+        categories=dataset.categories,
+        max_images=dataset.max_images,
+        require_train="none",
+        equal_stems="kept",
+        orientation=config.preprocessing.orientation,
+        look=pictures.add,
+    )
+    small = pictures.to_arrays()
+    groups = None if dataset.group is None else group_assignment.assign_groups(index, dataset.group, small)
+    report = validation.validate_dataset(
+        index,
+        root,
+        layout=found,
+        defect_weights=config.evaluation.defect_weights,
+        categories=dataset.categories,
+        preprocessing=config.preprocessing,
+        thumbnails=small,
+        groups=groups,
+    )
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
         print(validation.render_validation_text(report))
-        say_next("validate, errors" if report.count("error") else "validate", root=root)
+        if groups is not None:
+            alone = int((index["problem"] == "").sum()) - len(groups)
+            print(f"groups: {groups['group'].nunique()}, of {len(groups)} images; {alone} images stand alone")
+        if report.count("error"):
+            say_next("validate, errors", data=words)
+        else:
+            say_next("validate, configuration" if is_config else "validate", data=words if is_config else words[:1])
     if report.count("error"):
         raise SystemExit(1)
 

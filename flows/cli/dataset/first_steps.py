@@ -17,4 +17,4 @@ def write_first_configuration(root: Path, out: Path) -> None:
     text = first_configuration(root)
     write_file(out, text.encode())
     print(f"configuration: {out}")
-    say_next("init", file=out, root=root)
+    say_next("init", file=out)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.next_steps import with_overrides
+from flows.cli.next_steps import say_begins, with_overrides
 from flows.cli.options import Force, Json, Out, Set, app, fail, out_directory
 
 
@@ -29,6 +29,7 @@ def run(config: Path, /, *, set_: Set = None, out: Out = None, json_: Json = Fal
     overrides = [*(set_ or []), *([f"runtime.out={json.dumps(str(out.absolute()))}"] if out else [])]
     settings = load_config(config, overrides)
     (place,) = refuse_wrong_paths([settings])
+    say_begins(settings.name, quiet=json_)
     from flows.cli.temporary_server import temporary_server
 
     with temporary_server() as server:  # it starts while the rest is imported
@@ -78,6 +79,7 @@ def demo(*, out: Out = None, json_: Json = False) -> None:
 
     Example: fedpatch demo --out demo
     """
+    say_begins("demo", quiet=json_)
     from flows.cli.temporary_server import temporary_server
 
     with temporary_server() as server:
@@ -102,7 +104,10 @@ def benchmark(
 ) -> None:
     """Run a matrix of experiments and compare them with the baseline. --set addresses the base experiment.
 
-    Example: fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=/data
+    An experiment's configuration is compared with all images at one place (centralized), with three seeds.
+
+    Examples: fedpatch benchmark own.yaml --out runs/compared;
+    fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=/data
     """
     from pipeline_lib.configuration.files import load_benchmark
     from pipeline_lib.planning.first_checks import refuse_wrong_paths
@@ -118,6 +123,7 @@ def benchmark(
         compare_finished(matrix, as_json=json_)
         return
     refuse_wrong_paths([cell.config for cell in matrix.cells()], out=matrix.out)
+    say_begins(matrix.name, quiet=json_)
     from flows.cli.temporary_server import temporary_server
 
     with temporary_server() as server:
@@ -180,7 +186,8 @@ def score(
     out: Annotated[Path | None, out_directory("Where page, tables and pictures go.")] = None,
     watch: Annotated[bool, Parameter(help="Keep scoring what appears in the directory.", negative="")] = False,
     explain: Annotated[
-        bool, Parameter(help="Show the normal patches most like what is flagged; needs --out.", negative="")
+        bool,
+        Parameter(help="Show the normal patches most like what is flagged, or close to it; needs --out.", negative=""),
     ] = False,
     false_alarm_rate: Annotated[float | None, Parameter(help="Instead of the rate of the run.")] = None,
     threshold: Annotated[float | None, Parameter(help="Instead of the threshold of the run.")] = None,
@@ -189,8 +196,8 @@ def score(
     """Score new images with a trained run: RUN_DIR, then images or directories.
 
     Good or defective, by a threshold from the run's normal training images. With --out: index.html, a page of what was
-    decided with the doubtful images first, pictures, and tables (decisions.csv and others), which grow from call to
-    call. Images that do not fit are refused, with the reason.
+    decided with what to look at first, pictures, and tables (decisions.csv and others), which grow from call to call.
+    Images that do not fit are refused, with the reason.
 
     Examples: fedpatch score runs/first new_images --out scored;
     fedpatch score runs/first camera --category pipe_clip --watch --json

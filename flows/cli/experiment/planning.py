@@ -13,7 +13,7 @@ from data_contracts.settings import place_of
 from flows.cli.dataset.layouts import chosen_layout
 from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
-from pipeline_lib.features.backbone import find_weights
+from pipeline_lib.features.backbone import find_weights, padding_notes
 from pipeline_lib.planning.experiment import ExperimentPlan, plan_experiment
 from pipeline_lib.planning.resources import available_memory_bytes, disk_bytes, free_disk_bytes, memory_bytes, shortages
 
@@ -46,9 +46,11 @@ def print_plan(config: ExperimentConfig, *, words: list[str], as_json: bool) -> 
     print(f"disk:   at most {sum(value['disk_bytes'].values()) / 1e9:.2f} GB, {free / 1e9:.1f} GB are free")
     needed = max(value["memory_bytes"].values())
     print(f"memory: at most {needed / 1e9:.2f} GB, {available_memory_bytes() / 1e9:.1f} GB are available")
+    for note in value["notes"]:
+        print(f"note:   {note}")
     for problem in value["does_not_fit"]:
         print(f"does not fit: {problem}")
-    _say_what_is_fetched([config])
+    _say_weights([config])
     say_next("plan, too large" if value["does_not_fit"] else "plan", config=words)
 
 
@@ -101,15 +103,15 @@ def print_benchmark_plan(config: BenchmarkConfig, *, words: list[str], as_json: 
         print(f"assumed: {text}")
     for problem in problems:
         print(f"does not fit: {problem}")
-    _say_what_is_fetched([cell.config for cell, _ in runs])
+    _say_weights([cell.config for cell, _ in runs])
     say_next("plan, too large" if problems else "plan, benchmark", config=words)
 
 
-def _say_what_is_fetched(configs: list[ExperimentConfig]) -> None:
-    """A line for each backbone whose weights are not on disk."""
+def _say_weights(configs: list[ExperimentConfig]) -> None:
+    """A line for each backbone: its weights, or that they are not on disk."""
     for model in {config.model.backbone: config.model for config in configs}.values():
         try:
-            find_weights(model, fetch=False)
+            print(f"weights: {find_weights(model, fetch=False)[1]}")
         except WeightsError as error:
             print(f"weights: {error}")
 
@@ -143,6 +145,7 @@ def describe(plan: ExperimentPlan) -> dict[str, Any]:
         "bank_rows": plan.bank_rows,
         "disk_bytes": disk_bytes(plan),
         "memory_bytes": memory_bytes(plan),
+        "notes": padding_notes(plan.backbone, {c: part.resized_px for c, part in (plan.train | plan.test).items()}),
         "does_not_fit": shortages(plan, _places(plan.config)),
     }
 

@@ -80,5 +80,5 @@ def _row(category: str, name: str, run: dict[str, MetricsDocument]) -> dict[str,
 def _half_row(category: str, name: str, run: dict[str, MetricsDocument], half: str) -> dict[str, str]:
     """As `_row`, of one half: below each other they fit a terminal, and runs are beside each other."""
     values = run[half].categories[category]
-    names = {"category": category, "experiment": name, "test images": SUBSET_TITLES[half]}
+    names = {"category": category, "experiment": name, "subset": SUBSET_TITLES[half]}
     return names | headline_cells(values) | {"good, defective": f"{values.n_good}, {values.n_defective}"}

@@ -35,16 +35,20 @@ def score_images(
             found.append(decision.summary())
             _say_refused(found[-1])
             progress(len(found), len(images))
+    categories = sorted({str(one["category"]) for one in found if "reason" not in one})
     if as_json:
         print_json(found)
+        _say_shortfalls(model, categories)
     else:
         print_table([_row(one) for one in found if "reason" not in one], f"{model.directory}")
         counts = {kind: sum(one["decision"] == kind for one in found) for kind in ("good", "defective")}
         refused = sum("reason" in one for one in found)
         print(f"{counts['good']} good, {counts['defective']} defective, {refused} refused")
-        for category in sorted({str(one["category"]) for one in found if "reason" not in one}):
+        for category in categories:
             if line := model.promised(category):
                 print(line)
+        for text in model.shortfalls(categories):
+            print(f"warning: {text}")
         if out is not None:
             print(f"decisions: {session.decisions_file}")
             print(f"page:      {session.page_file}")
@@ -63,7 +67,11 @@ def watch_folder(
     if not as_json:
         print(f"watching {directory}; Ctrl-C ends it", file=sys.stderr)
     with suppress(KeyboardInterrupt), closing(session.watch(directory)) as decisions:
+        seen: set[object] = set()
         for summary in (decision.summary() for decision in decisions):
+            if "reason" not in summary and summary["category"] not in seen:
+                seen.add(summary["category"])
+                _say_shortfalls(model, [str(summary["category"])])
             if as_json:
                 print(json.dumps(summary, ensure_ascii=False), flush=True)
             elif "reason" in summary:
@@ -82,6 +90,11 @@ def _row(summary: dict[str, object]) -> dict[str, object]:
         "image": summary["path"],
         "note": str(summary.get("note", "")).split(":")[0],
     }
+
+
+def _say_shortfalls(model: RunModel, categories: list[str]) -> None:
+    for text in model.shortfalls(categories):
+        print(f"fedpatch: {text}", file=sys.stderr)
 
 
 def _say_refused(summary: dict[str, object]) -> None:

@@ -88,11 +88,14 @@ def test_weights_that_cannot_be_had_are_refused_before_a_run_is_made(
         benchmark = {"base": values, "experiments": {"centralized": {}}}
         path = write_yaml(tmp_path / "plan.yaml", values)
         assert call("plan", path) == 0
-        assert "weights: wide_resnet50_2: pretrained weights are not on disk" in capsys.readouterr().out
+        assert (
+            "weights: wide_resnet50_2.v1: pretrained weights are not on disk (torchvision wide_resnet50_2-95faca4d"
+            in capsys.readouterr().out
+        )
         for command, content in (("run", values), ("benchmark", benchmark)):
             assert call(command, write_yaml(tmp_path / f"{command}.yaml", content)) == 1
-            message = capsys.readouterr().err
-            assert message.count("\n") == 1
+            begins, message = capsys.readouterr().err.splitlines()
+            assert begins.endswith(": starting, its libraries and Prefect first")
             assert "choose model.backbone: efficientnet_lite0 (its weights are installed" in message
             assert len(tried) == 1 + len(RETRY_DELAYS_SECONDS)
             tried.clear()
@@ -204,7 +207,21 @@ def test_dataset_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert call("dataset", "stats", made, "--json") == 0
     assert json.loads(capsys.readouterr().out)["pipe_clip"]["train"]["good"] == 3
     assert call("dataset", "validate", made, "--layout", "flat") == 1
-    assert "layout is 'flat'; it accepts auto, autovi, mvtec, mvtec_ad2, visa, folder" in capsys.readouterr().err
+    assert (
+        "dataset.layout: got 'flat', accepts 'auto', 'autovi', 'mvtec', 'mvtec_ad2', 'visa' or 'folder'"
+        in capsys.readouterr().err
+    )
+    config = {
+        "dataset": {"root": str(made), "categories": ["tank_screw"], "group": {"pattern": "test/good/000[01]"}},
+        "preprocessing": {"size_by_category": {"tank_screw": [64, 256]}},
+    }
+    assert call("dataset", "validate", write_yaml(tmp_path / "own.yaml", config)) == 0
+    said = capsys.readouterr()
+    assert "pipe_clip" not in said.out
+    assert "that they are resized to" in said.out
+    assert "64x256" in said.out
+    assert "groups: 2, of 2 images; " in said.out
+    assert said.err.splitlines()[-1].endswith(f"fedpatch plan {tmp_path / 'own.yaml'}")
     next((made / "pipe_clip" / "train" / "good").iterdir()).write_bytes(b"not an image")
     assert call("dataset", "validate", made) == 1
     assert "unreadable" in capsys.readouterr().out

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +17,7 @@ from cyclopts import App
 
 from flows.cli import main
 from flows.cli.options import app
+from tests.conftest import ROOT
 from tests.dataset_fixtures import write_tiny_autovi
 
 
@@ -40,6 +44,17 @@ def test_all_commands_are_there() -> None:
         ("dataset", "import"),
         ("model", "rollback"),
     } <= {*ALL}
+
+
+@pytest.mark.parametrize("words", [["config-reference"], ["--version"]])
+def test_a_reader_that_has_seen_enough_ends_it_quietly(words: list[str]) -> None:
+    """As of `| head`, here before the first line."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", "from flows.cli import main; main()", *words]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=300)
+    os.close(writer)
+    assert (done.returncode != 0, done.stderr) == (True, "")
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)

@@ -32,7 +32,7 @@ TABLES: dict[str, list[dict[str, Any]]] = {
          "upload share": "12 %", "of pixels": "1.2 %", "back MB": 12.1, "bank rows": 12345} for number in (3, 5, 10)
     ],
     "halves": [
-        {"category": "underbody_screw", "experiment": name, "test images": "development half", "image AUROC": INTERVAL,
+        {"category": "underbody_screw", "experiment": name, "subset": "development half", "image AUROC": INTERVAL,
          "AUC-sPRO@0.05": INTERVAL, "good": "120", "defective": "120"} for name in LONG
     ],
     "decisions": [

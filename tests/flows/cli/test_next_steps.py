@@ -51,6 +51,8 @@ def test_from_a_data_set_each_command_says_what_follows(
     said = capsys.readouterr()
     assert said.out == "configuration: own.yaml\n"
     assert "fedpatch run own.yaml --out runs/first" in said.err
+    call("dataset", "validate", "own.yaml")
+    assert capsys.readouterr().err.splitlines()[-1] == "next: what a run will need: fedpatch plan own.yaml"
     call("plan", "own.yaml")
     assert capsys.readouterr().err.splitlines()[-1] == "next: fedpatch run own.yaml --out runs/first"
 

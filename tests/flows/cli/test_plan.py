@@ -98,7 +98,7 @@ def test_means_cost_a_search_of_all_patches_a_step_and_their_counts() -> None:
         )  # fmt: skip
         return ExperimentPlan(config, 4, {}, {}, clients, {"clip": 5, "bolt": 3}, backbone)
 
-    plans = [planned(), planned(rows="cell_means"), planned(rows="cell_means", lloyd_steps=3)]
+    plans = [planned(rows="picks"), planned(), planned(lloyd_steps=3)]
     picks, one, three = (stage_times.stage_seconds(plan, probe)["coresets"] for plan in plans)
     pairs = 400 * 20 + 600 * 30 + 400 * 8  # patches times rows, a bank's patches in proportion to its rows
     search = stage_times.SEARCH_PRODUCTS * 4 * pairs / 1e4
@@ -183,7 +183,8 @@ def test_a_run_that_would_not_fit_is_refused_first(
     monkeypatch.setattr(resources, what, lambda *_: 1000)
     config = write_config(tmp_path, experiment_values(tiny_root, tmp_path / "store", tmp_path / "out"))
     assert call("run", config) == 1
-    found, line = capsys.readouterr().err.strip().splitlines()
+    starting, found, line = capsys.readouterr().err.strip().splitlines()
+    assert "starting" in starting
     assert found.startswith("layout autovi")
     assert line.startswith("fedpatch: the run would not fit: ")
     assert words in line
@@ -223,7 +224,8 @@ def test_a_benchmark_is_refused_before_its_first_experiment(
 
     two = config(tmp_path / "nothing yet", {"iid_3": {}, "iid_2": {"federated.num_clients": 2}})
     assert call("benchmark", two) == 1
-    line = capsys.readouterr().err.strip()
+    starting, line = capsys.readouterr().err.strip().splitlines()
+    assert "starting" in starting
     assert line.startswith("fedpatch: the run would not fit: iid_2: it may write")
     assert "; iid_3: it may write" in line
     assert not (tmp_path / "bench").exists()

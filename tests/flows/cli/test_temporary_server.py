@@ -11,7 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+    PREFECT_SERVER_DATABASE_CONNECTION_URL,
+    temporary_settings,
+)
 
 from data_contracts.errors import ServerError
 from flows.cli.temporary_server import DATABASE, temporary_server
@@ -107,3 +113,24 @@ def test_the_runs_last_logs_reach_the_server_before_it_ends(tmp_path: Path) -> N
         assert database.execute("select count(*) from log where message = 'said at the end'").fetchone() == (1,)
         assert database.execute("select state_type from flow_run").fetchall() == [("COMPLETED",)]
     database.close()
+
+
+def test_commands_at_the_same_time_have_databases_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two servers on one SQLite file lock each other out, and runs lose their server."""
+    urls: list[str] = []
+
+    def record(command: list[str], env: dict[str, str], **_: object) -> subprocess.Popen[bytes]:
+        urls.append(env["PREFECT_SERVER_DATABASE_CONNECTION_URL"])
+        return started(["sleep", "60"], stdin=subprocess.PIPE)
+
+    started = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", record)
+    changes = {PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True, PREFECT_HOME: tmp_path}
+    unset = {PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL}
+    with temporary_settings(changes, restore_defaults=unset):
+        with temporary_server(), temporary_server(), temporary_server():
+            pass
+        with temporary_server():
+            pass
+    names = [Path(url).name for url in urls]
+    assert names == ["fedpatch.db", "fedpatch-2.db", "fedpatch-3.db", "fedpatch.db"]

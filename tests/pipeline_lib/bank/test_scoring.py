@@ -14,7 +14,7 @@ from data_contracts.manifests import Cells
 from data_contracts.settings import ScoringSettings
 from pipeline_lib.bank import scoring
 from pipeline_lib.bank.memory_bank import MemoryBank
-from pipeline_lib.bank.scoring import patch_scores, reweighted_score, score_images, score_patches
+from pipeline_lib.bank.scoring import patch_scores, reweighted_score, score_images, score_patches, top_mean
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
 GRID = (3, 4)
@@ -163,3 +163,25 @@ def test_images_of_two_grids_or_none_are_refused(bank: MemoryBank, images: np.nd
         score_images(table, store, bank, settings())
     with pytest.raises(DatasetError, match="no images"):
         score_images(table.iloc[:0], store, bank, settings())
+
+
+def test_the_mean_of_the_highest_share(bank: MemoryBank, images: np.ndarray, store: ArtifactStore) -> None:
+    table = feature_table(store, images)
+    plain = score_images(table, store, bank, settings())
+    for share, count in ((0.01, 1), (0.25, 3), (0.3, 4), (1.0, 12)):  # of 12 patches: round(3.6) is 4
+        scored = score_images(table, store, bank, settings(image_score="top_share", top_share=share))
+        assert np.array_equal(scored.maps, plain.maps)
+        highest = np.sort(plain.maps.reshape(7, 12).astype(np.float64), axis=1)[:, -count:]
+        assert np.allclose(scored.scores, highest.mean(axis=1), rtol=1e-14)
+    of_three = score_patches(bank, images.astype(np.float32), settings(num_neighbors=3, image_score="top_share"))
+    assert np.array_equal(of_three[1], of_three[0].max(axis=1))  # one patch, of the map by three neighbours
+
+
+def test_the_mean_adds_up_from_the_smallest_in_turn() -> None:
+    """So that no processor's way of adding several numbers at once shows."""
+    scores = np.random.default_rng(3).random((4, 1000), dtype=np.float32)
+    for row, mean in zip(scores, top_mean(scores, 0.3), strict=True):
+        total = 0.0
+        for value in sorted(row.tolist())[-300:]:
+            total += value
+        assert mean == total / 300

@@ -137,11 +137,15 @@ def test_the_hash_of_a_benchmark_covers_its_cells_and_not_where_they_go() -> Non
 
 
 def test_a_benchmark_is_found_by_the_hash_that_an_earlier_version_wrote() -> None:
-    base = {"training": {"batch_size": 8, "num_workers": 0}}
+    model = {"backbone": "wide_resnet50_2.v2"}  # which the name without .v2 meant
+    base = {"training": {"batch_size": 8, "num_workers": 0}, "model": model}
     fast = BenchmarkConfig.model_validate(
         {"experiments": {"centralized": {"model.coreset_percentage": 0.5}}, "resamples": 400, "base": base}
     )
-    now, unaligned, plain = benchmark_hashes(fast.model_copy(update={"base": ExperimentConfig()}))
-    assert benchmark_hashes(fast) == (now, unaligned, plain, "9854d4a4e57709d6")
-    as_before = ExperimentConfig.model_validate({"model": {"alignment": "corners_as_patchcore"}})
+    without_training = ExperimentConfig.model_validate({"model": model})
+    now, picked, unaligned, plain = benchmark_hashes(fast.model_copy(update={"base": without_training}))
+    assert benchmark_hashes(fast) == (now, picked, unaligned, plain, "9854d4a4e57709d6")
+    as_before = ExperimentConfig.model_validate(
+        {"model": {"alignment": "corners_as_patchcore", "rows": "picks", **model}, "decision": {"promise": "rate"}}
+    )
     assert benchmark_hashes(fast.model_copy(update={"base": as_before})) == (unaligned, plain)

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from data_contracts.errors import ConfigError
-from pipeline_lib.configuration.files import apply_overrides, load_config, parse_config, write_config
+from pipeline_lib.configuration.files import (
+    apply_overrides,
+    load_benchmark,
+    load_config,
+    load_run_config,
+    parse_config,
+    write_config,
+)
 
 
 def written(directory: Path, text: str, name: str = "lab.yaml") -> Path:
@@ -157,9 +164,35 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         load_config(tmp_path / "latin.yaml")
 
 
+@pytest.mark.parametrize("model", ["{backbone: wide_resnet50_2}", "{backbone: wide_resnet50_2.v2}", "{}"])
+def test_a_resnets_name_alone_means_other_weights_in_a_run_of_an_earlier_version(tmp_path: Path, model: str) -> None:
+    (tmp_path / "config.yaml").write_text(f"model: {model}\n")
+    assert load_run_config(tmp_path)[0].model.backbone == "wide_resnet50_2.v2"
+    now = load_config(tmp_path / "config.yaml")
+    assert now.model.backbone == ("wide_resnet50_2.v2" if "v2" in model else "wide_resnet50_2.v1")
+    write_config(now, tmp_path / "config.yaml")
+    assert load_run_config(tmp_path)[0].model.backbone == now.model.backbone
+
+
 def test_anchors_and_merges_still_work(tmp_path: Path) -> None:
     text = "preprocessing:\n  size_by_category:\n    a: &size [64, 48]\n    b: *size\n"
     assert load_config(written(tmp_path, text)).preprocessing.size("b") == (64, 48)
     merged = "evaluation:\n  defect_groups: {<<: {cut: logical, rust: logical}, rust: structural}\n"
     groups = load_config(written(tmp_path, merged)).evaluation.defect_groups
     assert groups == {"cut": "logical", "rust": "structural"}
+
+
+@pytest.mark.parametrize("mode", ["federated", "local_only", "centralized"])
+def test_an_experiments_configuration_is_compared_with_one_place(tmp_path: Path, mode: str) -> None:
+    text = f"seed: 7\nmodel: {{coreset_percentage: 0.2}}\nfederated: {{mode: {mode}, num_clients: 4}}\n"
+    path = written(tmp_path, text, "own.yaml")
+    matrix = load_benchmark(path, ["dataset.root=/data"], tmp_path / "out")
+    other = "federated" if mode == "centralized" else mode
+    assert (matrix.name, matrix.baseline, matrix.out) == ("own", "centralized", tmp_path / "out")
+    assert [(cell.experiment, cell.seed) for cell in matrix.cells()] == [
+        (name, seed) for seed in (7, 8, 9) for name in ("centralized", other)
+    ]
+    own = load_config(path, ["dataset.root=/data", f"name={other}", f"federated.mode={other}"])
+    assert matrix.cells()[1].config == own
+    with pytest.raises(ConfigError, match=r"^modle: unknown key 'modle'"):
+        load_benchmark(path, ["modle=1"])

@@ -148,7 +148,7 @@ def test_batch_and_position_do_not_change_a_single_images_features(lite0: Featur
         (
             lambda p: FeatureExtractor("resnet18", weights_path=_other(p, [1])),
             WeightsError,
-            "holds a list, not a state",
+            "not a state dict",
         ),
         (lambda p: FeatureExtractor("resnet34", weights_path=_other(p)), WeightsError, "tensors, the network has"),
     ],

@@ -37,14 +37,18 @@ from tests.dataset_fixtures import write_image, write_tiny_autovi
 
 @pytest.fixture(scope="module")
 def runs(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`central`, a centralized run of two categories on `data`, and `federated`, one of pipe_clip."""
+    """`central`, a centralized run of two categories on `data`, and `federated`, one of pipe_clip by picks."""
     root = tmp_path_factory.mktemp("runs")
     write_tiny_autovi(root / "data", categories=("pipe_clip", "tank_screw"), train=9, good=4, defective=3)
     shutil.copytree(finished / "store", root / "store")  # of the same images
     central = experiment_values(root / "data", root / "store", root / "central", federated={"mode": "centralized"})
     assert centralized_experiment(ExperimentConfig.model_validate(central), return_state=True).is_completed()
     federated = experiment_values(
-        root / "data", root / "store", root / "federated", dataset={"categories": ["pipe_clip"]}
+        root / "data",
+        root / "store",
+        root / "federated",
+        dataset={"categories": ["pipe_clip"]},
+        model={"rows": "picks"},
     )
     assert federated_experiment(ExperimentConfig.model_validate(federated), return_state=True).is_completed()
     return root
@@ -201,7 +205,9 @@ def test_the_report_of_a_run_says_why_and_shows_normal_images_where_all_clients_
 
 
 @pytest.mark.parametrize(("run", "category"), [("central", "tank_screw"), ("federated", "pipe_clip")])
-def test_provenance_leads_to_the_very_patch(runs: Path, run: str, category: str) -> None:
+def test_provenance_leads_to_the_very_patch_or_to_one_that_the_mean_stands_for(
+    runs: Path, run: str, category: str
+) -> None:
     from pipeline_lib.features.image_batches import iter_images, iter_patches
 
     model = open_run_model(runs / run)
@@ -213,7 +219,13 @@ def test_provenance_leads_to_the_very_patch(runs: Path, run: str, category: str)
     path = runs / "data" / category / "train" / "good" / f"{row.image_id.rsplit('/', 1)[1]}.png"
     sample = {"image": load_image(path), "category": category, "path": str(path)}
     (item,) = iter_patches(patchcore.extractor, iter_images([sample], image_size=patchcore.inference.image_size))
-    np.testing.assert_array_equal(item.patches[row.patch_index], patchcore.memory_bank.features[row.bank_row])
+    patch, own = item.patches[row.patch_index], patchcore.memory_bank.features[row.bank_row]
+    if run == "federated":  # of picks
+        np.testing.assert_array_equal(patch, own)
+    else:
+        metrics = json.loads((runs / run / "metrics.json").read_text())
+        (client,) = metrics["federation"]["clients"].values()
+        assert 0 < np.linalg.norm(patch - own) <= client["covering_radius"]
 
 
 def test_the_command_writes_table_and_pictures_and_prints_json(

@@ -1,9 +1,10 @@
-"""The page of a call: doubtful images first, at most so many, pictures beside it, nothing of the data as markup."""
+"""The page of a call: what to look at first, at most so many, pictures beside it, nothing of the data as markup."""
 
 from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,13 +17,21 @@ from PIL import Image
 from pipeline_lib.bank.explanation import Neighbor, PatchExplanation
 from pipeline_lib.inspection import page as page_module
 from pipeline_lib.inspection.decisions import ImageDecision
-from pipeline_lib.inspection.files import table_row
+from pipeline_lib.inspection.files import outlined_regions, table_row
 from pipeline_lib.inspection.page import DecisionPage
 from pipeline_lib.inspection.pictures import explanation_picture, tile_place
 from pipeline_lib.inspection.run_model import RunModel
-from pipeline_lib.maps.visualize import TILE_PX, patch_tile
+from pipeline_lib.maps.regions import regions_above
+from pipeline_lib.maps.visualize import OUTLINE, TILE_PX, patch_tile
 
-MODEL = cast(RunModel, SimpleNamespace(directory=Path("runs/first"), promised=lambda category: f"{category}: promised"))
+MODEL = cast(
+    RunModel,
+    SimpleNamespace(
+        directory=Path("runs/first"),
+        promised=lambda category: f"{category}: promised",
+        shortfalls=lambda categories: [f"{', '.join(categories)}: too few"],
+    ),
+)
 
 
 def a_row(name: str, score: float, *, threshold: float | None = 10.0, note: str = "") -> dict[str, Any]:
@@ -36,7 +45,7 @@ def written(out: Path, rows: list[dict[str, Any]]) -> str:
     for row in rows:
         page.add(row, (8, 6))
     page.write(len(rows) + 5)
-    return (out / "index.html").read_text(encoding="utf-8")
+    return (out / "index.html").read_text(encoding="utf-8").replace("\u00a0", " ")
 
 
 def shown(page: str) -> list[str]:
@@ -44,14 +53,14 @@ def shown(page: str) -> list[str]:
     return re.findall(r'<img src="pictures/clip/(\w+)\.jpg"', page)
 
 
-def test_flagged_near_and_noted_images_come_first_each_from_the_threshold_on(tmp_path: Path) -> None:
+def test_defects_come_first_the_surest_at_the_top_then_close_and_noted_images(tmp_path: Path) -> None:
     rows = [
         a_row("far_good", 2.0), a_row("sure", 30.0), a_row("near_good", 9.5), a_row("good", 8.9), a_row("just", 10.2),
         a_row("odd", 1.0, note="all pixels are the same: it shows nothing"),
     ]  # fmt: skip
     for _ in range(3):
         random.Random(0).shuffle(rows)
-        assert shown(written(tmp_path, rows)) == ["just", "near_good", "odd", "sure", "good", "far_good"]
+        assert shown(written(tmp_path, rows)) == ["sure", "just", "near_good", "odd", "good", "far_good"]
 
 
 def test_it_says_in_words_what_was_decided_and_what_the_threshold_promises(tmp_path: Path) -> None:
@@ -59,8 +68,9 @@ def test_it_says_in_words_what_was_decided_and_what_the_threshold_promises(tmp_p
     page = written(tmp_path, [a_row("just", 10.25), a_row("near", 9.5), a_row("good", 2.0), refused])
     assert "<h1>1 defective, 2 good, 1 refused</h1>" in page
     for text in (
-        "Defective: 2.5 % above the threshold", "Good, but close: 5.0 % below the threshold",
+        "Defective, but close: 2.5 % above the threshold", "Good, but close: 5.0 % below the threshold",
         "Good: 80 % below the threshold", "score 10.25, threshold 10", "clip: promised", "By runs/first",
+        "<b>clip: too few.</b>",
         "<b>&lt;b&gt;cut&lt;/b&gt;.png</b>: the file is &lt;empty&gt;", "hold 9 images, with those of earlier calls",
     ):  # fmt: skip
         assert text in page, text
@@ -77,7 +87,7 @@ def test_without_a_threshold_nothing_is_decided_and_the_highest_scores_come_firs
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_of_very_many_images_it_shows_the_most_doubtful_and_says_where_the_others_are(
+def test_of_very_many_images_it_shows_the_surest_defects_and_says_where_the_others_are(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(page_module, "SHOWN", 4)
@@ -91,7 +101,7 @@ def test_of_very_many_images_it_shows_the_most_doubtful_and_says_where_the_other
         assert len(page._cards) <= 8
     page.write(35)
     text = (tmp_path / "index-x.html").read_text()
-    assert shown(text) == ["n9", "n10", "n11", "n12"]  # scores 10 to 13, threshold 10
+    assert shown(text) == ["n29", "n28", "n27", "n26"]  # scores 30 to 27, threshold 10
     assert "<b>This page shows 4 of 35 images</b>, 4 of the 21 to look at." in text
     assert "And 3 more, in" in text
 
@@ -130,3 +140,51 @@ def test_what_a_threshold_promises_in_words() -> None:
     assert model.promised("other") == ""
     model.fixed_threshold = 1.0
     assert model.promised("clip") == ""
+
+
+def test_a_rate_that_cannot_be_reached_is_one_line_for_all_categories_alike() -> None:
+    names = ["clip"] * 9 + ["bolt"] * 9 + ["nut"] * 8
+    calibration = pd.DataFrame({"category": names, "score": np.linspace(1, 2, 26)})
+    model = RunModel(cast(Any, None), ("clip", "bolt", "nut"), 0.05, calibration, None)
+    too_few = "are too few for a nominal rate of 5 %: the threshold is their largest score; 19 are needed, or a higher"
+    assert model.shortfalls(["clip", "bolt", "nut", "other"]) == [
+        f"clip, bolt: 9 normal images {too_few} target", f"nut: 8 normal images {too_few} target"
+    ]  # fmt: skip
+    model.target_rate = 0.1
+    assert [line.partition(":")[0] for line in model.shortfalls(["clip", "nut"])] == ["nut"]
+    model.fixed_threshold = 1.0
+    assert model.shortfalls(["nut"]) == []
+
+
+def a_decision(score: float, *, shape: tuple[int, int] = (240, 320)) -> ImageDecision:
+    """One pixel of the map is above the others, at (100, 60)."""
+    anomaly_map = np.zeros(shape, np.float32)
+    anomaly_map[60, 100] = score
+    mask, regions = regions_above(anomaly_map, 10.0)
+    return ImageDecision(
+        Path("a.png"), "clip", score, 10.0, "defective" if score > 10 else "good", regions=regions, mask=mask,
+        pixels=np.full((*shape, 3), 90, np.uint8), anomaly_map=anomaly_map,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("score", "is_ringed"), [(12.0, True), (9.5, True), (8.0, False)])
+def test_a_place_of_a_pixel_is_ringed_and_the_highest_one_of_a_good_image_that_is_close(
+    score: float, is_ringed: bool
+) -> None:
+    picture = np.array(outlined_regions(a_decision(score), (5.0, 15.0)))
+    ring = np.argwhere((picture == OUTLINE).all(axis=2))
+    on_the_line = ring[np.abs(np.hypot(*(ring - (60, 100)).T) - 240 / 24) < 2.5]
+    assert (len(on_the_line) > 40) == is_ringed
+    assert a_decision(score).is_close == (score == 9.5)
+
+
+def test_a_place_that_is_large_enough_has_no_ring() -> None:
+    decision = a_decision(12.0)
+    anomaly_map = np.zeros((240, 320), np.float32)
+    anomaly_map[100:160, 100:160] = 12.0
+    mask, regions = regions_above(anomaly_map, 10.0)
+    picture = np.array(
+        outlined_regions(replace(decision, anomaly_map=anomaly_map, mask=mask, regions=regions), (5, 15))
+    )
+    assert not (picture[130, 130:190] == OUTLINE).all(axis=1)[:28].any()
+    assert (picture[130, 158:166] == OUTLINE).all(axis=1).any()

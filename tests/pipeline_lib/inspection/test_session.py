@@ -26,7 +26,14 @@ from pipeline_lib.inspection.session import ScoreSession, _WatchedFolder
 from tests.dataset_fixtures import write_image
 
 GREY = np.full((6, 8, 3), 120, np.uint8)
-NO_MODEL = cast(RunModel, SimpleNamespace(directory=Path("run"), promised=lambda category: f"{category}: promised"))
+NO_MODEL = cast(
+    RunModel,
+    SimpleNamespace(
+        directory=Path("run"),
+        promised=lambda category: f"{category}: promised",
+        shortfalls=lambda categories: [f"{', '.join(categories)}: too few"],
+    ),
+)
 
 
 def made_up(model: object, path: Path, *, category: str | None = None) -> ImageDecision:

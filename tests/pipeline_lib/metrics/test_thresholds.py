@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_contracts.config import DecisionConfig
+from data_contracts.config import DecisionConfig, Promise
 from data_contracts.errors import ConfigError
 from data_contracts.manifests import Cells
 from data_contracts.results import CategoryMetrics, MetricsDocument
@@ -110,6 +111,47 @@ def test_the_threshold_is_an_order_statistic_and_says_what_its_number_supports()
     assert decision_threshold(scores[:0], 0.05) is None
 
 
+def test_an_interpolated_threshold_lies_between_two_scores_as_the_target_between_their_rates() -> None:
+    scores = np.concatenate([np.arange(30.0), [40.0]])
+    found = decision_threshold(scores, 0.05, promise="interpolated")
+    assert found is not None
+    assert found.value == pytest.approx(0.6 * 29 + 0.4 * 40)  # 0.05 = 0.6 * 2/32 + 0.4 * 1/32
+    assert found.nominal_rate == pytest.approx(0.05)
+    assert found.upper_bound == pytest.approx(clopper_pearson_upper(1, 31))  # that of the score below
+    exact = decision_threshold(np.arange(1.0, 100.0), 0.05, promise="interpolated")
+    assert exact == decision_threshold(np.arange(1.0, 100.0), 0.05)  # the 95th of 99
+    assert decision_threshold(scores[:4], 0.05, promise="interpolated") == decision_threshold(scores[:4], 0.05)
+    groups = np.array([0, 0, 0, 1, 1, *range(2, 28)])  # 28 groups: a score of group 0 is a third of one
+    values = np.concatenate([[50.0, 60.0, 1.0, 2.0, 70.0], np.arange(3.0, 29.0)])
+    by_group = decision_threshold(values, 0.05, promise="interpolated", groups=groups)
+    assert by_group is not None
+    above = 0.05 * 29 - 1  # groups: half of one is above 60, 5/6 above 50
+    assert above < 0.5
+    assert by_group.value == pytest.approx(60 + 10 * (0.5 - above) / 0.5)
+
+
+@pytest.mark.parametrize("n", [31, 70])
+def test_interpolated_rates_are_the_target_and_at_most_that_where_densities_fall(n: int) -> None:
+    rng = np.random.default_rng(n)
+    draws: list[tuple[str, Callable[..., np.ndarray], Callable[[float], float]]] = [
+        ("uniform", rng.random, lambda t: 1 - t),
+        ("exponential", rng.standard_exponential, lambda t: math.exp(-t)),
+        ("normal", rng.standard_normal, lambda t: 0.5 * math.erfc(t / math.sqrt(2))),
+    ]
+    for name, draw, rate in draws:
+        rates: dict[Promise, list[float]] = {"interpolated": [], "rate": []}
+        for scores in draw(size=(1500, n)):
+            for promise, own in rates.items():
+                found = decision_threshold(scores, 0.05, promise=promise)
+                assert found is not None
+                own.append(rate(found.value))
+        interpolated, limited = np.mean(rates["interpolated"]), np.mean(rates["rate"])
+        assert limited == pytest.approx(math.floor(0.05 * (n + 1)) / (n + 1), abs=0.002)
+        assert max(limited, 0.043) - 0.002 < interpolated < 0.052
+        if name == "uniform":  # its density does not fall: the mean of the two rates is met
+            assert interpolated == pytest.approx(0.05, abs=0.002)
+
+
 def test_59_images_are_needed_for_a_bound_at_5_percent() -> None:
     assert groups_for_a_bound(0.05) == 59
     assert groups_for_a_bound(0.01) == 299
@@ -164,7 +206,7 @@ def test_decisions_are_counted_on_each_half_and_by_client() -> None:
         )
         for subset in ("all", "development", "report")
     }  # fmt: skip
-    add_decisions(documents, calibration, scores, DecisionConfig())
+    add_decisions(documents, calibration, scores, DecisionConfig(promise="rate"))
     whole = documents["all"].categories["c"].decision
     assert whole is not None
     assert (whole.threshold, whole.false_alarms, whole.n_good, whole.found, whole.n_defective) == (95.0, 1, 3, 1, 2)
@@ -270,7 +312,7 @@ def test_intervals_of_counts_go_by_group_and_halves_part_none() -> None:
         )
         for subset in ("all", "development", "report")
     }
-    add_decisions(documents, calibration, scores, DecisionConfig(), group_of=group_of)
+    add_decisions(documents, calibration, scores, DecisionConfig(promise="rate"), group_of=group_of)
     whole = documents["all"].categories["c"].decision
     assert whole is not None
     assert (whole.n_calibration, whole.n_groups, whole.false_alarms, whole.n_good) == (99, 33, 6, 30)
@@ -305,7 +347,7 @@ def test_too_few_groups_for_a_rate_are_said_with_the_number_that_is_needed() -> 
         calibration = pd.DataFrame(
             {"client_id": "a", "category": "c", "block": 0, "score": np.arange(80.0), "group": group}
         )
-        add_decisions({"all": document}, calibration, scores, DecisionConfig())
+        add_decisions({"all": document}, calibration, scores, DecisionConfig(promise="rate"))
         decision = document.categories["c"].decision
         assert decision is not None
         assert decision.note.startswith(note)
@@ -318,5 +360,5 @@ def test_a_bound_is_refused_before_anything_is_scored() -> None:
     refuse_unbounded(images, bound)
     with pytest.raises(ConfigError, match="needs 59 groups of normal images, b has 31"):
         refuse_unbounded(images, bound, {f"{n}": "b/x" for n in range(90, 120)})
-    refuse_unbounded(images[:20], DecisionConfig())
+    refuse_unbounded(images[:20], DecisionConfig(promise="rate"))
     refuse_unbounded(images[:20], DecisionConfig(promise="bound", blocks=0))

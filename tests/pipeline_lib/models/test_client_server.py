@@ -36,7 +36,7 @@ ROWS = {"pipe_clip": 58, "tank_screw": 87}  # a tenth of 9 x 64 and of 9 x 96, r
 def config(**sections: Any) -> ExperimentConfig:
     values: dict[str, Any] = {
         "seed": 4,
-        "model": {"backbone": "efficientnet_lite0", "coreset_percentage": 0.1},
+        "model": {"backbone": "efficientnet_lite0", "coreset_percentage": 0.1, "rows": "picks"},
         "preprocessing": {"small_size": SIZES["pipe_clip"], "large_size": SIZES["tank_screw"]},
         "federated": {"mode": "federated", "num_clients": 3},
     }

@@ -37,14 +37,18 @@ def test_the_example_in_the_docstring() -> None:
     "sections",
     [
         {},
-        {"aggregation": {"bank_scope": "global", "oversample_factor": 2.0}, "upload": {"codec": "float16"}},
+        {
+            "model": {"rows": "picks"},
+            "aggregation": {"bank_scope": "global", "oversample_factor": 2.0},
+            "upload": {"codec": "float16"},
+        },
         {
             "model": {"rows": "cell_means", "lloyd_steps": 2},
             "aggregation": {"bank_scope": "global", "oversample_factor": 2.0},
             "upload": {"codec": "pq"},
         },
     ],
-    ids=["per_category", "global", "means"],
+    ids=["per_category", "picks", "means"],
 )
 def test_one_round_gives_the_banks_of_the_flow(
     tiny_root: Path,
@@ -74,7 +78,7 @@ def test_one_round_gives_the_banks_of_the_flow(
             assert np.array_equal(arrays["row_client"], merged.row_client)
             for name, array in merged.to_arrays().items():
                 assert np.array_equal(arrays[name], array)
-            assert ("counts" in arrays.files) == ("model" in sections)
+            assert ("counts" in arrays.files) == (config.model.rows == "cell_means")
 
 
 # --- clients ---------------------------------------------------------------------------------------------------------
@@ -137,7 +141,7 @@ def test_a_configuration_that_is_not_federated_becomes_so(extractor: FeatureExtr
 def test_several_rounds_send_no_more_rows_and_cover_better(
     tiny_root: Path, images: AutoVIDataset, extractor: FeatureExtractor
 ) -> None:
-    one, three = (federation(extractor, images) for _ in range(2))
+    one, three = (federation(extractor, images, model={"rows": "picks"}) for _ in range(2))
     (single,) = one.train()
     rounds = three.train(num_rounds=3)
     assert sum(summary.upload_rows for summary in rounds) == single.upload_rows

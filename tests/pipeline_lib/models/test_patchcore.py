@@ -172,6 +172,7 @@ def test_options_reach_the_scores(extractor: FeatureExtractor, pixels: np.ndarra
     assert np.array_equal(scores(), plain)
     assert (scores(num_neighbors=3) > plain).all()
     assert (scores(num_neighbors=3, image_score="reweighted") < plain).all()
+    assert (scores(image_score="top_share", top_share=0.1) < plain).all()
     assert np.allclose(scores(search="ivf"), plain, rtol=0.3)
     assert np.array_equal(scores(use_faiss=False), plain)
     other = PatchCore(extractor, coreset_percentage=0.2, seed=4).fit(pixels)
@@ -248,6 +249,9 @@ def test_a_saved_model_predicts_the_same(tmp_path: Path, extractor: FeatureExtra
     assert np.array_equal(expected.scores, got.scores)
     again = PatchCore.load(tmp_path / "model", extractor=extractor)
     assert again.extractor is extractor
+    top = PatchCore(extractor, coreset_percentage=0.3, image_score="top_share", top_share=0.2).fit(pixels)
+    top.save(tmp_path / "top")
+    assert np.array_equal(PatchCore.load(tmp_path / "top").predict(pixels).scores, top.predict(pixels).scores)
     reseeded = PatchCore.load(tmp_path / "model", extractor=FeatureExtractor("efficientnet_lite0", seed=9))
     assert np.array_equal(reseeded.predict(pixels).anomaly_maps, expected.anomaly_maps)  # of the same weights
     other = FeatureExtractor("efficientnet_lite0", ["blocks.2"])

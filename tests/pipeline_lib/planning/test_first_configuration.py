@@ -38,7 +38,7 @@ def test_it_is_read_planned_and_names_what_was_found(tmp_path: Path, capsys: pyt
         main(["init", str(root), "--out", str(tmp_path / "own.yaml")])
     assert not done.value.code
     said = capsys.readouterr().err
-    assert f"fedpatch dataset validate '{root}'" in said
+    assert f"fedpatch dataset validate {tmp_path / 'own.yaml'}" in said
     assert f"fedpatch run {tmp_path / 'own.yaml'} --out runs/first" in said
     config = load_config(tmp_path / "own.yaml")
     assert (config.name, config.dataset.root, config.dataset.layout) == ("line_1", root, "autovi")

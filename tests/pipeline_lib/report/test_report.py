@@ -55,6 +55,38 @@ def test_the_page_says_what_was_run_and_what_came_of_it(page: str) -> None:
     assert "1 of 2 clients failed" in text
 
 
+def test_the_decision_in_use_is_what_the_page_speaks_of(tiny_root: Path) -> None:
+    """First sentence, tile, histogram and examples go by one threshold; without decisions by that at TNR 95."""
+    decision = Decision(threshold=11.5, found=3, n_defective=12, false_alarms=1, n_good=8)
+    fields = {name: category_fields(decision=decision) for name in ("pipe_clip", "tank_screw")}
+    documents = {half: document(half, fields) for half in ("all", "report")}
+    record, galleries = made_up_run(tiny_root, threshold=11.5, documents=documents)
+    text = text_of(render_report(record, galleries))
+    assert (
+        "The decision in use finds 6 of 24 defective images (25.0 %) and calls 2 of 16 good images (12.5 %) defective "
+        "by mistake." in text
+    )
+    assert "defective found 25.0 % report half: 25.0" in text
+    assert text.count("By the threshold of the decision, 11.5.") == 2
+    assert text.count("dashed: the threshold of the decision") == 2
+    assert "that lets 95 %" not in text
+    for gallery in galleries:
+        own = record.scores[record.scores.category == gallery.category]
+        assert gallery.counts["hits"] == ((own.label_index == 1) & (own.score > 11.5)).sum()
+        assert gallery.counts["false alarms"] == ((own.label_index == 0) & (own.score > 11.5)).sum()
+    fields["tank_screw"] = category_fields(decision=Decision(note="no threshold"))
+    some = text_of(render_report(made_up_run(tiny_root, documents={"all": document("all", fields)})[0]))
+    assert "in use, where there is one (1 of 2 categories), finds 3 of 12" in some
+
+
+def test_a_figure_that_the_run_does_not_have_has_no_tile(tiny_root: Path) -> None:
+    """Folders of good and defective images have no masks."""
+    measured = document("all", {"bolt": category_fields(auc_spro={})})
+    measured.mean.auc_spro = {}
+    page = render_report(made_up_run(tiny_root, documents={"all": measured})[0])
+    assert re.findall(r"<dt>(.*?)</dt><dd><span", page) == ["image AUROC, mean", "TPR at TNR 95, mean"]
+
+
 def test_every_half_every_split_and_every_limit_is_there(page: str) -> None:
     text = text_of(page)
     for half in ("all of test", "development half", "report half"):
@@ -293,3 +325,17 @@ def test_a_table_that_is_too_wide_for_a_phone_says_that_it_scrolls(tiny_root: Pa
     for classes, table in zip(tables, whole, strict=True):
         assert ("many" in classes.split()) == (table.count('<th scope="col"') > 4)
         assert "swipe" in table
+
+
+def test_a_number_and_its_per_cent_stay_in_one_line_and_the_configuration_as_it_is(tiny_root: Path) -> None:
+    record, _ = made_up_run(tiny_root, documents={"all": document("all", {"pipe_clip": category_fields()})})
+    record.config.evaluation.defect_groups["share of 5 %"] = "logical"
+    page = render_report(record)
+    assert "70\u00a0% of the defective ones are found" in page
+    assert re.findall(r"\d %", page) == ["5 %"]
+    (configuration,) = re.findall(r"<pre>.*?</pre>", page, re.DOTALL)
+    assert "share of 5 %" in configuration
+
+
+def test_a_word_of_a_head_is_not_broken_at_its_hyphen(page: str) -> None:
+    assert "<span>AUC-sPRO@0.05</span> <span>above</span> <span>chance</span></th>" in page

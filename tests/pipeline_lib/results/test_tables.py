@@ -53,7 +53,7 @@ def test_a_row_a_category_and_their_mean() -> None:
         "image AP": "80.0",
         "AUC-sPRO@0.05": "70.0",
         "pixel AUROC": "95.0",
-        "sPRO of noise": "58.0",
+        "sPRO by chance": "58.0",
         "good": 40,
         "defective": "19 (few)",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from data_contracts.errors import ConfigError, UploadError
 from data_contracts.exchange import Publication, Slot
 from data_contracts.manifests import UploadManifest
 from flows.cli import main
-from pipeline_lib.stations.exchange import Exchange
+from pipeline_lib.stations.exchange import Exchange, open_exchange
 from pipeline_lib.stations.retention import prune_exchange
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
@@ -266,3 +267,18 @@ def test_the_command_names_what_goes_and_says_when_something_stays(
     monkeypatch.setattr(type(exchange.fs), "rm", not_allowed)
     assert exit_status(exchange.url, "--keep-days", "0") == 1
     assert "run-1 could not be removed: not yours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("station", "whose"),
+    [("station-a", "of station-a;"), (None, "of no station (FEDPATCH_STATION), so the coordinator's;")],
+)
+def test_without_a_shared_place_the_message_says_whose_worker_lacks_it(
+    station: str | None, whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FEDPATCH_EXCHANGE", raising=False)
+    monkeypatch.delenv("FEDPATCH_STATION", raising=False)
+    if station:
+        monkeypatch.setenv("FEDPATCH_STATION", station)
+    with pytest.raises(ConfigError, match=re.escape(whose)):
+        open_exchange()
