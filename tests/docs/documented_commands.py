@@ -183,4 +183,5 @@ ELSEWHERE = {
     "python -m benchmarks.engines": BENCHMARKS,
     "python -m benchmarks --only coreset_1pct": BENCHMARKS,
     "python -m benchmarks --only warm": BENCHMARKS,
+    "python -m benchmarks --threads 1 --against DIR --only coreset_1pct": BENCHMARKS,
 }  # fmt: skip
