@@ -212,7 +212,7 @@ def test_the_commands_of_the_docs_in_one_session(directory: Path, capsys: pytest
         assert shown.out or "--out" in command, f"{command} prints nothing"
     for made in (
         "made.jpg", "preview.png", "scored/decisions.csv", "scored/index.html", "scored/pictures", "models/current",
-        "demo/federated", "runs/gap/comparison.json", "runs/ballscrew/report.html",
+        "demo/federated", "runs/compared/comparison.json", "runs/ballscrew/report.html",
         "parts_of_clients/partition.parquet",
     ):  # fmt: skip
         assert (directory / made).exists(), made
