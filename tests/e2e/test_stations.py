@@ -25,8 +25,11 @@ NAME = "plant"
 DEADLINE_S = 100.0
 SHARED_FILES = {"manifest.json", "closed.json"}
 ARRAYS = {
-    "uploads": {"rows"},
-    "banks": {"features", "client_ids", "row_client"},
+    "uploads": {"rows", "counts"},
+    "banks": {
+        *("features", "client_ids", "row_client"),
+        *("counts", "upload_cell", "representative", "upload_starts"),  # which uploaded rows a mean is of
+    },
     "figures": {
         *("image_scores", "label_index", "lowest", "highest", "normal_px", "marked_px", "spro_lift", "n_channels"),
         *("category", "block", "score"),
