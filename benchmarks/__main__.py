@@ -1,7 +1,7 @@
 """`python -m benchmarks --json FILE [--quick] [--only ID ...]`: every comparison, each in a process of its own.
 
 With `--against DIR` rows compare this checkout with another one instead of their peer (benchmarks.against).
-FEDPATCH_BFLOAT16=0 in the environment switches products of bfloat16 off in selection and search.
+FEDPATCH_BFLOAT16=0 in the environment switches products of bfloat16 off in a search.
 
 A row first checks that results are equal, then times both sides in turn in one process. FAISS's OpenBLAS is older than
 NumPy's and does not know recent processors; OPENBLAS_CORETYPE gives both the best kernels that they have in common.

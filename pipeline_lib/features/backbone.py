@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import http.client
 import importlib
 import inspect
-import io
-import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +17,7 @@ import timm
 import torch
 import torchvision
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from torch import Tensor, nn
+from torch import nn
 
 from data_contracts.config import ModelConfig, PreprocessingConfig
 from data_contracts.earlier_versions import MEANT_V2
@@ -29,6 +26,7 @@ from data_contracts.settings import BackboneSettings
 from pipeline_lib.configuration.files import given_weights
 from pipeline_lib.extensions import extension_digest, is_extension, load_extension
 from pipeline_lib.features.tokens import named_layers, said_of_padding, usual_layers
+from pipeline_lib.features.weight_files import load_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -299,7 +297,7 @@ def build_network(settings: BackboneSettings) -> nn.Module:
         else:
             network = timm.create_model(source.model_name, pretrained=False, **_of_any_size(source.model_name))
         if settings.weights_path is not None:
-            load_weights(network, settings.weights_path, source)
+            load_weights(network, settings.weights_path, source.model_name if source.library == "timm" else None)
     return network.eval().requires_grad_(False)
 
 
@@ -338,65 +336,3 @@ def _of_any_size(model_name: str) -> dict[str, Any]:
     if "dynamic_img_size" in accepted:
         return {"dynamic_img_size": True}
     return {"strict_img_size": False} if "strict_img_size" in accepted else {}  # Swin, in earlier versions of timm
-
-
-def load_weights(network: nn.Module, path: Path, source: BackboneSource) -> None:
-    """Load a state dict (safetensors, or torch's with `weights_only`; ViT's original .npz) into a network.
-
-    By name, timm's or those of the original repository where timm converts them (its `checkpoint_filter_fn`); else in
-    order where only the names differ. Nothing is asked of a timm network's classifier. Raises WeightsError naming what
-    does not fit.
-    """
-    is_timm = source.library == "timm"
-    convert = _timm_conversion(source.model_name) if is_timm else None
-    try:
-        if path.suffix == ".npz" and callable(load_original := getattr(network, "load_pretrained", None)):
-            load_original(str(path))
-            return
-        state = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # what reads a damaged file may raise nearly anything
-        raise WeightsError(
-            f"{path} is not a state dict that torch.load(weights_only=True) or safetensors reads: {error}"
-        ) from error
-    if convert is not None:
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):  # timm prints what DINOv3's conversion leaves out
-                state = convert(dict(state), network)
-        except Exception as error:
-            raise WeightsError(f"{path} cannot be converted to timm's {source.model_name}: {error!r}") from error
-    own = network.state_dict()
-    aside = _classifiers(network) if is_timm else ()
-    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
-    state = {n: v for n, v in state.items() if not n.startswith(aside) or (n in own and shapes[n] == own[n].shape)}
-    weights = [name for name in own if not name.endswith("num_batches_tracked")]
-    lacking = [name for name in weights if name not in state and not name.startswith(aside)]
-    if not lacking:
-        matched = {name: state[name] for name in own if name in state}
-        if convert is not None and (more := [name for name in state if name not in own]):
-            raise WeightsError(f"{path} holds {', '.join(more[:3])}, which {source.model_name} has not")
-    elif convert is not None:
-        raise WeightsError(f"{path} lacks {len(lacking)} tensors of {source.model_name}, such as {lacking[0]}")
-    else:
-        values = [value for name, value in state.items() if not name.endswith("num_batches_tracked")]
-        if len(weights) != len(values):
-            raise WeightsError(f"{path} has {len(values)} tensors, the network has {len(weights)}")
-        matched = dict(zip(weights, values, strict=True))
-    for name, value in matched.items():
-        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        if found != tuple(own[name].shape):
-            raise WeightsError(f"{path}: {name} has shape {found}, the network needs {tuple(own[name].shape)}")
-    network.load_state_dict(matched, strict=False)
-
-
-def _timm_conversion(model_name: str) -> Callable[[dict[str, Any], nn.Module], dict[str, Any]] | None:
-    """timm's own, of the module that the network is from: original names -> timm's."""
-    module = sys.modules[timm.model_entrypoint(model_name).__module__]
-    return getattr(module, "checkpoint_filter_fn", None)
-
-
-def _classifiers(network: nn.Module) -> tuple[str, ...]:
-    """Prefixes of the names of a timm network's classifier."""
-    named = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
-    return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))

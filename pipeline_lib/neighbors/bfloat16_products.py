@@ -1,4 +1,4 @@
-"""Matrix products of bfloat16 whose entries bound squared distances, from below or from above, by a rigorous margin.
+"""Matrix products of bfloat16 whose entries bound squared distances from below, by a rigorous margin.
 
 Fast on processors that multiply bfloat16 (AVX512-BF16 or AMX), by oneDNN, and not used on others.
 """
@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import functools
 import os
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT
-from pipeline_lib.storage.scratch import scratch_array
 
 BFLOAT16_UNIT = 2.0**-8  # largest relative rounding error: eight significant bits
 SMALLEST_NORMAL = 2.0**-126  # of float32 and bfloat16; what is smaller may count as 0
@@ -22,11 +19,11 @@ FAR = 1e37  # squared norm of a row that is not there
 
 
 class BFloat16Factors:
-    """Rows (x, squares, 1, 1) or, `negated`, (-2y, 1, 1, squares): a product of the two kinds bounds |x - y|^2.
+    """Rows (x, squares, 1, 1) or, `negated`, (-2y, 1, 1, squares): products of the two are lower bounds of |x - y|^2.
 
     Let u = 2^-8 and v = 2^-24 be the units of bfloat16 and float32, K the columns, and S = |x|^2 + |y|^2. The sum
-    S - 2x.y is off by what follows. Both squares are changed by a share `margin` of themselves and by `underflow`,
-    so that the sum is certainly no more (`side` -1) or no less (`side` 1) than the distance.
+    S - 2x.y is off by what follows. Both squares are lowered by a share `margin` of themselves and by `underflow`, so
+    that the sum is certainly no more than the distance.
 
     - Rounded to the nearest, a value is off by at most u/(1 + u) of itself: it is half a last place off only if it is
       that far above a power of two. Through float32 it is off by at most u, since v is less than u - u/(1 + u). So
@@ -40,31 +37,20 @@ class BFloat16Factors:
       itself. The share 2^-15 holds that of the changed square too, and the error of squares in float64.
     - Where numbers below t = 2^-126 count as 0, products and sums lose at most t each, 2Kt together, and the squares'
       values 4t. Values of x lose at most 2t sqrt(K)|y|, less than 2^-40 |y|^2, in the share, and 2^-200 K; those of y
-      likewise. Each of the two squares is changed by 4Kt, more than all of that, so that a bound from above is at
-      least t and not lost itself.
+      likewise. Each of the two squares is lowered by 4Kt, more than all of that.
 
     What is put in may be off itself: `error` is by how much a squared distance of it may be, in units of S.
     The product is rounded to bfloat16 when it is done, which is its reader's matter: rounding to the nearest keeps the
     order, and a positive product is at most 1 + u of what it was rounded to (Higham 2002, theorem 2.3).
     """
 
-    def __init__(
-        self,
-        rows: int,
-        size: int,
-        *,
-        side: Literal[-1, 1],
-        negated: bool = False,
-        error: float = 0.0,
-        scratch: Path | None = None,
-    ) -> None:
+    def __init__(self, rows: int, size: int, *, negated: bool = False, error: float = 0.0) -> None:
         """Room for (rows, size); those of a `negated` one are far from everything until they are `put`."""
         self.size = size
         terms = size + 4
         margin = 2 * BFLOAT16_UNIT + BFLOAT16_UNIT**2 + 3 * terms * FLOAT32_UNIT + 2.0**-15 + error
-        self.kept, self.moved = 1.0 + side * margin, side * underflow(terms) / 2
-        stored = scratch_array((rows, terms), np.int16, directory=scratch)
-        self.values = torch.from_numpy(stored).view(torch.bfloat16)
+        self.kept, self.moved = 1.0 - margin, -underflow(terms) / 2
+        self.values = torch.empty((rows, terms), dtype=torch.bfloat16)
         self.factor = -2.0 if negated else 1.0
         self.own = slice(size + 2 * negated, size + 2 * negated + 2)  # its square, as two values
         self.other = slice(size + 2 * (not negated), size + 2 * (not negated) + 2)

@@ -72,7 +72,7 @@ class BFloat16Bounds:
 
     def __init__(self, rows: int, size: int, shortening: float) -> None:
         self.error = shortening
-        self.rows = BFloat16Factors(padded_rows(rows), size, side=-1, negated=True, error=shortening)
+        self.rows = BFloat16Factors(padded_rows(rows), size, negated=True, error=shortening)
 
     def put(self, start: int, forms: np.ndarray, squares: np.ndarray) -> None:
         """Set rows from number `start` on: float64 (rows, size) and their squared norms."""
@@ -80,7 +80,7 @@ class BFloat16Bounds:
 
     def bounds(self, forms: np.ndarray, squares: np.ndarray, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Bounds (rows, queries) in `buffer`, as the bits of bfloat16, and the smallest of each run (runs, queries)."""
-        queries = BFloat16Factors(len(forms), forms.shape[1], side=-1, error=self.error)
+        queries = BFloat16Factors(len(forms), forms.shape[1], error=self.error)
         queries.put(slice(None), forms, squares)
         left, right = self.rows.values, queries.values.T.contiguous()
         product, smallest, step = _outputs(len(left), len(forms), buffer)

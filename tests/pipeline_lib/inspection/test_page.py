@@ -6,7 +6,6 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -23,15 +22,7 @@ from pipeline_lib.inspection.pictures import explanation_picture, tile_place
 from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.maps.regions import regions_above
 from pipeline_lib.maps.visualize import OUTLINE, TILE_PX, patch_tile
-
-MODEL = cast(
-    RunModel,
-    SimpleNamespace(
-        directory=Path("runs/first"),
-        promised=lambda category: f"{category}: promised",
-        shortfalls=lambda categories: [f"{', '.join(categories)}: too few"],
-    ),
-)
+from tests.inspection_fixtures import STAND_IN
 
 
 def a_row(name: str, score: float, *, threshold: float | None = 10.0, note: str = "") -> dict[str, Any]:
@@ -41,7 +32,7 @@ def a_row(name: str, score: float, *, threshold: float | None = 10.0, note: str 
 
 
 def written(out: Path, rows: list[dict[str, Any]]) -> str:
-    page = DecisionPage(out / "decisions.csv", MODEL)
+    page = DecisionPage(out / "decisions.csv", STAND_IN)
     for row in rows:
         page.add(row, (8, 6))
     page.write(len(rows) + 5)
@@ -95,7 +86,7 @@ def test_of_very_many_images_it_shows_the_surest_defects_and_says_where_the_othe
     rows = [a_row(f"n{number}", score) for number, score in enumerate(range(1, 31))]
     rows += [table_row(ImageDecision(Path(f"{number}.png"), None, reason="empty")) for number in range(5)]
     random.Random(seed).shuffle(rows)
-    page = DecisionPage(tmp_path / "decisions-x.csv", MODEL)
+    page = DecisionPage(tmp_path / "decisions-x.csv", STAND_IN)
     for row in rows:
         page.add(row, (8, 6))
         assert len(page._cards) <= 8
@@ -122,7 +113,7 @@ def test_a_tile_of_the_page_is_that_of_the_explanation(tmp_path: Path) -> None:
         assert width == sheet.width
         tile = patch_tile(Image.fromarray(image), center, (0.1, 0.1))
         assert sheet.crop((left, top, left + TILE_PX, top + TILE_PX)).tobytes() == tile.tobytes()
-    page = DecisionPage(tmp_path / "decisions.csv", MODEL)
+    page = DecisionPage(tmp_path / "decisions.csv", STAND_IN)
     page.add(table_row(decision, "pictures/clip/a.jpg", patches), (80, 60), patches)
     page.write(1)
     text = (tmp_path / "index.html").read_text()

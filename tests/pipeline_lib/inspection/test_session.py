@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,19 +20,11 @@ from data_contracts.errors import FedpatchError
 from pipeline_lib.dataset.image_files import LeftOut
 from pipeline_lib.inspection import session as session_module
 from pipeline_lib.inspection.decisions import ImageDecision, find_images
-from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.inspection.session import ScoreSession, _WatchedFolder
 from tests.dataset_fixtures import write_image
+from tests.inspection_fixtures import STAND_IN
 
 GREY = np.full((6, 8, 3), 120, np.uint8)
-NO_MODEL = cast(
-    RunModel,
-    SimpleNamespace(
-        directory=Path("run"),
-        promised=lambda category: f"{category}: promised",
-        shortfalls=lambda categories: [f"{', '.join(categories)}: too few"],
-    ),
-)
 
 
 def made_up(model: object, path: Path, *, category: str | None = None) -> ImageDecision:
@@ -68,7 +59,7 @@ def test_what_lies_below_out_is_never_an_input(tmp_path: Path, through_a_link: b
     (tmp_path / "link").symlink_to(camera)
     given, out = (tmp_path / "link", camera / "scored") if through_a_link else (camera, tmp_path / "link" / "scored")
     for _ in range(2):
-        assert names([one.path for one in ScoreSession(NO_MODEL, out=out).score(find_images([given], out=out))]) == [
+        assert names([one.path for one in ScoreSession(STAND_IN, out=out).score(find_images([given], out=out))]) == [
             "a.png"
         ]
     assert len(pd.read_csv(camera / "scored" / "decisions.csv")) == 2
@@ -87,7 +78,7 @@ def test_what_lies_below_out_is_never_an_input(tmp_path: Path, through_a_link: b
 
 def test_pictures_of_earlier_results_are_no_inputs_of_another_batch(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", GREY)
-    list(ScoreSession(NO_MODEL, out=tmp_path / "monday").score([tmp_path / "a.png"]))
+    list(ScoreSession(STAND_IN, out=tmp_path / "monday").score([tmp_path / "a.png"]))
     assert names(find_images([tmp_path], out=tmp_path / "tuesday")) == ["a.png"]
     assert names(find_images([tmp_path])) == ["a.png"]
     write_image(tmp_path / "pictures" / "b.png", GREY)  # of a user, beside no record
@@ -222,7 +213,7 @@ def test_watching_goes_on_beside_its_own_results_and_after_a_restart(tmp_path: P
     write_image(tmp_path / "a.png", GREY)
     for _ in range(2):
         looks = iter(range(20))
-        session = ScoreSession(NO_MODEL, out=tmp_path / "scored")
+        session = ScoreSession(STAND_IN, out=tmp_path / "scored")
         decisions: Generator[ImageDecision, None, None] = session.watch(
             tmp_path, every_seconds=0.01, stop=lambda looks=looks: next(looks) > 10
         )
@@ -233,7 +224,7 @@ def test_watching_goes_on_beside_its_own_results_and_after_a_restart(tmp_path: P
 
 def test_a_watchers_page_follows_each_look(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", GREY)
-    session = ScoreSession(NO_MODEL, out=tmp_path / "scored")
+    session = ScoreSession(STAND_IN, out=tmp_path / "scored")
     decisions = session.watch(tmp_path, every_seconds=0.01, stop=lambda: False)
     next(decisions)
     assert not (tmp_path / "scored" / "index.html").exists()
@@ -255,7 +246,7 @@ def test_a_name_that_is_not_utf_8_is_listed_by_an_escaped_one(tmp_path: Path) ->
     for name in (b"caf\xe9.png", b"z.png"):
         shutil.copyfile(good, os.path.join(os.fsencode(tmp_path / "in"), name))
     shown = [f"{tmp_path}/in/{name}" for name in ("a.png", "caf\\xe9.png", "z.png")]
-    decisions = list(ScoreSession(NO_MODEL, out=tmp_path / "out").score(find_images([tmp_path / "in"])))
+    decisions = list(ScoreSession(STAND_IN, out=tmp_path / "out").score(find_images([tmp_path / "in"])))
     assert json.loads(json.dumps([one.summary()["path"] for one in decisions], ensure_ascii=False).encode()) == shown
     for table in (
         pd.read_csv(tmp_path / "out" / "decisions.csv"),
@@ -274,7 +265,7 @@ def test_a_file_that_is_written_again_keeps_the_pictures_of_its_earlier_decision
         monkeypatch.setattr(
             session_module, "decide_image", lambda *a, pixels=pixels, **k: replace(made_up(*a, **k), pixels=pixels)
         )
-        list(ScoreSession(NO_MODEL, out=tmp_path / "out").score([latest]))
+        list(ScoreSession(STAND_IN, out=tmp_path / "out").score([latest]))
     pictures = pd.read_csv(tmp_path / "out" / "decisions.csv").picture.tolist()
     assert len(set(pictures)) == 3
     assert pictures[1] == pictures[3]
@@ -295,7 +286,7 @@ def test_a_picture_that_cannot_be_made_costs_no_decision(
         return write(out, decision, patches)
 
     monkeypatch.setattr(session_module, "write_pictures", failing)
-    decisions = list(ScoreSession(NO_MODEL, out=tmp_path / "out").score(paths))
+    decisions = list(ScoreSession(STAND_IN, out=tmp_path / "out").score(paths))
     table = pd.read_csv(tmp_path / "out" / "decisions.csv", keep_default_na=False)
     assert table.decision.tolist() == ["good"] * 3
     assert table.note.tolist() == ["no picture: no such colour" if number == bad else "" for number in range(3)]
@@ -312,7 +303,7 @@ def test_a_model_at_fault_ends_the_batch_and_keeps_what_is_decided(
 
     monkeypatch.setattr(session_module, "decide_image", failing)
     with pytest.raises(FedpatchError, match="damaged"):
-        list(ScoreSession(NO_MODEL, out=tmp_path).score([Path(f"{number}.png") for number in range(4)]))
+        list(ScoreSession(STAND_IN, out=tmp_path).score([Path(f"{number}.png") for number in range(4)]))
     assert pd.read_csv(tmp_path / "decisions.csv").path.tolist() == ["0.png", "1.png"]
     assert "2 good" in (tmp_path / "index.html").read_text()
     assert len(pd.read_parquet(tmp_path / "decisions.parquet")) == 2

@@ -35,24 +35,17 @@ def hard_rows(seed: int, rows: int, size: int, values: tuple[float, ...], lowest
     return magnitude
 
 
-def worst_product(left: torch.Tensor, right: torch.Tensor, *, side: int, flushed: bool) -> np.ndarray:
-    """float64 (rows, others), not rounded yet: as far to the wrong `side` as float32 sums of bfloat16 can be."""
+def worst_product(left: torch.Tensor, right: torch.Tensor, *, flushed: bool) -> np.ndarray:
+    """float64 (rows, others), not rounded yet: as large as float32 sums of bfloat16 can be."""
     rows, others = (factor.double().numpy() for factor in (left, right))
     if flushed:
         rows, others = (np.where(np.abs(factor) < SMALLEST_NORMAL, 0.0, factor) for factor in (rows, others))
     terms = rows[:, None, :] * others[None]
     columns = terms.shape[2]
     lost = (columns - 1) * 2.0**-24 * np.abs(terms).sum(axis=2) + 2 * columns * SMALLEST_NORMAL * flushed
-    return np.asarray(terms.astype(np.longdouble).sum(axis=2) - side * lost, np.float64)
+    return np.asarray(terms.astype(np.longdouble).sum(axis=2) + lost, np.float64)
 
 
-def rounded(product: np.ndarray, *, flushed: bool) -> np.ndarray:
-    """To bfloat16, as float64."""
-    result = torch.from_numpy(product).float().bfloat16().double().numpy()
-    return np.where(np.abs(result) < SMALLEST_NORMAL, 0.0, result) if flushed else result
-
-
-@pytest.mark.parametrize("side", [-1, 1])
 @settings(max_examples=100)
 @given(
     seed=st.integers(0, 10_000),
@@ -65,8 +58,7 @@ def rounded(product: np.ndarray, *, flushed: bool) -> np.ndarray:
 @example(seed=0, size=4000, values=HARD[:1], lowest=0, scales=(0, 0), flushed=False)
 @example(seed=0, size=4000, values=HARD[1:2], lowest=0, scales=(0, 0), flushed=False)
 @example(seed=0, size=40, values=HARD, lowest=0, scales=(-63, -63), flushed=True)
-def test_no_allowed_product_is_on_the_wrong_side_of_the_distance(
-    side: int,
+def test_no_allowed_product_is_more_than_the_distance(
     seed: int,
     size: int,
     values: tuple[float, ...],
@@ -77,18 +69,14 @@ def test_no_allowed_product_is_on_the_wrong_side_of_the_distance(
     rows = hard_rows(seed, 12, size, values, lowest) * 2.0 ** scales[0]
     others = hard_rows(seed + 1, 12, size, values, lowest) * 2.0 ** scales[1]
     others = np.concatenate([others, rows[:6], rows[6:] * (1 + 1e-9), -rows[:2]])
-    left = BFloat16Factors(len(rows), size, side=side)  # type: ignore[arg-type]
-    right = BFloat16Factors(len(others) + 1, size, side=side, negated=True)  # type: ignore[arg-type]
+    left = BFloat16Factors(len(rows), size)
+    right = BFloat16Factors(len(others) + 1, size, negated=True)
     left.put(slice(None), rows, (rows**2).sum(axis=1))
     right.put(slice(len(others)), others, (others**2).sum(axis=1))
     true = ((rows[:, None].astype(np.longdouble) - others[None]) ** 2).sum(axis=2)
-    product = worst_product(left.values, right.values, side=side, flushed=flushed)
+    product = worst_product(left.values, right.values, flushed=flushed)
     assert (product[:, -1] > 9e36).all()  # not put: far from everything
-    product = product[:, :-1]
-    if side == 1:
-        assert (rounded(product, flushed=flushed) * (1 + BFLOAT16_UNIT) >= true).all()
-    else:
-        assert (product <= true).all()
+    assert (product[:, :-1] <= true).all()
 
 
 def test_a_product_that_is_rounded_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
