@@ -177,6 +177,12 @@ class ModelConfig(Section):
     subsampling: Literal["kcenter", "random", "density"] = Field(
         "kcenter", description="exact greedy k-center; random and density are controls"
     )
+    shard_patches: int | None = Field(
+        None,
+        ge=1,
+        description="select in shards of whole images with about so many patches each, as that many clients would; for "
+        "millions of patches, of which one selection takes days. One selection over all unless given",
+    )
     rows: Literal["picks", "cell_means"] = Field(
         "cell_means",
         description="each selected patch replaced by the mean of the patches nearest to it; picks, as PatchCore and "
@@ -191,6 +197,15 @@ class ModelConfig(Section):
     @classmethod
     def _says_which_weights(cls, data: Any) -> Any:
         return with_version(data, "v1", default=DEFAULT_BACKBONE) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _shards_of_kcenter(self) -> ModelConfig:
+        if self.shard_patches is not None and self.subsampling != "kcenter":
+            raise ValueError(
+                f"shard_patches is {self.shard_patches}, but subsampling: {self.subsampling} takes no longer with more "
+                "patches; leave shard_patches out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _steps_of_means(self) -> ModelConfig:

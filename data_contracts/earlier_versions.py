@@ -18,6 +18,7 @@ ADDED_KEYS = {
     ("model", "alignment"): "corners_as_patchcore",
     ("model", "rows"): "picks",
     ("model", "lloyd_steps"): 1,
+    ("model", "shard_patches"): None,
     ("inference", "top_share"): 0.01,
 }
 """Keys that earlier versions did not have -> the value that means what those did; at it a key is not hashed."""

@@ -149,6 +149,7 @@ class CoresetSettings(Settings):
     round: int = 1
     rows: Literal["picks", "cell_means"] = "picks"
     lloyd_steps: int = 1
+    shard_patches: int | None = None
 
     @classmethod
     def of(cls, config: ExperimentConfig, client_id: str, round_number: int = 1) -> CoresetSettings:
@@ -168,6 +169,7 @@ class CoresetSettings(Settings):
             round=round_number,
             rows=config.model.rows,
             lloyd_steps=config.model.lloyd_steps,
+            shard_patches=config.model.shard_patches,
         )
 
     def hashed(self) -> dict[str, object]:

@@ -15,9 +15,10 @@ from data_contracts.manifests import GLOBAL_BANK, Manifest, UploadManifest
 from data_contracts.settings import CoresetSettings, Reading
 from pipeline_lib.client.stored_selection import StoredSelection
 from pipeline_lib.configuration.seeding import stage_rng
-from pipeline_lib.coreset.cell_means import Cells, cell_means
+from pipeline_lib.coreset.cell_means import Cells
 from pipeline_lib.coreset.on_device import kcenter_selection
 from pipeline_lib.coreset.selection import CoresetSelection, coreset_size
+from pipeline_lib.coreset.shards import cells_by_shards, image_shards, select_by_shards
 from pipeline_lib.coreset.subsampling import covering_radius, density_subsampling, random_subsampling
 from pipeline_lib.upload.codec import add_noise, clip_rows, decode_rows, encode_rows
 from pipeline_lib.upload.counts import with_counts
@@ -155,12 +156,17 @@ def coreset_of_patches(
     size = round_size(total, settings.round, num_rounds) if num_rounds > 1 else total
     if size == 0:
         return None
+    shards = image_shards(patch_counts, size, settings.shard_patches)
     selection = stored.recall() if stored else None
     if selection is None:
         rng = stage_rng(settings.seed, "coreset", client_id, bank, settings.round)
-        selection = select_rows(
-            patches, size, settings, rng=rng, covered=fixed, progress=progress, scratch=scratch, device=device
-        )
+
+        def select(own: np.ndarray, count: int, reached: Progress | None) -> CoresetSelection:
+            return select_rows(
+                own, count, settings, rng=rng, covered=fixed, progress=reached, scratch=scratch, device=device
+            )
+
+        selection = select_by_shards(patches, shards, size, select, progress=progress)
         if stored:
             stored.remember(selection)
     elif progress:
@@ -173,7 +179,7 @@ def coreset_of_patches(
     rows, radius = patches[indices].astype(np.float32), float(selection.covering_radius)
     cells: Cells | None = None
     if settings.rows == "cell_means":
-        cells = cell_means(patches, rows, fixed=fixed, steps=settings.lloyd_steps)
+        cells = cells_by_shards(patches, shards, indices, fixed=fixed, steps=settings.lloyd_steps)
         rows, radius = cells.means, cells.covering_radius
         if covered is not None and len(covered):  # the server's rows are none that clients sent, and move on
             radius = covering_radius(patches, rows if sent is None else np.concatenate([sent, rows]))

@@ -90,9 +90,9 @@ class PatchCore:
 
     `extractor` is a FeatureExtractor or a backbone's name. `image_size` (width, height) is what pixels are resized to
     (`PreprocessingConfig` for sizes by category; None leaves them as they are); normalized tensors are never resized.
-    `coreset_percentage`, `subsampling`, `rows` and `lloyd_steps` are the configuration's `model` keys, `num_neighbors`,
-    `image_score`, `top_share` and `search` its `inference` keys. Raises ConfigError for values out of range, and what
-    FeatureExtractor raises for a backbone that cannot be had.
+    `coreset_percentage`, `subsampling`, `shard_patches`, `rows` and `lloyd_steps` are the configuration's `model` keys,
+    `num_neighbors`, `image_score`, `top_share` and `search` its `inference` keys. Raises ConfigError for values out of
+    range, and what FeatureExtractor raises for a backbone that cannot be had.
     """
 
     def __init__(
@@ -101,6 +101,7 @@ class PatchCore:
         *,
         coreset_percentage: float = 0.1,
         subsampling: Literal["kcenter", "random", "density"] = "kcenter",
+        shard_patches: int | None = None,
         rows: Literal["picks", "cell_means"] = "cell_means",
         lloyd_steps: int = 1,
         num_neighbors: int = 1,
@@ -118,6 +119,7 @@ class PatchCore:
                 "model": {
                     "coreset_percentage": coreset_percentage,
                     "subsampling": subsampling,
+                    "shard_patches": shard_patches,
                     "rows": rows,
                     "lloyd_steps": lloyd_steps,
                     "use_faiss": use_faiss,

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from pipeline_lib.coreset.cell_means import BLOCK_ROWS
+from pipeline_lib.coreset.shards import shard_count
 from pipeline_lib.planning.experiment import ExperimentPlan
 from pipeline_lib.planning.shared_steps import Steps, bank_key, coreset_key, feature_key, score_key
 from pipeline_lib.server.regions import REGION_OVERSAMPLING, region_members
@@ -74,8 +75,10 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
     extraction = resized * 3 * 4 * MAPS_OF_A_FORWARD_PASS + ahead * resized * 3
     extraction += max(1, config.training.num_workers) * native * 3 * 3
 
-    def selection(patches: int, rows: int) -> int:
-        arrays = 2 * min(patches * (dim + 4) * 2, IN_MEMORY_BYTES)
+    def selection(patches: int, all_rows: int) -> int:
+        shards = shard_count(patches, config.model.shard_patches)
+        rows, whole = -(-all_rows // shards), 0 if shards == 1 else all_rows * dim * 8 + patches // shards * dim * 2
+        arrays = 2 * min(patches * (dim + 4) * 2, IN_MEMORY_BYTES) + whole
         selecting = patches * 32 + (rows + 512) * dim * 14
         averaging = patches * 12 + averaged(rows) if config.model.rows == "cell_means" else 0
         return max(selecting, averaging) + arrays + (70 + 10 * config.runtime.threads) * MIB

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from data_contracts.config import ModelConfig
 from data_contracts.errors import DatasetError
 from data_contracts.manifests import GLOBAL_BANK
 from pipeline_lib.configuration.hardware import limit_threads, pick_device
+from pipeline_lib.coreset.shards import shard_count
 from pipeline_lib.dataset.images import load_image
 from pipeline_lib.features.extraction import ImageRow, extract_features
 from pipeline_lib.features.extractor import shared_extractor
@@ -88,7 +90,12 @@ def stage_seconds(plan: ExperimentPlan, probe: Probe | None = None, steps: Steps
     products = SELECTION_PRODUCTS
     if plan.config.model.rows == "cell_means":  # every step searches all patches in all rows
         products += SEARCH_PRODUCTS * plan.config.model.lloyd_steps
-    selected = products * plan.dim * sum(map(_selected, plan.clients)) / rate[clients_at_once]
+    selected = (
+        products
+        * plan.dim
+        * sum(_selected(client, plan.config.model) for client in plan.clients)
+        / rate[clients_at_once]
+    )
     searched = SEARCH_PRODUCTS * _searched(plan, plan.train) / rate[clients_at_once]
     scored = SEARCH_PRODUCTS * _searched(plan, plan.test) / rate[tests_at_once]
 
@@ -129,10 +136,12 @@ def _resampled_s(plan: ExperimentPlan) -> float:
     return plan.config.evaluation.bootstrap * sum(each)
 
 
-def _selected(client: PlannedClient) -> float:
-    """Patches times rows, over the client's banks; each bank has patches in proportion to its rows."""
+def _selected(client: PlannedClient, model: ModelConfig) -> float:
+    """Patches times rows, over the client's banks and their shards; a bank has patches in proportion to its rows."""
     rows = client.coreset_rows.values()
-    return client.patches * sum(n * n for n in rows) / max(1, sum(rows))
+    patches = [client.patches * n / max(1, sum(rows)) for n in rows]
+    shards = [shard_count(n, model.shard_patches) for n in patches]
+    return sum(n * size / parts for n, size, parts in zip(patches, rows, shards, strict=True))
 
 
 def _searched(plan: ExperimentPlan, parts: Mapping[str, PlannedImages]) -> float:

@@ -118,8 +118,8 @@ def run_facts(record: RunRecord) -> list[tuple[str, str]]:
         + (f", licence {backbone.weights_license}" if backbone.weights_license else ""),
         "weights SHA-256": backbone.weights_sha256,
         "normalization": f"mean {_numbers(backbone.mean)}, standard deviation {_numbers(backbone.std)}",
-        "coreset": f"{config.model.subsampling}, {100 * config.model.coreset_percentage:g} % of the patches"
-        f"{_means(config.model)}",
+        "coreset": f"{config.model.subsampling}{_shards(config.model)}, "
+        f"{100 * config.model.coreset_percentage:g} % of the patches{_means(config.model)}",
         "upload": encoding if federated.mode == "federated" else "nothing is uploaded",
         "aggregation": f"{config.aggregation.strategy}, bank {config.aggregation.bank_scope}"
         f"{_kept(record)}{_in_regions(record)}",
@@ -141,6 +141,10 @@ def _image_score(inference: InferenceConfig) -> str:
     if inference.image_score != "top_share":
         return inference.image_score
     return f"the mean of the highest {100 * inference.top_share:g} % of the patches"
+
+
+def _shards(model: ModelConfig) -> str:
+    return "" if model.shard_patches is None else f" in shards of about {model.shard_patches:,} patches"
 
 
 def _means(model: ModelConfig) -> str:

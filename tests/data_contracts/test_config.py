@@ -192,6 +192,15 @@ def test_hash_covers_what_changes_results_and_nothing_else() -> None:
     assert len({base.config_hash(), said.config_hash(), steps.config_hash()}) == 3
 
 
+def test_shards_are_hashed_where_there_are_some_and_are_of_kcenter_alone() -> None:
+    base, none, some = (
+        ExperimentConfig.model_validate({"model": m}) for m in ({}, {"shard_patches": None}, {"shard_patches": 5000})
+    )
+    assert base.config_hash() == none.config_hash() != some.config_hash()
+    with pytest.raises(ValidationError, match=r"shard_patches is 5000, but subsampling: random takes no longer"):
+        ExperimentConfig.model_validate({"model": {"subsampling": "random", "shard_patches": 5000}})
+
+
 def test_steps_without_means_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"lloyd_steps is 3, but rows: picks takes no means; set rows to cell_me"):
         ExperimentConfig.model_validate({"model": {"rows": "picks", "lloyd_steps": 3}})
@@ -254,9 +263,9 @@ def test_a_clients_hash_is_that_of_earlier_versions() -> None:
     others += [(config, backbone.model_copy(update=update)) for update in changed]
     others += [
         (config.model_copy(update={"model": config.model.model_copy(update=values)}), backbone)
-        for values in ({"rows": "cell_means"}, {"rows": "cell_means", "lloyd_steps": 2})
+        for values in ({"rows": "cell_means"}, {"rows": "cell_means", "lloyd_steps": 2}, {"shard_patches": 5000})
     ]
-    assert len({client_config_hash(*one) for one in others} | {"3cd80879f63b7405"}) == 6
+    assert len({client_config_hash(*one) for one in others} | {"3cd80879f63b7405"}) == 7
 
 
 def test_a_client_sends_oversample_factor_times_its_quota_at_most_everything() -> None:

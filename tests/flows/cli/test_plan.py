@@ -98,9 +98,10 @@ def test_means_cost_a_search_of_all_patches_a_step_and_their_counts() -> None:
         )  # fmt: skip
         return ExperimentPlan(config, 4, {}, {}, clients, {"clip": 5, "bolt": 3}, backbone)
 
-    plans = [planned(rows="picks"), planned(), planned(lloyd_steps=3)]
-    picks, one, three = (stage_times.stage_seconds(plan, probe)["coresets"] for plan in plans)
+    plans = [planned(rows="picks"), planned(), planned(lloyd_steps=3), planned(rows="picks", shard_patches=300)]
+    picks, one, three, in_shards = (stage_times.stage_seconds(plan, probe)["coresets"] for plan in plans)
     pairs = 400 * 20 + 600 * 30 + 400 * 8  # patches times rows, a bank's patches in proportion to its rows
+    assert in_shards == pytest.approx(picks / 2)  # two shards of each client's bank
     search = stage_times.SEARCH_PRODUCTS * 4 * pairs / 1e4
     assert [one - picks, three - picks] == pytest.approx([search, 3 * search])
     disk = [resources.disk_bytes(plan) for plan in plans]

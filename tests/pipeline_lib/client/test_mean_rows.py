@@ -78,6 +78,20 @@ def test_no_patch_lies_outside_the_radius_which_is_at_most_twice_the_picks(
     assert means.covering_radius <= 2**steps * picks.covering_radius * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("rows", ["picks", "cell_means"])
+def test_a_client_in_shards_sends_as_many_rows_and_every_patch_lies_within_the_radius(rows: str) -> None:
+    patches = of_places(3)
+    whole, in_shards = coreset(patches, rows), coreset(patches, rows, shard_patches=110)
+    assert (in_shards.n_rows, in_shards.n_patches) == (whole.n_rows, len(patches))
+    exact = cdist(patches.astype(np.float64), rows_of(in_shards.arrays)).min(axis=1).max()
+    assert exact <= in_shards.covering_radius * (1 + 1e-6)
+    starts = np.cumsum([0, *sizes(patches)])
+    picked = patches[starts[in_shards.patch_image] + in_shards.patch_index]
+    shard = in_shards.patch_image % 2  # the first and the third image, and the second
+    assert [len(set(map(tuple, picked[shard == one].tolist()))) for one in (0, 1)] == [18, 2]
+    assert coreset(patches, rows, shard_patches=200).arrays["rows"].tobytes() == whole.arrays["rows"].tobytes()
+
+
 def test_clipping_noise_and_codec_act_on_the_means_and_the_error_is_theirs() -> None:
     patches = of_places(1)
     plain = rows_of(coreset(patches).arrays)
