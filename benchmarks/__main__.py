@@ -34,7 +34,9 @@ ROWS = {  # id -> module that has a function of that name
     "end_to_end": "end_to_end_rows",
     "memory": "memory_rows",
     "warm": "warm_rows",
+    "scale": "scale_rows",
 }
+LARGE = ("scale",)  # take a quarter of an hour and more: with --large, or by name
 
 
 def main() -> int:
@@ -42,6 +44,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--json", type=Path, help="where the list of rows is written")
     parser.add_argument("--quick", action="store_true", help="reduced sizes, under five minutes in all")
+    parser.add_argument("--large", action="store_true", help=f"the long rows alone: {', '.join(LARGE)}")
     parser.add_argument("--only", nargs="+", choices=sorted(ROWS), metavar="ID", help=", ".join(ROWS))
     parser.add_argument("--against", type=Path, metavar="DIR", help=f"another checkout; {', '.join(SIDES)}")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -50,7 +53,8 @@ def main() -> int:
     if arguments.row:
         _run_here(arguments.row, arguments.against, quick=arguments.quick, threads=arguments.threads)
         return 0
-    names = arguments.only or (SIDES if arguments.against else ROWS)
+    usual = LARGE if arguments.large else [name for name in ROWS if name not in LARGE]
+    names = arguments.only or (SIDES if arguments.against else usual)
     if arguments.against and (others := [name for name in names if name not in SIDES]):
         parser.error(f"--against is for {', '.join(SIDES)}; not for {', '.join(others)}")
     if arguments.quick:
