@@ -8,6 +8,7 @@ interrupted goes on from what is finished.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_client, get_run_logger
@@ -24,7 +25,7 @@ from data_contracts.manifests import ExperimentResult
 from flows.experiment import run_experiment
 from flows.steps.run_pages import benchmark_title, show_failure
 from flows.steps.running import PARTIAL, partial_state, refuse_what_does_not_fit
-from tasks.comparison import benchmark_directory, compare_with_last_good, publish_comparison
+from tasks.comparison import alone_in, benchmark_directory, compare_with_last_good, publish_comparison
 from tasks.resources import refuse_unwritable, refuse_without_weights
 
 REGRESSED = "CompletedRegressed"
@@ -52,6 +53,12 @@ def full_benchmark(config: BenchmarkConfig, force: bool = False) -> Any:
     refuse_without_weights(configs)
     refuse_what_does_not_fit({cell.experiment: cell.config for cell in cells}, force=force)
     out = benchmark_directory(config)
+    with alone_in(out):
+        return _run_cells(config, out)
+
+
+def _run_cells(config: BenchmarkConfig, out: Path) -> Any:
+    cells = config.cells()
     results: dict[str, dict[int, ExperimentResult]] = {}
     failed: dict[str, str] = {}
     partial: dict[str, str] = {}

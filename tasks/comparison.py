@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from data_contracts.benchmark import BenchmarkConfig
+from data_contracts.errors import ConfigError
 from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
 from pipeline_lib.benchmark import history as benchmark_history
@@ -17,12 +21,30 @@ from pipeline_lib.benchmark.gathering import gather_benchmark
 from pipeline_lib.benchmark.report.history_page import history_rows, render_history
 from pipeline_lib.benchmark.report.written import write_benchmark
 from pipeline_lib.results import run_directory
+from pipeline_lib.storage.file_lock import remove_locked, try_lock_file
 
 
 @task(name="benchmark-directory")
 def benchmark_directory(config: BenchmarkConfig) -> Path:
     """The directory of this benchmark's run directories; a retry goes on in the one that Prefect has on record."""
     return (config.out or run_directory.default_run_directory(config.name)).expanduser().absolute()
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Holds the directory's lock, which the system drops with this process; ConfigError while another one has it."""
+    path = out / ".lock"
+    try:
+        descriptor = try_lock_file(path)
+    except OSError:  # a file system without locks
+        yield
+        return
+    if descriptor is None:
+        raise ConfigError(f"another benchmark is at work in {out}; wait until it has ended, or give another directory")
+    try:
+        yield
+    finally:
+        remove_locked(path, lambda: os.close(descriptor))
 
 
 @task(name="publish-comparison")

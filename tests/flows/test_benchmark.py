@@ -19,6 +19,7 @@ from flows.benchmark import full_benchmark
 from flows.cli import main
 from flows.cli.experiment.comparing import compare_finished
 from pipeline_lib.configuration.files import load_benchmark
+from tasks.comparison import alone_in
 from tests.conftest import ROOT, experiment_values
 
 
@@ -147,6 +148,21 @@ def test_one_failing_experiment_does_not_stop_the_others(tiny_root: Path, tmp_pa
     assert (tmp_path / "bench" / "centralized" / "metrics.json").is_file()
     assert "no_such_layer" in (tmp_path / "bench" / "benchmark.html").read_text()
     assert "no_such_layer" in json.loads((tmp_path / "bench" / "failed.json").read_text())["broken"]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_second_benchmark_in_the_same_directory_is_refused_while_the_first_is_at_work(
+    tiny_root: Path, tmp_path: Path, store: Path
+) -> None:
+    config = matrix(tiny_root, store, {"centralized": {"federated.mode": "centralized"}})
+    with (
+        alone_in(tmp_path / "bench"),
+        pytest.raises(ConfigError, match=r"another benchmark is at work in .*bench;"),
+    ):
+        full_benchmark(config)
+    with alone_in(tmp_path / "bench"):
+        pass
+    assert not list((tmp_path / "bench").iterdir())
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -305,14 +321,24 @@ def test_the_full_matrix_names_at_least_forty_experiments_and_every_mode() -> No
     assert all(baseline in configs for baseline in config.baselines().values())
 
 
-def test_the_benchmark_of_three_seeds_names_what_it_compares() -> None:
+def test_the_benchmarks_of_three_seeds_name_what_they_compare() -> None:
     config = load_benchmark(ROOT / "configs" / "benchmark_seeds.yaml", ["dataset.root=/data"])
     configs = config.configs()
-    assert len(config.cells()) == 3 * len(configs) == 21
+    assert len(config.cells()) == 3 * len(configs) == 27
     assert {c.model.rows for c in configs.values()} == {"cell_means"}
-    rows = load_benchmark(ROOT / "configs" / "benchmark_rows.yaml", ["dataset.root=/data"])
-    assert len(rows.cells()) == 3 * 4
-    assert {name.split("_")[2]: c.model.rows for name, c in rows.configs().items() if name.startswith("iid_5")} == {
-        "picks": "picks",
-        "means": "cell_means",
+    assert {n for n, c in configs.items() if c.aggregation.bank_scope == "global"} == {
+        "centralized_one_bank",
+        "category_one_bank",
     }
+    rows = load_benchmark(ROOT / "configs" / "benchmark_rows.yaml", ["dataset.root=/data"]).configs()
+    assert {
+        name: (c.model.rows, c.model.coreset_percentage) for name, c in rows.items() if name.startswith("iid_5")
+    } == {
+        "iid_5_picks": ("picks", 0.01),
+        "iid_5_means": ("cell_means", 0.01),
+        "iid_5_half": ("cell_means", 0.005),
+        "iid_5_quarter": ("cell_means", 0.0025),
+    }
+    assert all((c.model.rows == "picks") == name.endswith("picks") for name, c in rows.items())
+    made_up = load_benchmark(ROOT / "configs" / "benchmark_made_up.yaml", ["dataset.root=/data"]).configs()
+    assert {c.model.rows for c in made_up.values()} == {"picks", "cell_means"}
