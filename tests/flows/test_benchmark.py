@@ -324,12 +324,8 @@ def test_the_full_matrix_names_at_least_forty_experiments_and_every_mode() -> No
 def test_the_benchmarks_of_three_seeds_name_what_they_compare() -> None:
     config = load_benchmark(ROOT / "configs" / "benchmark_seeds.yaml", ["dataset.root=/data"])
     configs = config.configs()
-    assert len(config.cells()) == 3 * len(configs) == 27
+    assert len(config.cells()) == 3 * len(configs) == 21
     assert {c.model.rows for c in configs.values()} == {"cell_means"}
-    assert {n for n, c in configs.items() if c.aggregation.bank_scope == "global"} == {
-        "centralized_one_bank",
-        "category_one_bank",
-    }
     rows = load_benchmark(ROOT / "configs" / "benchmark_rows.yaml", ["dataset.root=/data"]).configs()
     assert {
         name: (c.model.rows, c.model.coreset_percentage) for name, c in rows.items() if name.startswith("iid_5")
@@ -342,3 +338,6 @@ def test_the_benchmarks_of_three_seeds_name_what_they_compare() -> None:
     assert all((c.model.rows == "picks") == name.endswith("picks") for name, c in rows.items())
     made_up = load_benchmark(ROOT / "configs" / "benchmark_made_up.yaml", ["dataset.root=/data"]).configs()
     assert {c.model.rows for c in made_up.values()} == {"picks", "cell_means"}
+    one_bank = load_benchmark(ROOT / "configs" / "benchmark_one_bank.yaml", ["dataset.root=/data"]).configs()
+    assert [c.federated.mode for c in one_bank.values()] == ["centralized", "federated"]
+    assert all(c.aggregation.bank_scope == "global" for c in one_bank.values())
