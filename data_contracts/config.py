@@ -177,7 +177,7 @@ class ModelConfig(Section):
     subsampling: Literal["kcenter", "random", "density"] = Field(
         "kcenter", description="exact greedy k-center; random and density are controls"
     )
-    rows: Literal["picks", "cell_means"] = Field(
+    rows: Literal["picks", "cell_means", "rare_5", "rare_half", "split_wide", "near_start"] = Field(
         "cell_means",
         description="each selected patch replaced by the mean of the patches nearest to it; picks, as PatchCore and "
         "earlier versions: the selected patches themselves",

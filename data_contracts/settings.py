@@ -147,7 +147,7 @@ class CoresetSettings(Settings):
     clip_norm: float | None
     noise_sigma: float
     round: int = 1
-    rows: Literal["picks", "cell_means"] = "picks"
+    rows: Literal["picks", "cell_means", "rare_5", "rare_half", "split_wide", "near_start"] = "picks"
     lloyd_steps: int = 1
 
     @classmethod

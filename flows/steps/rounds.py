@@ -154,7 +154,7 @@ def verdicts(
             config_hash=config_hash,
             round_number=number,
             place=run.place,
-            with_counts=run.config.model.rows == "cell_means",
+            with_counts=run.config.model.rows != "picks",
         )
         for bank, uploads in by_bank([without_refused(client, unread) for client in sent]).items()
     }

@@ -112,6 +112,46 @@ def clipped_and_noised(rows: np.ndarray, settings: CoresetSettings, *, rng: np.r
     return add_noise(clipped, settings.noise_sigma, rng=rng) if settings.noise_sigma > 0 else clipped
 
 
+class NearestToMean:
+    """In place of a draw: the patch nearest to the mean of all."""
+
+    def __init__(self, patches: np.ndarray) -> None:
+        mean = patches.mean(axis=0, dtype=np.float64)
+        self.start = int(np.argmin([np.square(one.astype(np.float64) - mean).sum() for one in patches]))
+
+    def integers(self, _: int) -> int:
+        return self.start
+
+
+def split_wide(patches, indices, cells, size):
+    """Cells of the largest sum of squared distances in two: the mean and the farthest patch, and a step of both."""
+    squares = np.concatenate(
+        [
+            np.square(patches[i : i + 8192].astype(np.float64) - cells.means[cells.cell[i : i + 8192]]).sum(axis=1)
+            for i in range(0, len(patches), 8192)
+        ]
+    )
+    spent = np.bincount(cells.cell, weights=squares, minlength=len(cells.means))
+    means, counts, cell, more = list(cells.means), list(cells.counts), cells.cell.copy(), []
+    for row in np.argsort(-spent, kind="stable")[: size - len(indices)]:
+        own = np.flatnonzero(cells.cell == row)
+        if len(own) < 2:
+            continue
+        far = own[np.argmax(squares[own])]
+        to_far = np.square(patches[own].astype(np.float64) - patches[far]).sum(axis=1)
+        moved = own[to_far < squares[own]]
+        stays = np.setdiff1d(own, moved)
+        if not len(stays):
+            continue
+        means[row], counts[row] = patches[stays].mean(axis=0, dtype=np.float64).astype(np.float32), len(stays)
+        cell[moved] = len(means)
+        means.append(patches[moved].mean(axis=0, dtype=np.float64).astype(np.float32))
+        counts.append(len(moved))
+        more.append(far)
+    moved_cells = Cells(np.stack(means), np.array(counts, np.int64), cell, cells.covering_radius)
+    return np.concatenate([indices, np.array(more, indices.dtype)]), moved_cells
+
+
 def rows_by_bank(table: pd.DataFrame, client_id: str, settings: CoresetSettings) -> list[tuple[str, pd.DataFrame]]:
     """(bank, rows) of a client's PATCH_FEATURES for every bank that it contributes to, in order of name.
 
@@ -158,8 +198,11 @@ def coreset_of_patches(
     selection = stored.recall() if stored else None
     if selection is None:
         rng = stage_rng(settings.seed, "coreset", client_id, bank, settings.round)
+        if settings.rows == "near_start":
+            rng = NearestToMean(patches)
+        kept = size - size // 10 if settings.rows == "split_wide" else size
         selection = select_rows(
-            patches, size, settings, rng=rng, covered=fixed, progress=progress, scratch=scratch, device=device
+            patches, kept, settings, rng=rng, covered=fixed, progress=progress, scratch=scratch, device=device
         )
         if stored:
             stored.remember(selection)
@@ -172,8 +215,14 @@ def coreset_of_patches(
         return None
     rows, radius = patches[indices].astype(np.float32), float(selection.covering_radius)
     cells: Cells | None = None
-    if settings.rows == "cell_means":
+    if settings.rows != "picks":
         cells = cell_means(patches, rows, fixed=fixed, steps=settings.lloyd_steps)
+        if settings.rows in ("rare_5", "rare_half"):
+            few = 5 if settings.rows == "rare_5" else np.median(cells.counts) / 2
+            rare = cells.counts < few
+            cells.means[rare] = rows[rare]
+        if settings.rows == "split_wide":
+            indices, cells = split_wide(patches, indices, cells, size)
         rows, radius = cells.means, cells.covering_radius
         if covered is not None and len(covered):  # the server's rows are none that clients sent, and move on
             radius = covering_radius(patches, rows if sent is None else np.concatenate([sent, rows]))

@@ -43,6 +43,8 @@ class StoredSelection:
     ) -> StoredSelection:
         """`features_sha256`: of each image's stored features, in the order of the patches; `version`: of the code."""
         selecting = settings.model_dump(mode="json", exclude=NOT_SELECTING)
+        if settings.rows in ("split_wide", "near_start"):
+            selecting["rows"] = settings.rows
         return cls(store, canonical_hash([version, client_id, bank, selecting, list(features_sha256)]))
 
     def recall(self) -> CoresetSelection | None:

@@ -101,7 +101,7 @@ class PatchCore:
         *,
         coreset_percentage: float = 0.1,
         subsampling: Literal["kcenter", "random", "density"] = "kcenter",
-        rows: Literal["picks", "cell_means"] = "cell_means",
+        rows: Literal["picks", "cell_means", "rare_5", "rare_half", "split_wide", "near_start"] = "cell_means",
         lloyd_steps: int = 1,
         num_neighbors: int = 1,
         image_score: ImageScore = "max",

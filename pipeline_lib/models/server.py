@@ -35,7 +35,7 @@ class FederatedServer:
         self.settings = AggregationSettings.of(config)
         self.config_hash, *self._earlier_hashes = client_config_hashes(config, backbone)
         self.dim = dim
-        self.with_counts = config.model.rows == "cell_means"
+        self.with_counts = config.model.rows != "picks"
         self.banks: dict[str, MergedBank] = {}
         self.regional: dict[str, RegionalMerge] = {}
         self.refused: dict[tuple[int, str, str], str] = {}

@@ -171,7 +171,7 @@ def _client(
         patches[GLOBAL_BANK if settings.bank_scope == "global" else str(category)] += per_image[category]
     rows = {bank: coreset_size(settings.ratio, n, round_up=settings.round_up) for bank, n in sorted(patches.items())}
     bytes_per_row = dim * codec.BYTES_PER_VALUE[settings.codec]
-    bytes_per_row += BYTES_PER_COUNT if settings.rows == "cell_means" else 0
+    bytes_per_row += BYTES_PER_COUNT if settings.rows != "picks" else 0
     return PlannedClient(
         client_id=client_id,
         images=len(categories),

@@ -47,7 +47,7 @@ def disk_bytes(plan: ExperimentPlan, steps: Steps | None = None) -> dict[str, in
     ]
     uploads = sum(client.upload_bytes for client in plan.clients) + rows * 8 + images * 400
     moved = 0
-    if plan.config.model.rows == "cell_means":  # the cell of each patch; what each row of a bank is made of
+    if plan.config.model.rows != "picks":  # the cell of each patch; what each row of a bank is made of
         uploads += (sum(client.patches for client in plan.clients) * 4 + images * 8) * plan.config.federated.rounds
         moved = sum(plan.bank_rows.values()) * 12 + rows * 4 + len(plan.clients) * 8 * len(plan.bank_rows)
     copies = 2 if steps.is_new("banks", bank_key(plan)) else 1  # in the store, and in the run directory
@@ -77,7 +77,7 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
     def selection(patches: int, rows: int) -> int:
         arrays = 2 * min(patches * (dim + 4) * 2, IN_MEMORY_BYTES)
         selecting = patches * 32 + (rows + 512) * dim * 14
-        averaging = patches * 12 + averaged(rows) if config.model.rows == "cell_means" else 0
+        averaging = patches * 12 + averaged(rows) if config.model.rows != "picks" else 0
         return max(selecting, averaging) + arrays + (70 + 10 * config.runtime.threads) * MIB
 
     def averaged(rows: int) -> int:
@@ -87,7 +87,7 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
     clients = sorted((selection(c.patches, sum(c.coreset_rows.values())) for c in plan.clients), reverse=True)
     merged = rows_merged_at_a_time(plan)
     aggregation = merged * dim * 4 * 4 + merged * (20 + dim * 8) + 70 * MIB
-    if config.model.rows == "cell_means":
+    if config.model.rows != "picks":
         aggregation += averaged(max(plan.bank_rows.values(), default=0))
     bank = max(plan.bank_rows.values(), default=0) * (dim * 4 * 2 + 260 * 4 + (321 * 4 if dim >= 512 else 0) + 16)
     scoring = bank + 32_768 * dim * 4 * 4 + 20 * MIB * config.runtime.threads

@@ -86,7 +86,7 @@ def stage_seconds(plan: ExperimentPlan, probe: Probe | None = None, steps: Steps
     measured = sum(map(_megapixels, plan.test.values())) * MEASURE_S_PER_MPX + _resampled_s(plan)
     rate = {n: probe.multiplications_per_second(plan, n) for n in {clients_at_once, tests_at_once}}
     products = SELECTION_PRODUCTS
-    if plan.config.model.rows == "cell_means":  # every step searches all patches in all rows
+    if plan.config.model.rows != "picks":  # every step searches all patches in all rows
         products += SEARCH_PRODUCTS * plan.config.model.lloyd_steps
     selected = products * plan.dim * sum(map(_selected, plan.clients)) / rate[clients_at_once]
     searched = SEARCH_PRODUCTS * _searched(plan, plan.train) / rate[clients_at_once]
