@@ -47,8 +47,8 @@ def _values(own: ExperimentRuns, category: str, metric: Metric) -> dict[str, Any
     known = [100 * value for value in found if value is not None]
     if not known or len(known) < len(found):
         return {"seeds": len(known)} | dict.fromkeys(VALUES)
-    found = (sum(known) / len(known), min(known), max(known))
-    return {"seeds": len(known)} | {key: round(value, 4) for key, value in zip(VALUES, found, strict=True)}
+    values = (sum(known) / len(known), min(known), max(known))
+    return {"seeds": len(known)} | {key: round(value, 4) for key, value in zip(VALUES, values, strict=True)}
 
 
 def _difference(
