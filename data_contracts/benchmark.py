@@ -122,25 +122,37 @@ class BenchmarkConfig(Section):
         for name, changes in self.changes().items():
             try:
                 values = {**merge_keys(base, changes), "name": name}
-                found[name] = ExperimentConfig.model_validate({**values, "seed": self._seeds()[0]})
+                found[name] = ExperimentConfig.model_validate({**values, "seed": self.all_seeds()[0]})
             except ValidationError as error:
                 problem = error.errors(include_url=False)[0]
                 key = ".".join(str(part) for part in problem["loc"])
                 raise ValueError(f"experiment {name}: {key}: {problem['msg']}, got {problem['input']!r}") from error
         return found
 
+    def all_seeds(self) -> tuple[int, ...]:
+        """Those that every experiment runs with."""
+        return self.seeds or (self.base.seed,)
+
+    def described(self) -> str:
+        """What it runs, in a line."""
+        n, seeds = len(self.changes()), self.all_seeds()
+        experiments = f"{n} {'experiment' if n == 1 else 'experiments'}"
+        if len(seeds) == 1:
+            return f"{experiments} with seed {seeds[0]} alone"
+        return f"{experiments} with {len(seeds)} seeds ({', '.join(map(str, seeds))}), {n * len(seeds)} runs"
+
     def cells(self) -> list[Cell]:
         """Every experiment with every seed: all experiments of a seed before those of the next."""
         configs = self.configs()
         return [
             Cell(name, seed, config.model_copy(update={"seed": seed}))
-            for seed in self._seeds()
+            for seed in self.all_seeds()
             for name, config in configs.items()
         ]
 
     def directory(self, cell: Cell) -> Path:
         """Where a cell's run directory lies, below the benchmark's own."""
-        return Path(cell.experiment) / f"seed_{cell.seed}" if len(self._seeds()) > 1 else Path(cell.experiment)
+        return Path(cell.experiment) / f"seed_{cell.seed}" if len(self.all_seeds()) > 1 else Path(cell.experiment)
 
     def _refuse_pairs(self, names: set[str]) -> None:
         """Raises ValueError for a pair in `compare` that names no experiment, or is tested already."""
@@ -155,9 +167,6 @@ class BenchmarkConfig(Section):
             if frozenset(pair) in tested:
                 raise ValueError(f"{text}: these two are compared already; each pair is tested once")
             tested.add(frozenset(pair))
-
-    def _seeds(self) -> tuple[int, ...]:
-        return self.seeds or (self.base.seed,)
 
 
 def _cells_of(group: str, settings: GroupConfig) -> dict[str, Changes]:

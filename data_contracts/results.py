@@ -84,11 +84,14 @@ HEADLINE_LIMIT = str(HEADLINE_FPR_LIMIT)
 IMAGE_AUROC = Metric("image_auroc", "image AUROC", "image_auroc")
 IMAGE_AP = Metric("image_ap", "image AP", "image_ap")
 AUC_SPRO = auc_spro(HEADLINE_LIMIT)
+AUC_SPRO_AS_PRO = auc_spro("0.3")  # the limit that AUPRO has
 PIXEL_AUROC = Metric("pixel_auroc", "pixel AUROC", "pixel_auroc")
 UNMARKED_AUROC = Metric("unmarked_image_auroc", "unmarked AUROC", "unmarked_image_auroc")
 METRICS = (IMAGE_AUROC, UNMARKED_AUROC, IMAGE_AP, AUC_SPRO, PIXEL_AUROC)
 COMPARED = (IMAGE_AUROC, IMAGE_AP, AUC_SPRO)
 """What experiments are compared by."""
+TABLED = (IMAGE_AUROC, AUC_SPRO, AUC_SPRO_AS_PRO, PIXEL_AUROC)
+"""What a table beside other methods has."""
 HEADLINES = (IMAGE_AUROC, AUC_SPRO)
 """What every run has intervals of, and charts show."""
 

@@ -111,7 +111,10 @@ def announce(name: str, entry: HistoryEntry) -> None:
 
 
 class _Progress:
-    """Cells done and the time that the others may take, in the log and as a bar in the UI."""
+    """Cells done and the time that the others may take, in the log and as a bar in the UI.
+
+    Up to: the first ones make what the others find in the store.
+    """
 
     def __init__(self, total: int) -> None:
         self.total, self.done, self.started = total, 0, time.monotonic()
@@ -120,7 +123,7 @@ class _Progress:
     def advance(self, name: str) -> None:
         self.done += 1
         left_s = (time.monotonic() - self.started) / self.done * (self.total - self.done)
-        text = f"{self.done} of {self.total} experiments, about {left_s / 60:.0f} min left; last: {name}"
+        text = f"{self.done} of {self.total} experiments, up to {left_s / 60:.0f} min left; last: {name}"
         get_run_logger().info("experiments: %d of %d", self.done, self.total)
         get_run_logger().info(text)
         try:

@@ -23,10 +23,13 @@ NEXT = {
     "plan": "fedpatch run {config} --out runs/first",
     "plan, benchmark": "fedpatch benchmark {config}",
     "plan, too large": "make it smaller (model.coreset_percentage, dataset.max_images), then: fedpatch plan {config}",
-    "run": "open {report}; on new images: fedpatch score {run} IMAGES --out scored",
+    "run": "open {report}; on new images: fedpatch score {run} IMAGES --out scored; against all images at one place, "
+    "three seeds each, with intervals: fedpatch benchmark {run}/config.yaml --out runs/compared",
     "benchmark": "open {report}",
-    "show": "on new images: fedpatch score {run} IMAGES --out scored",
-    "show, several": "put the one that you choose in use: fedpatch model promote RUN_DIR",
+    "show": "on new images: fedpatch score {run} IMAGES --out scored; with seeds and intervals: "
+    "fedpatch benchmark {run}/config.yaml --out runs/compared",
+    "show, several": "with seeds and intervals: fedpatch benchmark {run}/config.yaml --out runs/compared; put the one "
+    "that you choose in use: fedpatch model promote RUN_DIR",
     "evaluate": "beside a run: fedpatch show {out} RUN_DIR",
     "score": "open {page}",
     "score, nowhere": "with pictures and tables: fedpatch score {run} IMAGES --out scored",

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_contracts.results import COMPARED, METRICS_FILES, Metric, MetricsDocument, MetricValues
+from data_contracts.results import COMPARED, METRICS_FILES, TABLED, Metric, MetricsDocument
 from pipeline_lib.benchmark.differences import LEVEL, NO_RESAMPLES, Difference, holm, paired_difference, value_interval
 from pipeline_lib.benchmark.paired import ResampledMetrics, resampled_metrics
-from pipeline_lib.metrics.bootstrap import percentile_interval
+from pipeline_lib.metrics.bootstrap import RESAMPLED, percentile_interval
 from pipeline_lib.results.image_samples import read_samples
+
+MEASURED = {metric.key: metric for metric in (*COMPARED, *TABLED)}
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class ExperimentRuns:
     def mean(self, metric: str, seeds: Sequence[int] | None = None) -> float | None:
         """Mean over seeds (all, or these) of the mean over categories; None where undefined."""
         chosen = self.documents if seeds is None else {seed: self.documents[seed] for seed in seeds}
-        values = [headline_values(document.mean)[metric] for document in chosen.values()]
+        values = [MEASURED[metric].of(document.mean) for document in chosen.values()]
         defined = [value for value in values if value is not None]
         return sum(defined) / len(defined) if defined and len(defined) == len(values) else None
 
@@ -38,11 +40,6 @@ class ExperimentRuns:
             drawn = self.resampled[seed].mean(metric.key) if seed in self.resampled else None
             own[seed] = metric.interval(document.mean) or (None if drawn is None else percentile_interval(drawn[1:]))
         return value_interval(list(own.values()), [metric.of(document.mean) for document in self.documents.values()])
-
-
-def headline_values(values: MetricValues) -> dict[str, float | None]:
-    """metric -> value in [0, 1] of the figures that experiments are compared by."""
-    return {metric.key: metric.of(values) for metric in COMPARED}
 
 
 def read_runs(directories: Mapping[int, Path], *, subset: str, resamples: int, seed: int) -> ExperimentRuns:
@@ -65,6 +62,7 @@ def compare(
     pairs: Sequence[tuple[str, str]] = (),
     *,
     groups: Mapping[str, str] | None = None,
+    metrics: Sequence[Metric] = COMPARED,
 ) -> list[dict[str, Any]]:
     """A row an experiment and metric, then one a named pair and metric, with the keys of `comparison.json`.
 
@@ -80,7 +78,7 @@ def compare(
     for name, baseline, named in asked:
         own, other = runs[name], runs.get(baseline)
         seeds = sorted(set(own.documents) & set(other.documents)) if other else []
-        for metric in COMPARED:
+        for metric in metrics:
             paired = None
             if other and name != baseline:
                 paired = paired_difference(own.resampled, other.resampled, metric.key)
@@ -113,7 +111,9 @@ def _row(
 ) -> dict[str, Any]:
     first, second = own.mean(metric, seeds), other.mean(metric, seeds) if other and seeds else None
     delta = None if first is None or second is None else round(100 * (first - second), 4)
-    untested = paired.not_tested if paired else "nothing to compare with: not tested" if own.resampled else NO_RESAMPLES
+    untested = paired.not_tested if paired else "nothing to compare with: not tested"
+    if not paired and (not own.resampled or metric not in RESAMPLED):
+        untested = NO_RESAMPLES
     documents = list(own.documents.values())
     return {
         "experiment": name,

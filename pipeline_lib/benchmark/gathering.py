@@ -14,17 +14,21 @@ from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ArtifactError, ConfigError
 from data_contracts.manifests import ExperimentResult
-from data_contracts.results import AUC_SPRO, METRICS_FILES
+from data_contracts.results import AUC_SPRO, COMPARED, METRICS_FILES, TABLED
+from data_contracts.validation import ValidationReport
+from pipeline_lib.benchmark import categories, comparison, coverage, ranking, splits
 from pipeline_lib.benchmark import clients as client_comparison
-from pipeline_lib.benchmark import comparison, coverage, ranking, splits
 from pipeline_lib.benchmark.record import BenchmarkRecord, exemplary
 from pipeline_lib.benchmark.side_by_side import Case, ScoredMaps, category_cases
 from pipeline_lib.configuration import hardware
 from pipeline_lib.configuration.files import as_earlier, load_config, parse_config, read_yaml
 from pipeline_lib.models.saved_model import read_model
-from pipeline_lib.results.run_directory import RESULT_FILE
+from pipeline_lib.results.outside_masks import comparison_warnings
+from pipeline_lib.results.run_directory import RESULT_FILE, VALIDATION_FILE
+from pipeline_lib.results.warnings import counted_findings
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
+FURTHER = tuple(metric for metric in TABLED if metric not in COMPARED)
 Results = Mapping[str, Mapping[int, ExperimentResult]]  # experiment -> seed -> result
 
 
@@ -38,6 +42,7 @@ def gather_benchmark(config: BenchmarkConfig, results: Results, failed: Mapping[
     seed, baselines = config.base.seed, config.baselines()
     directories = {name: {s: Path(r.run_directory) for s, r in found.items()} for name, found in results.items()}
     comparisons: dict[str, list[dict[str, Any]]] = {}
+    tabled = {}
     by_subset = {}
     for subset in METRICS_FILES:
         runs = {
@@ -45,6 +50,7 @@ def gather_benchmark(config: BenchmarkConfig, results: Results, failed: Mapping[
             for name, found in directories.items()
         }
         comparisons[subset] = comparison.compare(runs, baselines, config.compare, groups=config.group_of())
+        tabled[subset] = comparison.compare(runs, baselines, groups=config.group_of(), metrics=FURTHER)
         by_subset[subset] = runs
     runs = by_subset["all"]
     clients = client_comparison.client_rows(runs, config.configs(), baseline=config.baseline)
@@ -59,6 +65,10 @@ def gather_benchmark(config: BenchmarkConfig, results: Results, failed: Mapping[
         clients=clients,
         ranking=ranked,
         failed=failed,
+        tabled=tabled,
+        categories=categories.category_rows(runs, baselines),
+        warnings=comparison_warnings({name: own.documents.values() for name, own in runs.items()}),
+        validation=_validation_warnings(directories),
         weak_spots=splits.weak_spots(runs, baselines, clients),
         groups=splits.group_rows(runs, baselines),
         coverage=coverage.coverage_rows(runs),
@@ -98,6 +108,21 @@ def finished_results(
         here = result.model_copy(update={"run_directory": str(directory)})
         results.setdefault(cell.experiment, {})[cell.seed] = here
     return results, missing
+
+
+def _validation_warnings(directories: Mapping[str, Mapping[int, Path]]) -> list[str]:
+    """A sentence for each different count of what the validation of the runs' data found; one where all saw the same.
+
+    Runs of stations, which keep that to themselves, have none.
+    """
+    found: dict[str, list[str]] = {}
+    for name, by_seed in directories.items():
+        for directory in by_seed.values():
+            if (file := directory / VALIDATION_FILE).is_file():
+                report = ValidationReport.model_validate_json(file.read_bytes())
+                if text := counted_findings(report):
+                    found.setdefault(text, []).append(f"{name}/{directory.name}" if len(by_seed) > 1 else name)
+    return [f"{text}; see the report of {runs[0]}, under Data" for text, runs in found.items()]
 
 
 def _not_ranked(runs: Mapping[str, comparison.ExperimentRuns], ranked: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -32,6 +32,11 @@ class ResampledMetrics:
         mean: np.ndarray = np.mean([found[category] for category in sorted(found)], axis=0)
         return mean
 
+    def only(self, category: str) -> ResampledMetrics:
+        """Those of one category; its mean over categories is then that of the category itself."""
+        found = {metric: {category: own[category]} for metric, own in self.by_category.items() if category in own}
+        return ResampledMetrics(found, {category: self.images[category]}, {category: self.degrees[category]})
+
 
 def resampled_metrics(
     samples: Iterable[tuple[str, Sequence[ImageSample]]], *, resamples: int, seed: int

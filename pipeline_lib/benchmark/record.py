@@ -27,6 +27,10 @@ class BenchmarkRecord:
     clients: Rows  # clients.json
     ranking: Rows  # ranking.json
     failed: Mapping[str, str]
+    tabled: Mapping[str, Rows] = field(default_factory=dict)  # as comparisons, of AUC-sPRO@0.3 and pixel AUROC
+    categories: Rows = ()  # categories.json
+    warnings: Sequence[str] = ()  # warnings.json, with what the validation of the data set says
+    validation: Sequence[str] = ()
     weak_spots: Rows = ()  # weak_spots.json
     groups: Rows = ()  # groups.json
     coverage: Rows = ()  # coverage.json; empty unless evaluation.coverage
@@ -40,7 +44,7 @@ class BenchmarkRecord:
 
 def of(rows: Rows, metric: str, group: str | None = None) -> list[Mapping[str, Any]]:
     """The rows of one metric, and of one group."""
-    return [row for row in rows if row["metric"] == metric and group in (None, row["group"])]
+    return [row for row in rows if row["metric"] == metric and (group is None or row["group"] == group)]
 
 
 def exemplary(rows: Rows, baseline: str, *, among: set[str], count: int = EXEMPLARY) -> list[str]:

@@ -29,8 +29,8 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str
         table[row["experiment"]] |= {
             "against": row["baseline"],
             "upload share": share_of_bytes(share),
-            "of pixels": share_of_bytes(pixels),
-            "back MB": f"{two_digits(row['download_bytes'] / 1e6):g}",
+            "upload, of pixels": share_of_bytes(pixels),
+            "sent back, MB": "-" if share is None else f"{two_digits(row['download_bytes'] / 1e6):g}",
             "bank rows": row["bank_rows"],
         }
         if len(seeds) > 1 or 1 in seeds:
@@ -47,17 +47,24 @@ def pair_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for row in named_pairs(rows):
         pair = row["experiment"], row["baseline"]
         line = table.setdefault(pair, {"experiment": pair[0], "against": pair[1]})
-        line[METRIC_TITLES[row["metric"]]] = None if row["delta_points"] is None else _points(row)
+        line[METRIC_TITLES[row["metric"]]] = None if row["delta_points"] is None else points_text(row)
     return list(table.values())
 
 
 def _delta(row: Mapping[str, Any]) -> str:
     if row["delta_points"] is None or row["verdict"] == "baseline":
         return ""
-    return f" ({_points(row)})"
+    return f" ({points_text(row)})"
 
 
-def _points(row: Mapping[str, Any]) -> str:
+def points_text(row: Mapping[str, Any]) -> str:
+    """Points of a row against its baseline, * where shown, [95 % interval]."""
     interval = f" [{row['ci95'][0]:+.1f}, {row['ci95'][1]:+.1f}]" if row["ci95"] else ""
     mark = "*" if row["verdict"] in ("better", "worse") else ""
     return f"{row['delta_points']:+.1f}{mark}{interval}"
+
+
+def shared(values: Sequence[str]) -> str:
+    """The one value that all have; empty where there are several."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else ""

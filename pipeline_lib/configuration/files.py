@@ -52,10 +52,13 @@ def as_earlier(values: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def load_benchmark(path: Path | str, overrides: Sequence[str] = (), out: Path | None = None) -> BenchmarkConfig:
+def load_benchmark(
+    path: Path | str, overrides: Sequence[str] = (), out: Path | None = None, seeds: str | None = None
+) -> BenchmarkConfig:
     """Read a benchmark's YAML, or an experiment's, which is compared with all images at one place.
 
-    Overrides address the (base) experiment. Raises ConfigError of one line.
+    Overrides address the (base) experiment; `seeds`, such as 42,43,44, take the place of the file's. Raises ConfigError
+    of one line.
     """
     path = Path(path)
     if is_benchmark(path):
@@ -65,6 +68,8 @@ def load_benchmark(path: Path | str, overrides: Sequence[str] = (), out: Path | 
         values = _against_one_place(load_config(path, overrides))
     if out is not None:
         values["out"] = str(out)
+    if seeds is not None:
+        values["seeds"] = [seed.strip() for seed in seeds.split(",")]
     try:
         return BenchmarkConfig.model_validate(values)
     except ValidationError as error:
@@ -161,6 +166,11 @@ def _problem_line(key: str, problem: ErrorDetails, accepts: str) -> str:
     match problem["type"]:
         case "extra_forbidden":
             section, _, name = key.rpartition(".")
+            if name == "seeds":
+                return (
+                    f"{key}: an experiment has one seed; several are a benchmark's: fedpatch benchmark FILE --seeds "
+                    "42,43,44, or seeds: in a file such as configs/benchmark_seeds.yaml"
+                )
             known = ", ".join(_known_keys(section))
             return f"{key}: unknown key {name!r}; {section or 'the top level'} accepts {known}"
         case "value_error":

@@ -196,20 +196,41 @@ def _counts(category: str, rows: pd.DataFrame, layout: Layout) -> Iterator[Findi
 
 def _aspect_ratio(category: str, rows: pd.DataFrame, preprocessing: PreprocessingConfig) -> Iterator[Finding]:
     width, height = preprocessing.size(category)
-    stretch = (rows["width"] / rows["height"]) / (width / height)
-    outside = (stretch > ASPECT_TOLERANCE) | (stretch < 1 / ASPECT_TOLERANCE)
+    outside = _stretch(rows, width, height) > ASPECT_TOLERANCE
     if outside.any():
-        sizes = Counter(zip(rows.loc[outside, "width"], rows.loc[outside, "height"], strict=True))
-        (native_width, native_height), _ = sizes.most_common(1)[0]
+        usual = _usual_size(rows)
+        left = int((_stretch(rows, *usual) > ASPECT_TOLERANCE).sum())
+        mixed = left > outside.sum() / 2  # no other size mends most of it
+        shapes = rows["width"] / rows["height"]
+        advice = "Set preprocessing.size_by_category.<category>: [width, height] to the shape of the images"
+        if left and not mixed:
+            advice += f", {usual[0]}x{usual[1]}: {left} would still differ"
+        if mixed:
+            advice = (
+                "Shapes are mixed and no one size fits: leave it so, or make parts of one shape a category of their own"
+            )
         yield Finding(
             severity="warning",
             code="aspect_ratio",
             category=category,
             message=f"{int(outside.sum())} of {len(rows)} images differ by more than 25 % in aspect from the "
-            f"{width}x{height} that they are resized to (most often {native_width}x{native_height}), so they are "
-            f"distorted",
-            advice="Set preprocessing.size_by_category.<category>: [width, height] to the shape of the images.",
+            f"{width}x{height} that they are resized to (width by height {shapes.min():.2g} to {shapes.max():.2g}, "
+            f"training images most often {usual[0]}x{usual[1]}), so they are distorted",
+            advice=f"{advice}.",
         )
+
+
+def _stretch(rows: pd.DataFrame, width: int, height: int) -> pd.Series:
+    """By how much the images' proportions differ from those of a size, from 1 on."""
+    ratio = (rows["width"] / rows["height"]) / (width / height)
+    return ratio.where(ratio >= 1, 1 / ratio)
+
+
+def _usual_size(rows: pd.DataFrame) -> tuple[int, int]:
+    """The most frequent (width, height) of the training images, which `fedpatch init` goes by; of all without any."""
+    chosen = rows[rows["split"] == "train"] if (rows["split"] == "train").any() else rows
+    (size, _), *_ = Counter(zip(chosen["width"], chosen["height"], strict=True)).most_common(1)
+    return int(size[0]), int(size[1])
 
 
 def _duplicates(rows: pd.DataFrame) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline_lib.drawing.drawing import SERIES_COLOURS, Box, Line, Mark, Text, text_width
 
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 12.0, 42.0
+LEFT, RIGHT, TOP, BOTTOM = 66.0, 14.0, 12.0, 42.0
 KEY_ROW = 18.0
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from data_contracts.config import HEADLINE_FPR_LIMIT
 from data_contracts.errors import ArtifactError
-from data_contracts.results import AUC_SPRO, IMAGE_AP, IMAGE_AUROC
+from data_contracts.results import AUC_SPRO, AUC_SPRO_AS_PRO, IMAGE_AP, IMAGE_AUROC
 from pipeline_lib.metrics.auroc_interval import auroc_interval
 from pipeline_lib.metrics.spro.image_counts import ImageCounts, curve_area
 
@@ -172,6 +173,7 @@ RESAMPLED: dict[str, Callable[[ImageSample, np.ndarray], np.ndarray | None]] = {
     IMAGE_AUROC.key: resampled_image_auroc,
     IMAGE_AP.key: resampled_average_precision,
     AUC_SPRO.key: resampled_auc_spro,
+    AUC_SPRO_AS_PRO.key: partial(resampled_auc_spro, fpr_limit=float(AUC_SPRO_AS_PRO.part)),
 }
 """Metric, by its key -> its value in each resample."""
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from data_contracts.config import InferenceConfig, ModelConfig
 from data_contracts.results import HEADLINES, Decision, MetricsDocument
+from data_contracts.validation import ValidationReport
 from pipeline_lib.report.record import RunRecord
+from pipeline_lib.results.outside_masks import outside_mask_warnings
 from pipeline_lib.results.tables import THIN_CLASS, per_cent
 
 
@@ -72,6 +75,7 @@ def loud_warnings(record: RunRecord) -> list[str]:
             f"RANDOM WEIGHTS: {record.backbone.backbone} is untrained. "
             f"The figures say nothing about a trained backbone."
         )
+    found += [f"{text}." for text in outside_mask_warnings(record.document)]
     federation = record.document.federation
     if failed := federation.failed_clients:
         n_clients = len(failed) + len(federation.clients)
@@ -84,7 +88,8 @@ def loud_warnings(record: RunRecord) -> list[str]:
 
 def quiet_warnings(record: RunRecord) -> list[str]:
     """The run's own warnings, images set aside, and classes that are too thin to rely on."""
-    found = list(record.document.warnings)
+    loud = outside_mask_warnings(record.document)
+    found = [text for text in record.document.warnings if text not in loud]
     found += [
         f"{finding.path or finding.category} was set aside: {finding.message}"
         for finding in (record.validation.findings if record.validation else ())
@@ -97,6 +102,25 @@ def quiet_warnings(record: RunRecord) -> list[str]:
         elif thin:
             found.append(f"{name}: fewer than {THIN_CLASS} defective test images of {', '.join(thin)}")
     return list(dict.fromkeys(found))
+
+
+class Findings(NamedTuple):
+    """What the validation found of one kind in one category, with one advice."""
+
+    severity: str
+    category: str
+    kind: str
+    advice: str
+    lines: list[tuple[str, str]]  # path, message
+
+
+def findings(report: ValidationReport) -> list[Findings]:
+    """The findings of a data set's validation, those of a kind and an advice together, in their order."""
+    found: dict[tuple[str, str, str, str], list[tuple[str, str]]] = {}
+    for one in report.findings:
+        key = (one.severity, one.category, one.code.replace("_", " "), one.advice)
+        found.setdefault(key, []).append((one.path, one.message))
+    return [Findings(*key, lines) for key, lines in found.items()]
 
 
 def run_facts(record: RunRecord) -> list[tuple[str, str]]:

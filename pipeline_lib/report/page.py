@@ -26,7 +26,9 @@ from pipeline_lib.report import decision_table, facts, tables
 from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram
 from pipeline_lib.report.gallery import KINDS, THRESHOLD_TNR, CategoryGallery, good_threshold
 from pipeline_lib.report.record import RunRecord
+from pipeline_lib.results.method_words import method_words
 from pipeline_lib.results.tables import THIN_CLASS
+from pipeline_lib.results.warnings import counted_findings
 
 SPRO_X_END = 0.3
 _TNR = f"{100 * THRESHOLD_TNR:.0f}"
@@ -78,6 +80,8 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         sentence=facts.plain_sentence(document),
         loud=facts.loud_warnings(record),
         warnings=facts.quiet_warnings(record),
+        counted=counted_findings(record.validation) if record.validation else "",
+        method=method_words(record.config.model),
         intervals=_interval_figures(record.documents),
         overview=[tables.overview(record.documents[half]) for half in _there(record)],
         halves=[(half, SUBSET_TITLES[half]) for half in _there(record)],
@@ -96,7 +100,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         banks=tables.banks(record.banks),
         timings=tables.timings(document.timings_s),
         images=tables.images(record.validation) if record.validation else None,
-        findings=tables.findings(record.validation) if record.validation else None,
+        findings=facts.findings(record.validation) if record.validation else None,
         facts=facts.run_facts(record),
         packages=sorted(dict(record.environment.get("packages") or {}).items()),
         config_yaml=yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),

@@ -9,6 +9,7 @@ from typing import Any
 from data_contracts.manifests import BankManifest
 from data_contracts.results import (
     AUC_SPRO,
+    AUC_SPRO_AS_PRO,
     COMPARED,
     HEADLINES,
     IMAGE_AUROC,
@@ -25,7 +26,7 @@ from pipeline_lib.metrics.intervals import share_interval
 from pipeline_lib.results.tables import THIN_CLASS, share_of_bytes
 
 TNRS = ("0.99", "0.95", "0.9")
-SPLIT_METRICS = (*METRICS[:-1], auc_spro("0.3"), METRICS[-1])
+SPLIT_METRICS = (*METRICS[:-1], AUC_SPRO_AS_PRO, METRICS[-1])
 Interval = tuple[float, float] | None
 UNDEFINED = "-"
 
@@ -80,8 +81,8 @@ def file_size(n_bytes: int) -> str:
 def overview(document: MetricsDocument) -> Table:
     """A row a category and their mean: the headline metrics with intervals, and counts."""
     columns = (
-        "category", *(metric.title for metric in METRICS), f"{AUC_SPRO.title} above chance",
-        *(f"TPR at TNR {100 * float(rate):.0f}" for rate in TNRS), "good", "defective",
+        "category", *(metric.title for metric in SPLIT_METRICS), f"{AUC_SPRO.title} above chance", "TPR at TNR 95",
+        "good", "defective",
     )  # fmt: skip
     rows = [_overview_row(name, values, _above_chance([values])) for name, values in document.categories.items()]
     rows.append(_overview_row("mean of categories", document.mean, _above_chance([*document.categories.values()])))
@@ -102,9 +103,9 @@ def _overview_row(name: str, values: MetricValues, above_chance: Cell) -> tuple[
     with_intervals = isinstance(values, CategoryMetrics)
     return (
         Cell(name),
-        *(measure(metric.of(values), metric.interval(values)) for metric in METRICS),
+        *(measure(metric.of(values), metric.interval(values)) for metric in SPLIT_METRICS),
         above_chance,
-        *(_caught(values, rate, with_interval=with_intervals) for rate in TNRS),
+        _caught(values, "0.95", with_interval=with_intervals),
         count(values.n_good),
         defective_count(values) if with_intervals else count(values.n_defective),
     )
@@ -307,14 +308,3 @@ def images(report: ValidationReport) -> Table:
         ]
     columns = ("category", "folder", "images", "mask channels of that defect")
     return Table("Readable images", columns, tuple(rows), text_columns=2)
-
-
-def findings(report: ValidationReport) -> Table | None:
-    """A row a finding of the data set's validation; None without any."""
-    rows = tuple(
-        (Cell(finding.category or "data set"), Cell(finding.code, mark=finding.severity),
-         Cell(finding.message, finding.path), Cell(finding.advice))
-        for finding in report.findings
-    )  # fmt: skip
-    columns = ("category", "finding", "what was found", "what to do")
-    return Table("Validation of the data set", columns, rows, text_columns=4) if rows else None

@@ -20,6 +20,7 @@ from pipeline_lib.metrics import decisions
 from pipeline_lib.results import documents as results_documents
 from pipeline_lib.results import image_samples, local, provenance, rounds, run_directory, tables
 from pipeline_lib.results import warnings as results_warnings
+from pipeline_lib.results.outside_masks import outside_mask_warnings
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
 MAPS = "maps"
@@ -68,8 +69,9 @@ def experiment_figures(
     if federation.alone:
         local.fill_local_results(documents, federation.alone, store, config.decision, group_of=group_of)
     unknown_names = results_warnings.name_warnings(config, dataset.indexed.categories, documents["all"])
+    outside_masks = outside_mask_warnings(documents["all"])
     for document in documents.values():
-        document.warnings += unknown_names
+        document.warnings = [*outside_masks, *document.warnings, *unknown_names]
     return run_directory.RunFigures(
         documents=documents,
         tables=[store.read_table(category.table) for category in last.measured],

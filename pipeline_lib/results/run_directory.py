@@ -32,6 +32,7 @@ from pipeline_lib.storage.files import copy_artifact, write_json_file, write_tab
 CALIBRATION_FILE = "calibration.parquet"
 GROUPS_FILE = "groups.parquet"  # with dataset.group
 RESULT_FILE = "result.json"
+VALIDATION_FILE = "validation.json"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def write_dataset_files(out: Path, store: ArtifactStore, dataset: PreparedDatase
     """Write the index, what the validation found, and who held what."""
     copy_artifact(store, dataset.partition.table, out / "partition.parquet")
     copy_artifact(store, dataset.partition.stats, out / "partition_stats.json")
-    copy_artifact(store, dataset.validation, out / "validation.json")
+    copy_artifact(store, dataset.validation, out / VALIDATION_FILE)
     copy_artifact(store, dataset.indexed.index, out / "dataset_index.parquet")
     if dataset.indexed.groups is not None:
         copy_artifact(store, dataset.indexed.groups, out / GROUPS_FILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -11,6 +12,7 @@ from data_contracts.defects import AUTOVI_DEFECT_GROUPS
 from data_contracts.manifests import IndexedDataset
 from data_contracts.results import MetricsDocument
 from data_contracts.settings import BackboneSettings
+from data_contracts.validation import ValidationReport
 from pipeline_lib.dataset.groups.assignment import group_by_image, large_groups
 from pipeline_lib.partition.assignment import parted_groups
 
@@ -42,6 +44,16 @@ def run_warnings(
     ]
     warnings += incidents
     return warnings
+
+
+def counted_findings(report: ValidationReport) -> str:
+    """How many warnings the validation of the data set has, by kind; empty for none."""
+    kinds = Counter(finding.code.replace("_", " ") for finding in report.findings if finding.severity == "warning")
+    if not kinds:
+        return ""
+    total = kinds.total()
+    listed = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+    return f"Validation of the data set has {total} {'warning' if total == 1 else 'warnings'} ({listed})"
 
 
 def group_warnings(index: pd.DataFrame, groups: pd.DataFrame, partition: pd.DataFrame) -> list[str]:

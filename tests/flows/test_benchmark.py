@@ -99,6 +99,16 @@ def test_groups_and_seeds_are_compared_with_intervals_and_clients_with_what_they
     assert weak["alone"]["worst_client"] in ("client_0", "client_1")
     groups = json.loads((out / "groups.json").read_text())
     assert {row["group"] for row in groups} <= {"structural", "logical"}
+    by_category = {
+        (row["experiment"], row["category"]): row
+        for row in json.loads((out / "categories.json").read_text())
+        if row["metric"] == "auc_spro_0.05"
+    }
+    clip = by_category["codec-float32", "pipe_clip"]
+    assert clip["lowest_per_cent"] <= clip["value_per_cent"] <= clip["highest_per_cent"]
+    assert clip["ci95_low"] <= clip["delta_points"] <= clip["ci95_high"]
+    assert by_category["codec-float32", "mean of categories"]["delta_points"] == float32["delta_points"]
+    assert isinstance(json.loads((out / "warnings.json").read_text()), list)
     page = (out / "benchmark.html").read_text()
     assert "codec-float16" in page
     assert "What a client gains" in page

@@ -95,6 +95,7 @@ def benchmark(
     /,
     *,
     set_: Set = None,
+    seeds: Annotated[str | None, Parameter(help="Such as 42,43,44, instead of the file's.")] = None,
     out: Out = None,
     compare_only: Annotated[
         bool, Parameter(help="Run nothing: compare anew the runs that --out holds, and write its page.", negative="")
@@ -106,13 +107,13 @@ def benchmark(
 
     An experiment's configuration is compared with all images at one place (centralized), with three seeds.
 
-    Examples: fedpatch benchmark own.yaml --out runs/compared;
+    Examples: fedpatch benchmark own.yaml --seeds 42,43,44,45,46 --out runs/compared;
     fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=/data
     """
     from pipeline_lib.configuration.files import load_benchmark
     from pipeline_lib.planning.first_checks import refuse_wrong_paths
 
-    matrix = load_benchmark(config, set_ or [], out)
+    matrix = load_benchmark(config, set_ or [], out, seeds)
     if compare_only:
         if matrix.out is None:
             fail("--compare-only takes the runs of a benchmark: say with --out where they are")
@@ -123,7 +124,7 @@ def benchmark(
         compare_finished(matrix, as_json=json_)
         return
     refuse_wrong_paths([cell.config for cell in matrix.cells()], out=matrix.out)
-    say_begins(matrix.name, quiet=json_)
+    say_begins(f"{matrix.name}: {matrix.described()}", quiet=json_)
     from flows.cli.temporary_server import temporary_server
 
     with temporary_server() as server:

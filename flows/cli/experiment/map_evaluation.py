@@ -13,6 +13,7 @@ from flows.cli.printing import print_json, print_metrics
 from flows.cli.progress import show_progress
 from pipeline_lib.configuration.files import parse_config
 from pipeline_lib.metrics import evaluation
+from pipeline_lib.results.outside_masks import outside_mask_warnings
 
 
 def evaluate_maps(
@@ -49,8 +50,9 @@ def evaluate_maps(
         )
         for subset in SUBSETS
     }
+    outside = outside_mask_warnings(documents["all"])
     for document in documents.values():
-        document.warnings = [warning for result in results for warning in result.warnings]
+        document.warnings = outside + [warning for result in results for warning in result.warnings]
     from pipeline_lib.results import run_directory  # with torch, which what may be wrong above does without
 
     run_directory.write_metrics_files(

@@ -8,11 +8,18 @@ from data_contracts.errors import ArtifactError
 from data_contracts.results import HALVES_EXPLAINED, METRICS_FILES, SUBSET_TITLES, SUBSETS, MetricsDocument
 from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
+from pipeline_lib.results.outside_masks import comparison_warnings
 from pipeline_lib.results.tables import headline_cells, markdown_table
 
 
 def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None:
     """Image AUROC and AUC-sPRO@0.05 of each category and run, on all of test and on each half, with intervals."""
+    if len(directories) == 1 and (directories[0] / "comparison.json").is_file():  # of a benchmark
+        from flows.cli.experiment.comparing import print_comparison  # with torch
+
+        print_comparison(directories[0].absolute().name, directories[0], as_json=as_json)
+        return
+    directories = [run for directory in directories for run in _of_seeds(directory)]
     runs = [read_halves(directory) for directory in directories]
     if as_json:
         print_json([{half: document.model_dump(mode="json") for half, document in run.items()} for run in runs])
@@ -37,13 +44,38 @@ def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None
         print_table(rows, "per cent [95 % interval]")
         if any(len(run) > 1 for run in runs):
             print("\n".join(HALVES_EXPLAINED))
-        say_next("show" if len(directories) == 1 else "show, several", run=directories[-1])
+        for warning in comparison_warnings({name: [run["all"]] for name, run in zip(names, runs, strict=True)}):
+            print(f"warning: {warning}")
+        _say_next(directories)
 
 
 def _names(directories: list[Path], runs: list[dict[str, MetricsDocument]]) -> list[str]:
-    """The experiments, or where two have one name their directories."""
+    """The experiments, or where two have one name their directories; of evaluated maps always the directory."""
     experiments = [run["all"].experiment for run in runs]
-    return experiments if len({*experiments}) == len(runs) else [str(directory) for directory in directories]
+    if len({*experiments}) < len(runs):
+        return [str(directory) for directory in directories]
+    return [
+        name if _is_run(directory) else str(directory) for name, directory in zip(experiments, directories, strict=True)
+    ]
+
+
+def _is_run(directory: Path) -> bool:
+    """A run, and no directory of `fedpatch evaluate`."""
+    return (directory / "config.yaml").is_file()
+
+
+def _of_seeds(directory: Path) -> list[Path]:
+    """The runs of a benchmark's experiment, one a seed, where the directory is that of one; else itself."""
+    found = [path.parent for path in directory.glob(f"seed_*/{METRICS_FILES['all']}")]
+    if (directory / METRICS_FILES["all"]).exists() or not found:
+        return [directory]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def _say_next(directories: list[Path]) -> None:
+    if not all(map(_is_run, directories)):
+        return
+    say_next("show" if len(directories) == 1 else "show, several", run=directories[-1])
 
 
 def read_halves(directory: Path) -> dict[str, MetricsDocument]:

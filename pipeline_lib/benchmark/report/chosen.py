@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_contracts.benchmark import BenchmarkConfig
+from data_contracts.benchmark import MAIN_GROUP, BenchmarkConfig
 from data_contracts.config import canonical_json
 from data_contracts.results import AUC_SPRO, HEADLINES
 from pipeline_lib.benchmark.comparison import against_baselines, named_pairs
@@ -37,7 +37,8 @@ def benchmark_figures(record: BenchmarkRecord) -> list[Figure]:
     for group in dict.fromkeys(row["group"] for row in rows):
         for metric, title in TITLES.items():
             own = of(rows, metric, group)
-            caption = f"{title} against the baseline, {_points(own)}: {group}"
+            caption = f"{title} against the baseline, {_points(own)}"
+            caption += f": {group}" if group != MAIN_GROUP else ""
             drawing = delta_chart(own, description=caption)
             found.append(Figure(f"differences-{group}-{metric}", "differences", caption, drawing))
     for metric, title in TITLES.items():

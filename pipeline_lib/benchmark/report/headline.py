@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pipeline_lib.benchmark.comparison import against_baselines, named_pairs
 from pipeline_lib.benchmark.differences import ONE_SEED
 from pipeline_lib.benchmark.record import HEADLINE, Rows, of
@@ -18,9 +21,20 @@ def headline_sentence(rows: Rows) -> str:
     verdicts = _tested(against_baselines(rows))
     if not verdicts:
         return " ".join([*_one_seed(rows), "No experiment was tested against a baseline.", *_pairs(rows)])
-    says = f"{_experiments(verdicts)} (drawn images and seeds, Holm-corrected)."
+    says = f"{_experiments(verdicts)} (drawn images and seeds, Holm-corrected).{_also(rows)}"
     caution = ["Not shown does not mean equal: the intervals say how large a difference may be."]
     return " ".join([says, *_pairs(rows), *(caution if "no difference shown" in verdicts else [])])
+
+
+def _also(rows: Rows) -> str:
+    """The same of the other headline metrics, in short."""
+    found = []
+    for metric, title in TITLES.items():
+        tested = _tested(against_baselines(rows), metric) if metric != HEADLINE else []
+        shown = [f"{tested.count(word)} {word}" for word in ("worse", "better") if word in tested]
+        if tested:
+            found.append(f" In {title} {' and '.join(shown) + ' shown' if shown else 'no difference is shown'}.")
+    return "".join(found)
 
 
 def _one_seed(rows: Rows) -> list[str]:
@@ -62,8 +76,8 @@ def _pairs(rows: Rows) -> list[str]:
     return [f"{those} named pairs {_is(shown or 1)} shown to differ."]
 
 
-def _tested(rows: Rows) -> list[str]:
-    return [row["verdict"] for row in of(rows, HEADLINE) if row["verdict"] not in ("baseline", "not tested")]
+def _tested(rows: Rows, metric: str = HEADLINE) -> list[str]:
+    return [row["verdict"] for row in of(rows, metric) if row["verdict"] not in ("baseline", "not tested")]
 
 
 def _all(n: int) -> str:
@@ -83,21 +97,39 @@ def _listed(parts: list[str]) -> str:
 
 
 def headline_figures(rows: Rows) -> list[tuple[str, str, str]]:
-    """(what, value, of which experiment): the baseline's own values, and the ends of what was compared with one."""
+    """(what, value, of which experiment): the baseline's own values, and the ends of what was compared with one.
+
+    Where one experiment was compared, its values and their differences.
+    """
     found = []
     first = next((row["baseline"] for row in rows), "")
     for metric, title in TITLES.items():
         own = [row for row in of(rows, metric) if row["experiment"] == first and row["value"] is not None]
-        found += [(f"{title}, baseline", f"{100 * row['value']:.1f} %", row["experiment"]) for row in own]
+        found += [(f"{title}, baseline", _per_cent(row), row["experiment"]) for row in own]
     compared = [r for r in of(rows, HEADLINE) if r["delta_points"] is not None and r["verdict"] != "baseline"]
+    if len(compared) == 1:
+        name = compared[0]["experiment"]
+        values = [(title, row) for key, title in TITLES.items() for row in of(rows, key) if row["experiment"] == name]
+        return found + [(f"{title}, {name}", _per_cent(row), _against(row)) for title, row in values]
     ends = {}
     if compared:
         ends["highest against its baseline"] = max(compared, key=lambda row: row["delta_points"])
         ends["lowest against its baseline"] = min(compared, key=lambda row: row["delta_points"])
-    if len(compared) == 1:
-        ends = {"against its baseline": compared[0]}
     for what, row in ends.items():
-        verdict = f"shown to be {row['verdict']}" if row["verdict"] in ("worse", "better") else row["verdict"]
-        verdict = row["not_tested"] or verdict
-        found.append((f"{METRIC}, {what}", f"{row['delta_points']:+.1f} points", f"{row['experiment']}, {verdict}"))
+        whose = f"{row['experiment']}, {_per_cent(row)}, {_verdict(row)}"
+        found.append((f"{METRIC}, {what}", f"{row['delta_points']:+.1f} points", whose))
     return found
+
+
+def _per_cent(row: Mapping[str, Any]) -> str:
+    return "-" if row["value"] is None else f"{100 * row['value']:.1f} %"
+
+
+def _against(row: Mapping[str, Any]) -> str:
+    difference = "" if row["delta_points"] is None else f"{row['delta_points']:+.1f} points, "
+    return f"{difference}{_verdict(row)}"
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    shown = f"shown to be {row['verdict']}" if row["verdict"] in ("worse", "better") else row["verdict"]
+    return str(row["not_tested"] or shown)

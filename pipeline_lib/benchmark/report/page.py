@@ -9,16 +9,35 @@ from typing import Any
 import yaml
 
 from data_contracts.results import SUBSET_TITLES
+from pipeline_lib.benchmark.categories import MEAN
 from pipeline_lib.benchmark.comparison import against_baselines, named_pairs
-from pipeline_lib.benchmark.record import HEADLINE, BenchmarkRecord
+from pipeline_lib.benchmark.record import HEADLINE, BenchmarkRecord, Rows
 from pipeline_lib.benchmark.report.chosen import TITLES, Figure, benchmark_figures
 from pipeline_lib.benchmark.report.headline import headline_figures, headline_sentence
+from pipeline_lib.benchmark.report.results_table import (
+    captions,
+    category_table,
+    category_tables,
+    cost_table,
+    results_table,
+)
 from pipeline_lib.benchmark.side_by_side import KINDS
-from pipeline_lib.benchmark.tables import comparison_table, pair_table
+from pipeline_lib.benchmark.tables import pair_table, shared
 from pipeline_lib.drawing.drawing import inline_svg, style_sheet
 from pipeline_lib.drawing.html_pages import page_template
+from pipeline_lib.results.method_words import method_sentence
 from pipeline_lib.results.tables import per_cent
 
+CLIENTS = (
+    f"{TITLES[HEADLINE]} by client and category; benefit: federated less alone, price: federated less centralized, "
+    "points"
+)
+WEAK = f"Worst category, defect type and client of each experiment, {TITLES[HEADLINE]}"
+GROUPS = "By group of defects (evaluation.defect_groups), means over categories; points against the baseline"
+COVERAGE = (
+    "Distance of the clients' training patches to the nearest row of the final bank; mean over all patches, the rest "
+    "of the client where it is largest"
+)
 SUBSETS = {"all": "all test images"} | {half: SUBSET_TITLES[half] for half in ("development", "report")}
 
 
@@ -34,7 +53,14 @@ def render_benchmark(record: BenchmarkRecord, figures: Sequence[Figure] | None =
         headline=headline_figures(against_baselines(rows)),
         style_sheet=style_sheet(),
         figures=by_section,
-        tables=[(SUBSETS[s], _without_states(comparison_table(found, {}))) for s, found in record.comparisons.items()],
+        scope=_scope(record),
+        method=method_sentence(record.config.configs()),
+        tables=[
+            (_titled(SUBSETS[s], found), results_table(found, record.tabled.get(s, ())))
+            for s, found in record.comparisons.items()
+        ],
+        costs=cost_table(rows),
+        categories=category_tables(record.categories),
         pairs=[(SUBSETS[s], pair_table(found)) for s, found in record.comparisons.items() if named_pairs(found)],
         clients=[_client_line(row) for row in record.clients if row["metric"] == HEADLINE],
         weak=[_weak_line(row) for row in record.weak_spots],
@@ -42,34 +68,45 @@ def render_benchmark(record: BenchmarkRecord, figures: Sequence[Figure] | None =
         coverage=[_coverage_line(row) for row in record.coverage],
         ranking=[_rank_line(row) for row in record.ranking],
         kinds=KINDS,
+        captions={"clients": CLIENTS, "weak": WEAK, "groups": GROUPS, "coverage": COVERAGE},
         timings=sorted(record.timings_s.items(), key=lambda item: -item[1]),
         environment=_environment(record.environment),
         config_yaml=yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
 
 
-def people_tables(record: BenchmarkRecord) -> dict[str, list[dict[str, Any]]]:
-    """The page's tables by file name, for LaTeX."""
+def people_tables(record: BenchmarkRecord) -> dict[str, tuple[str, list[dict[str, Any]]]]:
+    """File name -> caption and rows of the page's tables, for LaTeX."""
+    name, seeds = record.config.name, record.config.all_seeds()
+    results, by_category = captions(name, record.comparisons["all"], seeds)
     found = {
-        "comparison": comparison_table(record.comparisons["all"], record.failed),
-        "clients": [_client_line(row) for row in record.clients if row["metric"] == HEADLINE],
-        "weak_spots": [_weak_line(row) for row in record.weak_spots],
-        "groups": [_group_line(row) for row in record.groups],
-        "ranking": [_rank_line(row) for row in record.ranking],
+        "categories": (by_category, category_table(record.categories)),
+        "clients": (CLIENTS, [_client_line(row) for row in record.clients if row["metric"] == HEADLINE]),
+        "weak_spots": (WEAK, [_weak_line(row) for row in record.weak_spots]),
+        "groups": (GROUPS, [_group_line(row) for row in record.groups]),
+        "ranking": (f"Against the best, {TITLES[HEADLINE]}", [_rank_line(row) for row in record.ranking]),
+        "coverage": (COVERAGE, [_coverage_line(row) for row in record.coverage]),
+        "costs": (f"{name}: bytes and banks, means over seeds", cost_table(record.comparisons["all"])),
     }
-    if record.coverage:
-        found["coverage"] = [_coverage_line(row) for row in record.coverage]
-    for subset in set(record.comparisons) - {"all"}:
-        found[f"comparison_{subset}"] = comparison_table(record.comparisons[subset], {})
     for subset, rows in record.comparisons.items():
-        if named_pairs(rows):
-            found["pairs" if subset == "all" else f"pairs_{subset}"] = pair_table(rows)
+        ending = "" if subset == "all" else f"_{subset}"
+        caption = results.replace(SUBSETS["all"], SUBSETS[subset])
+        found[f"comparison{ending}"] = caption, results_table(rows, record.tabled.get(subset, ()))
+        found[f"pairs{ending}"] = f"Named pairs, {SUBSETS[subset]}, points", pair_table(rows)
     return found
 
 
-def _without_states(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The table without its column of states: what is in it is completed, what is not stands above it."""
-    return [{key: value for key, value in row.items() if key != "state"} for row in rows]
+def _scope(record: BenchmarkRecord) -> str:
+    """What was run, in a line."""
+    categories = {row["category"] for row in record.categories} - {MEAN}
+    of_these = f" on {len(categories)} {'category' if len(categories) == 1 else 'categories'}" if categories else ""
+    return f"{record.config.described()}{of_these}."
+
+
+def _titled(subset: str, rows: Rows) -> str:
+    """The subset, and what the differences are to where that is one experiment."""
+    baseline = shared([row["baseline"] for row in against_baselines(rows)])
+    return f"{subset}, differences to {baseline}" if baseline else subset
 
 
 def _client_line(row: Mapping[str, Any]) -> dict[str, str]:

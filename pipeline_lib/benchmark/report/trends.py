@@ -31,7 +31,7 @@ def bytes_chart(rows: Rows, *, description: str) -> Drawing:
     Experiments that none other beats in both are named.
     """
     shown = [r for r in rows if r["delta_points"] is not None and r["upload_share_of_image_bytes"]]
-    if not shown:
+    if len(shown) < 2:  # one dot says no more than the table
         return Drawing(0, 0, description)
     shares = [math.log10(row["upload_share_of_image_bytes"]) for row in shown]
     left, right = math.floor(min(shares) * 2) / 2, math.ceil(max(shares) * 2) / 2

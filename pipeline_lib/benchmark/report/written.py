@@ -23,15 +23,20 @@ def write_benchmark(record: BenchmarkRecord, out: Path) -> None:
     """Write everything into the benchmark's directory; files that exist are replaced, figures that went are removed."""
     tables: dict[str, Rows] = {FILES[subset]: rows for subset, rows in record.comparisons.items()}
     tables |= {"clients": record.clients, "ranking": record.ranking}
-    tables |= {"weak_spots": record.weak_spots, "groups": record.groups}
+    tables |= {"weak_spots": record.weak_spots, "groups": record.groups, "categories": record.categories}
     if record.coverage:
         tables["coverage"] = record.coverage
     for name, rows in tables.items():
         write_json_file(out / f"{name}.json", list(rows))
-        write_file(out / "tables" / f"{name}.csv", pd.DataFrame(_plain(rows)).to_csv(index=False).encode())
-    for name, shown in people_tables(record).items():
-        write_file(out / "tables" / f"{name}.tex", latex_table(shown).encode())
+        write_file(out / "tables" / f"{name}.csv", pd.DataFrame(_with_ends(rows)).to_csv(index=False).encode())
+    for name, (caption, shown) in people_tables(record).items():
+        file = out / "tables" / f"{name}.tex"
+        if shown:
+            write_file(file, latex_table(shown, caption=caption).encode())
+        else:
+            file.unlink(missing_ok=True)
     write_json_file(out / "failed.json", dict(record.failed))
+    write_json_file(out / "warnings.json", [*record.warnings, *record.validation])
     figures = benchmark_figures(record)
     for old in (out / "figures").glob("*.*"):
         old.unlink()
@@ -40,5 +45,20 @@ def write_benchmark(record: BenchmarkRecord, out: Path) -> None:
     write_file(out / "benchmark.html", render_benchmark(record, figures).encode())
 
 
-def _plain(rows: Rows) -> list[Mapping[str, Any]]:
-    return [dict(row) for row in rows]
+def _with_ends(rows: Rows) -> list[Mapping[str, Any]]:
+    """The rows with numbers for the ends of their intervals, in per cent and points, and the value beside them."""
+    return [dict(row) | _ends(row) for row in rows]
+
+
+def _ends(row: Mapping[str, Any]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    if "value_ci95" in row:
+        found["value_per_cent"] = None if row["value"] is None else 100 * row["value"]
+    for key, scale in (("value_ci95", 100.0), ("ci95", 1.0), ("ci95_images", 1.0)):
+        if key in row:
+            ends = row[key] or (None, None)
+            found |= {
+                f"{key}_{side}": None if end is None else scale * end
+                for side, end in zip(("low", "high"), ends, strict=True)
+            }
+    return found

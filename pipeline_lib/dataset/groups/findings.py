@@ -12,9 +12,14 @@ from pipeline_lib.dataset.groups.assignment import category_thumbnails, group_by
 from pipeline_lib.dataset.groups.halves import half_of
 from pipeline_lib.dataset.groups.near_copies import NearCopy, near_copies
 
-_GROUP_THEM = (
-    "If they show one part, place or tile, split training and test by it, and name it in dataset.group: a pattern in "
-    "the file names, a file, or found."
+_GROUP_THEM = "name it in dataset.group: a pattern in the file names, a file, or found (--set dataset.group=found)."
+_SPLIT = (
+    f"It makes figures too good. If they show one part, place or tile, split training and test by it, and {_GROUP_THEM}"
+)
+_HALVES = (
+    "The test set is halved by the images' SHA-256; settings are chosen on the development half and reported on the "
+    "other, to which they are then not new, and intervals count the two images as independent. If they show one part, "
+    f"place or tile, {_GROUP_THEM} A group is in one half."
 )
 
 
@@ -37,11 +42,11 @@ def copy_findings(
             for image_id, digest, split in zip(rows["image_id"], rows["sha256"], rows["split"], strict=True)
         ]
         seen = _nearest(alike, parts, of=("development", "report"), to="training")
-        advice = f"It makes figures too good. {_GROUP_THEM}"
-        yield from _findings(rows, seen, "near_copy_across_splits", "training", advice)
+        yield from _findings(rows, seen, "near_copy_across_splits", "of training", _SPLIT)
+        clean = "" if seen else "Between training and test no near copies were found. "
         seen = _nearest(alike, parts, of=("report",), to="development")
-        advice = f"What is chosen on that half is not new to the other. {_GROUP_THEM}"
-        yield from _findings(rows, seen, "near_copy_across_halves", "the development half", advice)
+        where = "of the test set, in its other half,"
+        yield from _findings(rows, seen, "near_copy_across_halves", where, f"{clean}{_HALVES}")
     for sentence in [] if groups is None else large_groups(readable, groups):
         yield Finding(
             severity="warning",
@@ -70,6 +75,6 @@ def _findings(
             code=code,
             category=str(rows["category"][one]),
             path=str(rows["path"][one]),
-            message=f"nearly the same as {rows['path'][other]} of {where} (correlation {correlation:.2f})",
+            message=f"nearly the same as {rows['path'][other]} {where} (correlation {correlation:.2f})",
             advice=advice,
         )

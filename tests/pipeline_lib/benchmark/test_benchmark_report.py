@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from data_contracts.benchmark import BenchmarkConfig
+from data_contracts.results import TABLED
 from pipeline_lib.benchmark.record import BenchmarkRecord, exemplary
 from pipeline_lib.benchmark.report.chosen import scaling_series
 from pipeline_lib.benchmark.report.figures import coverage_chart, delta_chart
@@ -75,12 +76,22 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
 
 
 def test_tables_in_latex_escape_what_is_special() -> None:
-    text = latex_table([{"a_b": "50 % & <x>", "n": 0.123456}, {"a_b": "y", "n": None}])
-    assert r"a\_b & n \\ \hline" in text
+    text = latex_table([{"a_b": "50 % & <x>", "n": 0.123456}, {"a_b": "y", "n": None}], caption="90 % of_all")
+    assert r"a\_b & n \\" in text
+    assert r"\caption{90 \% of\_all}" in text
     assert r"50 \% \& \textless{}x\textgreater{} & 0.1235 \\" in text
     assert r"y & -- \\" in text
-    assert text.startswith(r"\begin{tabular}{lr}")
-    assert latex_table([]) == ""
+    assert r"\begin{tabular}{lr}" in text
+    assert latex_table([], caption="") == ""
+
+
+def test_a_difference_stands_below_its_value_with_true_minus_signs() -> None:
+    rows = [{"experiment": "iid-5", "AUROC": ("90.0 [89.1-90.4]", "-0.8* [-2.5, +0.9]")}]
+    lines = latex_table(rows, caption="").splitlines()
+    assert r"iid-5 & 90.0 [89.1--90.4] \\" in lines
+    assert r" & $-$0.8* [$-$2.5, +0.9] \\" in lines
+    assert r"\begin{tabular}{lr}" in lines
+    assert [line for line in lines if "rule" in line] == [r"\toprule", r"\midrule", r"\bottomrule"]
 
 
 def test_experiments_that_differ_in_the_number_of_clients_alone_are_a_line() -> None:
@@ -170,10 +181,12 @@ def test_everything_is_written_and_old_figures_go(tmp_path: Path) -> None:
     rows = [row("a/b", metric, -2.0, "worse") for metric in ("image_auroc", "auc_spro_0.05")]
     write_benchmark(record(rows, {}), tmp_path)
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert {"bytes.svg", "differences-main-image_auroc.svg", "values-auc_spro_0.05.svg"} <= names
-    assert "old.svg" not in names
-    assert (tmp_path / "tables" / "comparison.tex").read_text().startswith(r"\begin{tabular}")
-    assert len(pd.read_csv(tmp_path / "tables" / "comparison.csv")) == 2
+    assert {"differences-main-image_auroc.svg", "values-auc_spro_0.05.svg"} <= names
+    assert not {"old.svg", "bytes.svg"} & names  # one experiment alone is no chart
+    assert r"\begin{tabular}" in (tmp_path / "tables" / "comparison.tex").read_text()
+    table = pd.read_csv(tmp_path / "tables" / "comparison.csv")
+    assert table[["delta_points", "ci95_low", "ci95_high"]].to_numpy().tolist() == [[-2.0, -3.0, -1.0]] * 2
+    assert {path.name for path in (tmp_path / "tables").glob("*.tex")} == {"comparison.tex", "costs.tex"}  # none empty
 
 
 def test_text_of_the_data_is_escaped_and_charts_are_there() -> None:
@@ -295,10 +308,10 @@ def test_one_seed_has_no_star_no_interval_and_no_ranking_and_the_head_says_so() 
     page = render_benchmark(record(rows, {}))
     assert headline_sentence(rows).startswith("One seed: not tested. Another seed")
     assert headline_figures(rows)[-1] == (
-        "AUC-sPRO@0.05, lowest against its baseline", "+1.0 points", "a, one seed: not tested"
+        "AUC-sPRO@0.05, lowest against its baseline", "+1.0 points", "a, 90.0 %, one seed: not tested"
     )  # fmt: skip
-    cells = re.findall(r"<td>([^<]+)</td>", page[page.index('id="differences"') :].split("</table>")[0])
-    assert "90.0 (+1.0)" in cells
+    cells = re.findall(r"<td>(.+?)</td>", page[page.index('id="differences"') :].split("</table>")[0])
+    assert "90.0<small>+1.0</small>" in cells
     assert not any("*" in cell or "[" in cell for cell in cells)
     assert 'id="ranking"' not in page
     assert page.count('class="not"') == 4  # two experiments in two charts
@@ -307,12 +320,10 @@ def test_one_seed_has_no_star_no_interval_and_no_ranking_and_the_head_says_so() 
 def test_the_ends_are_given_with_their_verdict() -> None:
     rows = [row("centralized", "auc_spro_0.05", 0.0, "baseline"), *verdicts("worse", NO, NO)]
     assert headline_figures(rows)[-2:] == [
-        ("AUC-sPRO@0.05, highest against its baseline", "+3.0 points", "e2, no difference shown"),
-        ("AUC-sPRO@0.05, lowest against its baseline", "+1.0 points", "e0, shown to be worse"),
+        ("AUC-sPRO@0.05, highest against its baseline", "+3.0 points", "e2, 90.0 %, no difference shown"),
+        ("AUC-sPRO@0.05, lowest against its baseline", "+1.0 points", "e0, 90.0 %, shown to be worse"),
     ]
-    assert headline_figures(rows[:2])[1:] == [
-        ("AUC-sPRO@0.05, against its baseline", "+1.0 points", "e0, shown to be worse")
-    ]
+    assert headline_figures(rows[:2])[1:] == [("AUC-sPRO@0.05, e0", "90.0 %", "+1.0 points, shown to be worse")]
 
 
 @pytest.mark.parametrize(("highest", "ticks"), [(0.6, ["-4.7", "+0.0"]), (4.0, ["-4.7", "+0.0", "+4.0"])])
@@ -320,3 +331,43 @@ def test_numbers_below_the_chart_of_differences_do_not_overlap(highest: float, t
     row = {"experiment": "iid_5", "delta_points": -2.0, "ci95": [-4.7, highest], "verdict": "worse"}
     chart = delta_chart([row], description="points")
     assert [mark.text for mark in chart.marks if isinstance(mark, Text) and mark.style == "tick"] == ticks
+
+
+def category_row(category: str, metric: str, **changes: Any) -> dict[str, Any]:
+    found = {
+        "experiment": "iid_5", "baseline": "centralized", "category": category, "metric": metric, "seeds": 3,
+        "value_per_cent": 90.0, "lowest_per_cent": 89.14, "highest_per_cent": 90.4, "delta_points": -0.8,
+        "ci95_low": -2.5, "ci95_high": 0.9, "not_tested": None,
+    }  # fmt: skip
+    return found | changes
+
+
+def test_categories_have_a_section_and_a_table_for_latex_and_one_of_numbers(tmp_path: Path) -> None:
+    rows = [category_row("tiles", metric.key) for metric in TABLED]
+    rows += [category_row("mean of categories", "image_auroc", value_per_cent=1.0)]
+    made = replace(record([row("iid_5", "image_auroc", -2.0, "worse")], {}), categories=rows)
+    section = render_benchmark(made).split('id="categories"')[1].split("</section>")[0]
+    assert section.count("90.0 [89.1-90.4]<small>-0.8 [-2.5, +0.9]</small>") == len(TABLED)
+    assert "mean of categories" not in section
+    write_benchmark(made, tmp_path)
+    text = (tmp_path / "tables" / "categories.tex").read_text()
+    assert "tiles & iid\\_5 & 90.0 [89.1--90.4] & " in text
+    assert "1 experiment with seed 42 alone on 1 category." in render_benchmark(made)
+    numbers = pd.read_csv(tmp_path / "tables" / "categories.csv")
+    assert numbers.ci95_low.tolist() == [-2.5] * 5
+
+
+def test_what_must_be_known_of_the_data_stands_at_the_head() -> None:
+    made = replace(record([], {}), warnings=["cookie: look"], validation=["Validation has 3 warnings (3 near)"])
+    head = render_benchmark(made).split("</header>")[0]
+    assert '<p class="loud">cookie: look.</p>' in head
+    assert "<p>Validation has 3 warnings (3 near).</p>" in head
+
+
+def test_rows_that_are_not_picks_are_said_beside_the_table() -> None:
+    assert "rows: means of cells, not PatchCore&#39;s picks" in render_benchmark(record([], {}))
+    config = BenchmarkConfig.model_validate(
+        {"experiments": {"centralized": {}, "own": {"model.rows": "picks", "model.alignment": "corners_as_patchcore"}}}
+    )
+    page = render_benchmark(replace(record([], {}), config=config))
+    assert "own: rows and alignment as PatchCore&#39;s" in page

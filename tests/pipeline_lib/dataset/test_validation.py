@@ -377,3 +377,22 @@ def test_real_data() -> None:
     report = validate_dataset(index_dataset(real, max_images=12), real)
     assert report.ok
     assert {finding.code for finding in report.findings} <= {"aspect_ratio", "saturation_above_area", "thin_class"}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "advice"),
+    [
+        ([(96, 40)] * 12, "Set preprocessing.size_by_category.<category>: [width, height] to the shape of the images."),
+        ([(96, 40)] * 10 + [(40, 96)] * 2, "to the shape of the images, 96x40: 2 would still differ."),
+        ([(96, 40), (40, 96), (60, 96), (50, 50)] * 3, "Shapes are mixed and no one size fits"),
+    ],
+)
+def test_the_advice_on_a_size_can_be_followed(shapes: list[tuple[int, int]], advice: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number, (width, height) in enumerate(shapes):
+        write_image(tmp_path / f"a/train/good/{number:02d}.png", rng.integers(0, 255, (height, width, 3), np.uint8))
+    sizes = PreprocessingConfig(size_by_category={"a": (64, 64)})
+    report = validate_dataset(index_dataset(tmp_path), tmp_path, preprocessing=sizes)
+    (finding,) = [one for one in report.findings if one.code == "aspect_ratio"]
+    assert advice in finding.advice
+    assert "training images most often 96x40" in finding.message

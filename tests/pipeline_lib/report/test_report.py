@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 
 from data_contracts.results import CategoryMetrics, Decision, MetricsDocument, MetricValues, ThresholdResult
+from data_contracts.validation import Finding, ValidationReport
 from pipeline_lib.dataset.index import category_test_table, index_dataset
+from pipeline_lib.drawing.axes import LEFT
 from pipeline_lib.metrics.intervals import share_interval
 from pipeline_lib.report import decision_table
 from pipeline_lib.report.figures import IntervalRow, curve_chart, interval_chart, score_histogram
@@ -25,6 +27,7 @@ from pipeline_lib.report.gallery import (
     take_in_turn,
 )
 from pipeline_lib.report.page import render_report
+from pipeline_lib.results.outside_masks import outside_mask_warnings
 from tests.dataset_fixtures import write_image, write_tiny_autovi
 from tests.report_fixtures import BACKBONE, category_fields, document, made_up_run
 
@@ -260,7 +263,7 @@ def test_the_shaded_area_ends_at_the_limit() -> None:
     area = re.search(r'class="area" d="([^"]*)"', chart)
     assert area is not None
     points = [tuple(map(float, point.split())) for point in re.findall(r"[\d.]+ [\d.]+", area.group(1))]
-    assert max(x for x, _ in points) == pytest.approx((52 + 326) / 2, abs=0.1)
+    assert max(x for x, _ in points) == pytest.approx((LEFT + 326) / 2, abs=0.1)
     assert min(y for _, y in points) == pytest.approx(208 - 0.1 * 196, abs=0.1)
 
 
@@ -339,3 +342,33 @@ def test_a_number_and_its_per_cent_stay_in_one_line_and_the_configuration_as_it_
 
 def test_a_word_of_a_head_is_not_broken_at_its_hyphen(page: str) -> None:
     assert "<span>AUC-sPRO@0.05</span> <span>above</span> <span>chance</span></th>" in page
+
+
+def test_image_scores_that_may_rest_on_something_else_than_defects_are_said_at_the_head(tiny_root: Path) -> None:
+    fields = category_fields(image_auroc=1.0, unmarked_image_auroc=0.9)
+    measured = document("all", {"bolt": fields})
+    sentence = "bolt: image scores may rest on what lies outside the masks"
+    measured.warnings = outside_mask_warnings(measured)
+    head, rest = render_report(made_up_run(tiny_root, documents={"all": measured})[0]).split("</header>")
+    assert sentence in head
+    assert sentence not in rest  # once
+
+
+def test_findings_of_one_kind_are_one_entry_with_one_advice_and_are_counted_at_the_top(tiny_root: Path) -> None:
+    found = [
+        Finding(severity="warning", code="near_copy_across_halves", category="bolt", path=f"{n}.png", message="like a",
+                advice="group them")
+        for n in range(7)
+    ]  # fmt: skip
+    found.append(Finding(severity="note", code="thin_class", category="bolt", message="few"))
+    report = ValidationReport(root="/data", layout="mvtec", findings=tuple(found))
+    page = render_report(made_up_run(tiny_root, validation=report)[0])
+    assert '<a href="#data">Validation of the data set has 7 warnings (7 near copy across halves)</a>' in page
+    text = text_of(page)
+    assert text.count("group them") == 1
+    assert "warning bolt , near copy across halves, 7 times" in text
+    assert text.index("2 more") < text.index("6.png: like a")
+
+
+def test_rows_that_are_not_picks_are_said_below_the_results(page: str) -> None:
+    assert "Method : rows: means of cells, not PatchCore's picks; maps aligned by cell centres" in text_of(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,20 @@ def test_near_copies_across_training_and_test_and_across_halves_are_named_in_pai
     assert parted  # of eight scenes some are
     assert {int(Path(one.path).name[:2]) for one in found["near_copy_across_halves"]} == parted
     assert all(half[Path(one.path).name] == "report" for one in found["near_copy_across_halves"])
+    for one in found["near_copy_across_halves"]:
+        assert ".png of the test set, in its other half, (correlation" in one.message
+        assert "The test set is halved by the images' SHA-256" in one.advice
+        assert "Between training and test no near copies" not in one.advice  # there is one
+
+
+def test_beside_near_copies_in_the_test_set_training_is_said_to_be_clean(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "clean")
+    (tmp_path / "clean/a/test/good/03_b.png").unlink()
+    found = findings(tmp_path / "clean")
+    assert "near_copy_across_splits" not in found
+    (advice,) = {one.advice for one in found["near_copy_across_halves"]}
+    assert advice.startswith("Between training and test no near copies were found. The test set is halved")
+    assert "--set dataset.group=found" in advice
 
 
 def test_halves_by_group_part_no_near_copies_and_a_large_group_is_said(root: Path) -> None:
