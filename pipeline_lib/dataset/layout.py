@@ -76,6 +76,24 @@ _NORMAL_FOLDERS = frozenset({GOOD}.union(*({rules.train, f"{rules.test}/{rules.g
 
 
 @dataclass(frozen=True)
+class Folders:
+    """Of a category, relative to its directory: where its images are looked for."""
+
+    train: str
+    test_good: str
+    defect: str  # with <defect> for the name of a kind, where the layout has a folder for each
+
+
+def folders(directory: Path, layout: Layout) -> Folders:
+    """The folders of the category in `directory`."""
+    rules = RULES[layout]
+    if layout == "folder" and not (directory / "train").is_dir():
+        return Folders(GOOD, GOOD, "<defect>")
+    defect = "Anomaly" if layout == "visa" else "<defect>"
+    return Folders(rules.train, f"{rules.test}/{rules.good}", f"{rules.test}/{defect}")
+
+
+@dataclass(frozen=True)
 class FoundImage:
     """An image file and where it belongs, before it is read."""
 
@@ -133,6 +151,10 @@ def detect_layout(root: Path | str) -> tuple[Layout, str]:
     for directory in candidates[:1] if _shown_layout(root) else candidates[1:]:
         if found := _shown_layout(directory):
             shown.setdefault(found[0], found[1].relative_to(root).as_posix())
+    if not shown and (loose := len(_images(root, LeftOut()))):
+        raise DatasetError(
+            f"{root} holds {loose} loose images: give the folder above it, with the normal images in a folder {GOOD}"
+        )
     if not shown:
         looked_for = "; ".join(dict.fromkeys(f"{rules.looked_for} ({name})" for name, rules in RULES.items()))
         raise DatasetError(
@@ -216,10 +238,9 @@ def find_images(
     """
     left_out = LeftOut() if left_out is None else left_out
     rules = RULES[layout]
-    is_flat = layout == "folder" and not (directory / "train").is_dir()
-    own = (GOOD,) if is_flat else dict.fromkeys((rules.train, f"{rules.test}/{rules.good}"))
-    _refuse_ignored_normal(directory, own)
-    if is_flat:
+    own = folders(directory, layout)
+    _refuse_ignored_normal(directory, dict.fromkeys((own.train, own.test_good)))
+    if own.train == GOOD:
         train, test_good = _last_fifth(_images(directory / GOOD, left_out))
         labels = [folder for folder in _directories(directory) if folder.name not in {*_NOT_LABELS, GOOD}]
         _count_outside(directory, {"ground_truth", GOOD, *(folder.name for folder in labels)}, left_out)

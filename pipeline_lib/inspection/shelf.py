@@ -22,11 +22,11 @@ from typing import Any
 
 from data_contracts.errors import ArtifactError, FedpatchError
 from data_contracts.results import MetricsDocument
-from pipeline_lib.models.model_file import MODEL_FILE, PROVENANCE_DIRECTORY, read_model_file
+from pipeline_lib.models.model_file import CURRENT, MODEL_FILE, PROVENANCE_DIRECTORY, read_model_file
 from pipeline_lib.storage.artifact_store import write_file
 from pipeline_lib.storage.files import safe_name, write_json_file
 
-CURRENT, HISTORY = "current", "history.json"
+HISTORY = "history.json"
 FILES = ("config.yaml", "calibration.parquet", "dataset_index.parquet", "metrics.json", "metrics_report.json",
          "environment.json", "report.html")  # fmt: skip
 DIRECTORIES = ("banks", PROVENANCE_DIRECTORY)

@@ -11,6 +11,8 @@ from data_contracts.errors import ArtifactError
 MODEL_FILE = "model.json"
 INDEX_FILE = "dataset_index.parquet"
 PROVENANCE_DIRECTORY = "provenance"
+CURRENT = "current"
+"""Of a shelf of models: the link to the one in use."""
 SCHEMA_VERSION = 1
 
 
@@ -22,6 +24,10 @@ def read_model_file(directory: Path) -> dict[str, Any]:
         if content["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema_version is {content['schema_version']}, this version reads {SCHEMA_VERSION}")
     except OSError as error:
+        if directory.name == CURRENT and not directory.exists():
+            raise ArtifactError(
+                f"{directory}: no model is in use yet; fedpatch model promote RUN_DIR puts a finished run there"
+            ) from error
         raise ArtifactError(
             f"{directory} holds no trained model: cannot read {path} ({error.strerror}); "
             "give a run directory or what PatchCore.save wrote"

@@ -190,6 +190,32 @@ def test_a_test_folder_beside_good_is_counted_as_left_out(tmp_path: Path, caplog
     assert "left out: 2 outside the folders of the layout" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["good", "line1"])
+def test_loose_images_are_called_so(tmp_path: Path, name: str) -> None:
+    pictures(tmp_path / name, 3, seed=0)
+    with pytest.raises(
+        DatasetError, match=r"holds 3 loose images: give the folder above it, with the normal images in a"
+    ):
+        detect_layout(tmp_path / name)
+
+
+def test_what_is_missing_is_to_be_added_in_the_folders_of_the_layout(tmp_path: Path) -> None:
+    pictures(tmp_path / "flat/clip/good", 1, seed=0)
+    pictures(tmp_path / "split/clip/train/good", 12, seed=0)
+    pictures(tmp_path / "visa/clip/Data/Images/Normal", 1, seed=0)
+    advice = {}
+    for layout, name in (("folder", "flat"), ("mvtec", "split"), ("visa", "visa")):
+        index = index_dataset(tmp_path / name, layout=layout)
+        report = validate_dataset(index, tmp_path / name, layout=layout)
+        advice[name] = [finding.advice for finding in report.findings if finding.code == "empty_category"]
+    defective = "Add known defective images, where there are some, to"
+    assert advice == {
+        "flat": ["Add good images to good.", f"{defective} <defect>."],
+        "split": ["Add good images to test/good.", f"{defective} test/<defect>."],
+        "visa": ["Add good images to Data/Images/Normal.", f"{defective} Data/Images/Anomaly."],
+    }
+
+
 def test_a_link_to_a_category_is_followed(tmp_path: Path) -> None:
     write_tiny_mvtec(tmp_path / "elsewhere")
     (tmp_path / "data").mkdir()
