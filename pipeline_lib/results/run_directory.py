@@ -3,7 +3,7 @@
 config.yaml, environment.json, metrics.json (all of test), metrics_development.json and metrics_report.json (its
 halves), metrics.parquet, curves.parquet, scores.parquet, partition.parquet, partition_stats.json, validation.json,
 validation.txt, groups.parquet (with dataset.group), calibration.parquet (out-of-fold scores of normal training images),
-manifests.json, banks/<bank>.npz, model.json, report.html, colour_scales.json (those of its pictures); maps/ where asked for.
+manifests.json, banks/<bank>.npz, model.json, report.html, colour_scales.json; maps/ where asked for.
 """
 
 from __future__ import annotations
