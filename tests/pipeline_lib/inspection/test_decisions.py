@@ -263,7 +263,7 @@ def test_the_command_writes_table_and_pictures_and_prints_json(
     missed = f"of {known['n_defective']} known defective test images this threshold finds {known['found']} ("
     assert missed in page
     scale = open_run_model(runs / "central").colour_scale("pipe_clip", 1.0)
-    assert f"<span>{scale[0]:.4g}</span>" in (runs / "central" / "report.html").read_text()  # as in the report
+    assert f"<span>distance {scale[0]:.4g}</span>" in (runs / "central" / "report.html").read_text()  # as in the report
 
 
 def test_the_command_names_refused_images_and_what_is_wrong(
