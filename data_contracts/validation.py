@@ -24,6 +24,7 @@ FindingCode = Literal[
     "unannotated",
     "equal_stems",
     "good_by_another_name",
+    "perhaps_unjudged",
     "saturation_above_area",
     "saturation_zero",
     "duplicate_across_splits",

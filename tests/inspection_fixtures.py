@@ -12,6 +12,8 @@ STAND_IN = cast(
     RunModel,
     SimpleNamespace(
         directory=Path("runs/first"),
+        missed=lambda category: f"{category}: missed",
+        colour_scale=lambda category, score: (5.0, 15.0),
         promised=lambda category: f"{category}: promised",
         shortfalls=lambda categories: [f"{', '.join(categories)}: too few"],
     ),

@@ -9,9 +9,8 @@ from pathlib import Path
 
 NEXT = {
     "demo": "on images of your own: fedpatch init DIR",
-    "init": "look at the sizes in {file}, then: fedpatch dataset validate {file}; fedpatch plan {file}; "
-    "fedpatch run {file} --out runs/first; against all images at one place, three seeds each, with intervals: "
-    "fedpatch benchmark {file} --out runs/compared",
+    "init": "fedpatch run {file} --out runs/first; images and time before: fedpatch dataset validate {file}; "
+    "fedpatch plan {file}",
     "acquire": "check it: fedpatch dataset validate {root}",
     "import": "check it: fedpatch dataset validate {root}",
     "synthesize": "a configuration for it: fedpatch init {root}",

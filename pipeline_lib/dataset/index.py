@@ -29,10 +29,10 @@ from pipeline_lib.dataset.images import (
 from pipeline_lib.dataset.layout import (
     DEFECTS_CONFIG,
     GOOD,
-    RULES,
     FoundImage,
     category_directory,
     find_images,
+    folders,
     listing,
     mask_files,
     refuse_equal_stems,
@@ -85,7 +85,7 @@ def index_dataset(
     for category, directory in select_categories(root, layout=layout, categories=categories).items():
         of_category = list(find_images(category, directory, layout, left_out=left_out))
         if not any(image.split == "train" for image in of_category):
-            wanted = directory / (GOOD if layout == "folder" else RULES[layout].train)
+            wanted = directory / folders(directory, layout).train
             there = wanted.parent if wanted.parent.is_dir() else directory
             untrained.append(
                 f"category {category} has no good training images: looked for {', '.join(sorted(IMAGE_SUFFIXES))} "

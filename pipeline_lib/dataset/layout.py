@@ -14,7 +14,8 @@ so is a root that is itself one category, and one that is a symbolic link):
   training. Where train/ and test/ exist instead, they are used as in the other layouts.
 
 Good images that a layout has beside these (validation/good of MVTec LOCO and AD 2) and test images without a truth
-(test_private) are left out and counted.
+(test_private) are left out and counted. Normal images in the folders of two layouts, such as good/ beside train/good/,
+are an error that names both.
 """
 
 from __future__ import annotations
@@ -68,6 +69,28 @@ RULES: dict[Layout, LayoutRules] = {
     ),
     "folder": LayoutRules("directories with good/ (or train/ and test/)", ("good", "train"), "train/good", "test"),
 }  # fmt: skip
+
+
+_NORMAL_FOLDERS = frozenset({GOOD}.union(*({rules.train, f"{rules.test}/{rules.good}"} for rules in RULES.values())))
+"""Of all layouts: where people put the normal images of a category."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Of a category, relative to its directory: where its images are looked for."""
+
+    train: str
+    test_good: str
+    defect: str  # with <defect> for the name of a kind, where the layout has a folder for each
+
+
+def folders(directory: Path, layout: Layout) -> Folders:
+    """The folders of the category in `directory`."""
+    rules = RULES[layout]
+    if layout == "folder" and not (directory / "train").is_dir():
+        return Folders(GOOD, GOOD, "<defect>")
+    defect = "Anomaly" if layout == "visa" else "<defect>"
+    return Folders(rules.train, f"{rules.test}/{rules.good}", f"{rules.test}/{defect}")
 
 
 @dataclass(frozen=True)
@@ -128,6 +151,10 @@ def detect_layout(root: Path | str) -> tuple[Layout, str]:
     for directory in candidates[:1] if _shown_layout(root) else candidates[1:]:
         if found := _shown_layout(directory):
             shown.setdefault(found[0], found[1].relative_to(root).as_posix())
+    if not shown and (loose := len(_images(root, LeftOut()))):
+        raise DatasetError(
+            f"{root} holds {loose} loose images: give the folder above it, with the normal images in a folder {GOOD}"
+        )
     if not shown:
         looked_for = "; ".join(dict.fromkeys(f"{rules.looked_for} ({name})" for name, rules in RULES.items()))
         raise DatasetError(
@@ -205,13 +232,18 @@ def _unzipped(directory: Path, layout: Layout) -> Path:
 def find_images(
     category: str, directory: Path, layout: Layout, *, left_out: LeftOut | None = None
 ) -> Iterator[FoundImage]:
-    """The category's images in the order of the index; `left_out` counts the other files beside them."""
+    """The category's images in the order of the index; `left_out` counts the other files beside them.
+
+    Raises DatasetError where it has normal images in folders of two layouts, so that one would be ignored.
+    """
     left_out = LeftOut() if left_out is None else left_out
     rules = RULES[layout]
-    if layout == "folder" and not (directory / "train").is_dir():
+    own = folders(directory, layout)
+    _refuse_ignored_normal(directory, dict.fromkeys((own.train, own.test_good)))
+    if own.train == GOOD:
         train, test_good = _last_fifth(_images(directory / GOOD, left_out))
         labels = [folder for folder in _directories(directory) if folder.name not in {*_NOT_LABELS, GOOD}]
-        _count_outside(directory, {*_NOT_LABELS, GOOD, *(folder.name for folder in labels)}, left_out)
+        _count_outside(directory, {"ground_truth", GOOD, *(folder.name for folder in labels)}, left_out)
     else:
         train = _images(directory / rules.train, left_out)
         labels = [
@@ -235,6 +267,18 @@ def find_images(
                 name = path.stem if stems[path.stem] == 1 else path.name
                 masks = mask_files(directory, label, path.stem, layout=layout) if split == "test" else []
                 yield FoundImage(category, split, label, path, f"{category}/{split}/{label}/{name}", len(masks))
+
+
+def _refuse_ignored_normal(directory: Path, read: Collection[str]) -> None:
+    """Raise DatasetError where normal images lie in a folder of another layout than those that are `read`."""
+    counts = {name: len(_images(directory / name, LeftOut())) for name in sorted(_NORMAL_FOLDERS)}
+    there = [name for name, number in counts.items() if number]
+    if ignored := [name for name in there if name not in read]:
+        told = " and in ".join(f"{name} ({counts[name]} images)" for name in there)
+        raise DatasetError(
+            f"{directory} has normal images in {told}; those in {' and '.join(ignored)} would be ignored: move them to "
+            f"{' or '.join(read)}, or out of {directory}"
+        )
 
 
 def _last_fifth(good: list[Path]) -> tuple[list[Path], list[Path]]:

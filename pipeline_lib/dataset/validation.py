@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from data_contracts.errors import DatasetError
 from data_contracts.validation import SEVERITIES, Finding, FindingCode, Severity, ValidationReport
 from pipeline_lib.dataset.ground_truth import DefectWeights, category_defects
 from pipeline_lib.dataset.groups.findings import copy_findings
-from pipeline_lib.dataset.layout import GOOD, RULES, find_categories
+from pipeline_lib.dataset.layout import GOOD, RULES, Folders, find_categories, folders
 from pipeline_lib.dataset.mask_validation import MaskCheck
 from pipeline_lib.dataset.pixel_findings import pixel_findings
 from pipeline_lib.dataset.reading import decide_reading, without_brighter
@@ -24,6 +25,15 @@ FEW_TRAIN_IMAGES = 10
 THIN_CLASS_IMAGES = 20
 NAMES_OF_GOOD = frozenset({"good", "ok", "io", "normal"})
 """Folder names, in lower case, under which people keep good images."""
+NAMES_OF_UNJUDGED = frozenset(
+    {
+        "new", "newimages", "newphotos", "today", "yesterday", "unknown", "unsorted", "unlabelled", "unlabeled",
+        "unjudged", "unclassified", "undecided", "unclear", "unchecked", "notchecked", "tocheck", "tobechecked",
+        "tojudge", "toreview", "tosort", "inbox", "incoming", "input", "queue", "pending", "todo", "all", "images",
+        "pictures", "photos",
+    }
+)  # fmt: skip
+"""Folder names, their letters in lower case, under which people keep images that nobody has judged."""
 ASPECT_TOLERANCE = 1.25
 _SHOWN_OF_ONE_KIND = 10
 
@@ -60,7 +70,7 @@ def validate_dataset(
         good_rows = readable[readable["category"] == category]
         findings += _set_aside(category, rows)
         findings += _equal_stems(category, rows)
-        findings += _counts(category, good_rows, layout)
+        findings += _counts(category, good_rows, layout, folders(directories.get(category, root / category), layout))
         findings += _aspect_ratio(category, good_rows, preprocessing)
         findings += pixel_findings(category, decoded[decoded["category"] == category], preprocessing)
         if RULES[layout].masks != "none" and category in directories:
@@ -106,6 +116,11 @@ def render_validation_text(report: ValidationReport) -> str:
     return "\n".join(lines) + "\n"
 
 
+def is_unjudged(label: str) -> bool:
+    """Whether a test folder's name says that nobody has judged its images, not which defect they have."""
+    return re.sub(r"[\W\d_]", "", label.casefold()) in NAMES_OF_UNJUDGED
+
+
 # --- images ----------------------------------------------------------------------------------------------------------
 
 
@@ -136,7 +151,7 @@ def _equal_stems(category: str, rows: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
-def _counts(category: str, rows: pd.DataFrame, layout: Layout) -> Iterator[Finding]:
+def _counts(category: str, rows: pd.DataFrame, layout: Layout, own: Folders) -> Iterator[Finding]:
     train = int((rows["split"] == "train").sum())
     test = Counter(rows.loc[rows["split"] == "test", "label"])
 
@@ -144,7 +159,7 @@ def _counts(category: str, rows: pd.DataFrame, layout: Layout) -> Iterator[Findi
         return Finding(severity=severity, code=code, category=category, message=message, advice=advice)
 
     if not train:
-        yield finding("error", "empty_category", "no readable training image", "Add good images to train/good.")
+        yield finding("error", "empty_category", "no readable training image", f"Add good images to {own.train}.")
     elif train < FEW_TRAIN_IMAGES:
         yield finding(
             "warning",
@@ -157,16 +172,31 @@ def _counts(category: str, rows: pd.DataFrame, layout: Layout) -> Iterator[Findi
             yield finding(
                 "warning",
                 "good_by_another_name",
-                f"test/{label} counts as a kind of defect: good images lie in test/{GOOD}",
+                f"{own.defect.replace('<defect>', label)} counts as a kind of defect: good images lie in "
+                f"{own.test_good}",
                 f"Rename the folder {GOOD} if its images are good.",
             )
+    for label in sorted(filter(is_unjudged, test)):
+        yield finding(
+            "warning",
+            "perhaps_unjudged",
+            f"{label} sounds as if nobody had judged its {test[label]} images; they count as known defective",
+            "Not judged yet: move the folder out of the data set and score it (fedpatch score RUN_DIR IMAGES); all of "
+            "them defective: name the folder after the defect.",
+        )
     if not test[GOOD]:
         yield finding(
-            "warning", "empty_category", "no good test image: no image metric is defined", "Add images to test/good."
+            "warning",
+            "empty_category",
+            "no good test image: no image metric is defined",
+            f"Add good images to {own.test_good}.",
         )
     if test.total() == test[GOOD]:
         yield finding(
-            "warning", "empty_category", "no defective test image: no metric is defined", "Add images to test/<defect>."
+            "warning",
+            "empty_category",
+            "no defective test image: what a run would miss stays unknown, and no metric is defined",
+            f"Add known defective images, where there are some, to {own.defect}.",
         )
     for label, number in sorted(test.items()):
         if label != GOOD and number < THIN_CLASS_IMAGES:

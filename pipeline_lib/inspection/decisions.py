@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from data_contracts.errors import FedpatchError, ImageError
 from data_contracts.settings import BY_TYPE, ImageReading
 from pipeline_lib.dataset.image_files import LeftOut, images_below, refuse_missing
 from pipeline_lib.dataset.images import StoredImage, read_bytes, read_stored
+from pipeline_lib.dataset.layout import natural_order
 from pipeline_lib.features.image_batches import ImagePatches, iter_images, iter_patches
 from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.maps.regions import Region, regions_above
@@ -28,6 +29,11 @@ PICTURES = "pictures"
 
 NEAR = 0.1
 """A decision is close where the score is less than this share of the threshold above or below it."""
+
+LOOK_AGAIN = {name: f"look again: {name}" for name in ("defective", "close", "note")}
+ACCEPT, NOT_DECIDED, REFUSED = "accept", "not decided", "refused"
+ADVICE = (*LOOK_AGAIN.values(), NOT_DECIDED, ACCEPT, REFUSED)
+"""What to do with an image, what is to be looked at first."""
 
 RESULTS = "of the results"
 ASPECT_TOLERANCE = 0.1
@@ -59,6 +65,19 @@ class ImageDecision:
         """Whether the score is near the threshold."""
         return self.score is not None and abs(margin(self.score, self.threshold)) < NEAR
 
+    @property
+    def advice(self) -> str:
+        """What to do with the image, of ADVICE."""
+        if self.reason:
+            return REFUSED
+        if self.decision is None:
+            return NOT_DECIDED
+        if self.decision == "defective":
+            return LOOK_AGAIN["defective"]
+        if self.is_close:
+            return LOOK_AGAIN["close"]
+        return LOOK_AGAIN["note"] if self.note else ACCEPT
+
     def summary(self) -> dict[str, Any]:
         """path, category, score, threshold, decision; and reason or note where there is one.
 
@@ -78,6 +97,34 @@ class ImageDecision:
 def margin(score: float, threshold: float | None) -> float:
     """Score less threshold as a share of the threshold; minus infinity where there is no threshold."""
     return float("-inf") if threshold is None else (score - threshold) / max(abs(threshold), 1e-12)
+
+
+def urgency(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """To sort by: the advice in the order of ADVICE, in each the highest score in terms of the threshold first.
+
+    row: advice, score, threshold and path.
+    """
+    score = float("-inf") if row["score"] is None else row["score"]
+    return ADVICE.index(row["advice"]), -margin(score, row["threshold"]), -score, natural_order(str(row["path"]))
+
+
+def common_folder(paths: Iterable[str]) -> str:
+    """The deepest directory that all images of a call lie in, as their paths name it; empty where they share none."""
+    try:
+        return os.path.commonpath([os.path.dirname(path) for path in paths])
+    except ValueError:  # none at all, or one relative and one absolute
+        return ""
+
+
+def counted(advice: Mapping[str, int]) -> str:
+    """How many images of each advice, in words: 13 to look at (9 defective, 4 close), 9 accepted."""
+    of_each = [f"{advice[text]} {name}" for name, text in LOOK_AGAIN.items() if advice.get(text)]
+    to_look_at = sum(advice.get(text, 0) for text in LOOK_AGAIN.values())
+    parts = [f"{to_look_at} to look at" + (f" ({', '.join(of_each)})" if of_each else "")]
+    parts += [f"{advice[text]} {text}" for text in (NOT_DECIDED,) if advice.get(text)]
+    parts.append(f"{advice.get(ACCEPT, 0)} accepted")
+    parts += [f"{advice[text]} {text}" for text in (REFUSED,) if advice.get(text)]
+    return ", ".join(parts)
 
 
 def _text(text: str) -> str:

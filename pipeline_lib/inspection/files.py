@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from pipeline_lib.bank.explanation import PatchExplanation
 from pipeline_lib.inspection.decisions import PICTURES, ImageDecision
@@ -23,6 +23,9 @@ from pipeline_lib.storage.files import safe_name
 PANEL_PX = 800
 SMALLEST_MARK = 1 / 12
 """Of the shorter side: a region that is smaller is ringed, so that it is seen where the page shows it at a fifth."""
+
+TEXT_SHARE, SMALLEST_TEXT_PX = 1 / 22, 10
+"""Height of what is written on a picture, of its shorter side: read on a phone, too."""
 
 OVERLAY, EXPLAINED = ".overlay.jpg", ".explained.png"
 
@@ -41,6 +44,7 @@ def table_row(
         "nearest_normal": json.dumps([patch.summary() for patch in patches]),
         "picture": picture,
         "explained": beside(picture, EXPLAINED) if patches else "",
+        "advice": decision.advice,
     }
 
 
@@ -49,27 +53,18 @@ def beside(picture: str, ending: str) -> str:
     return picture.removesuffix(".jpg") + ending if picture else ""
 
 
-def colour_scale(decision: ImageDecision) -> Scale:
-    """The same for every image of a category: from half the threshold to one and a half times, the threshold in the
-    middle; without a threshold from 0 to the image's score."""
-    if decision.threshold:
-        return 0.5 * decision.threshold, 1.5 * decision.threshold
-    return 0.0, max(decision.score or 0.0, 1e-6)
-
-
-def write_pictures(out: Path, decision: ImageDecision, patches: Sequence[PatchExplanation] = ()) -> str:
+def write_pictures(out: Path, decision: ImageDecision, scale: Scale, patches: Sequence[PatchExplanation] = ()) -> str:
     """<name>.jpg (image, heat map, overlay), <name>.overlay.jpg (regions outlined with their area), and
     <name>.explained.png where there are explanations; returns the first one's path relative to `out`. Pictures of an
     earlier decision on a file of the same name stay."""
     assert decision.pixels is not None
     assert decision.anomaly_map is not None
-    scale = colour_scale(decision)
     panels = visualize_anomaly_map(
         decision.pixels,
         decision.anomaly_map,
         scale=scale,
         ground_truth=None,
-        panel_px=min(PANEL_PX, max(decision.pixels.shape)),
+        panel_px=panel_px((decision.pixels.shape[1], decision.pixels.shape[0])),
     )
     content = _jpeg_bytes(panels)
     stem = picture_stem(decision)
@@ -90,22 +85,23 @@ def outlined_regions(decision: ImageDecision, scale: Scale) -> Image.Image:
     """
     assert decision.pixels is not None
     assert decision.anomaly_map is not None
-    covered = overlay(decision.pixels, decision.anomaly_map, scale, opacity=0.5)
+    covered = overlay(decision.pixels, decision.anomaly_map, scale)
     if decision.mask is not None and decision.mask.any():
         covered = draw_outline(covered, decision.mask)
     picture = Image.fromarray(covered)
     draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=max(SMALLEST_TEXT_PX, TEXT_SHARE * min(picture.size)))
     if decision.decision == "good" and decision.is_close:
         peak_y, peak_x = divmod(int(decision.anomaly_map.argmax()), picture.width)
         _ring(draw, (peak_x, peak_y, peak_x + 1, peak_y + 1))
     for region in decision.regions[:10]:
         left, top, _, bottom = _ring(draw, (region.left, region.top, region.right, region.bottom))
         text = f"{region.area_px} px"
-        _, _, width, height = draw.textbbox((0, 0), text)
+        _, _, width, height = draw.textbbox((0, 0), text, font=font)
         x = int(np.clip(left, 0, max(0, picture.width - width - 4)))
         y = top - height - 6 if top > height + 6 else min(bottom + 2, picture.height - height - 4)
         draw.rectangle((x, y, x + width + 4, y + height + 4), fill=DARK)
-        draw.text((x + 2, y + 1), text, fill=OUTLINE)
+        draw.text((x + 2, y + 1), text, fill=OUTLINE, font=font)
     return picture
 
 
@@ -121,6 +117,11 @@ def _ring(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int]) -> tuple[in
         reach = radius + grown
         draw.ellipse((x - reach, y - reach, x + reach, y + reach), outline=colour, width=thick)
     return x - radius, y - radius, x + radius, y + radius
+
+
+def panel_px(size_px: tuple[int, int]) -> int:
+    """The longer side of each panel of the picture of an image of that width and height."""
+    return min(PANEL_PX, max(size_px))
 
 
 def _differs(path: Path, content: bytes) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,33 +13,50 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipeline_lib.bank.explanation import PatchExplanation
+from PIL import Image
+
+from pipeline_lib.bank.explanation import Neighbor, PatchExplanation
 from pipeline_lib.drawing.html_pages import page_template
-from pipeline_lib.inspection.decisions import NEAR, margin
-from pipeline_lib.inspection.files import OVERLAY, beside
+from pipeline_lib.inspection.decisions import ACCEPT, LOOK_AGAIN, NEAR, REFUSED, common_folder, counted, margin, urgency
+from pipeline_lib.inspection.files import OVERLAY, beside, panel_px
 from pipeline_lib.inspection.pictures import tile_place
 from pipeline_lib.inspection.run_model import RunModel
+from pipeline_lib.maps.visualize import ANCHORS, Scale, fit
 from pipeline_lib.storage.artifact_store import write_file
 
 SHOWN = 500
 REFUSED_SHOWN = 100
+PROMISES_SHOWN = 3
+EMBEDDED_BYTES = 9_000_000
+"""Of the pictures that lie in the page itself, as base64: those of the images to look at first; others are linked."""
+
+EMBEDDED_PX, JPEG_QUALITY = 800, 80
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A patch on the picture of an explanation: that picture's width, and its own left and top edge there, in per cent
-    of a tile; what it is, and its score or distance."""
+    """A patch on the picture of an explanation, as a background of CSS: that picture's size and its place there, in per
+    cent; what it is, in full and in short, and its distance."""
 
-    width: float
-    left: float
-    top: float
+    size: str
+    position: str
     name: str
-    value: str
+    short: str
+    distance: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a card: their data, or where they lie beside the page; empty without one."""
+
+    image: str
+    overlay: str
+    explained: str
 
 
 @dataclass(frozen=True)
 class Card:
-    """One decided image as the page shows it. Pictures are relative to the page, percent-encoded."""
+    """One decided image as the page shows it. Paths of pictures are relative to the page, percent-encoded."""
 
     row: dict[str, Any]  # schema DECISIONS
     size_px: tuple[int, int]  # width, height
@@ -48,21 +68,14 @@ class Card:
         return margin(self.row["score"], self.row["threshold"])
 
     @property
-    def rank(self) -> int:
-        """0 flagged, 1 good but close to the threshold, 2 with a note of something to look at, 3 none of these."""
-        if self.row["decision"] == "defective":
-            return 0
-        return 1 if self.is_close else 2 if self.row["note"] else 3
+    def is_accepted(self) -> bool:
+        """Whether nobody needs to look at it."""
+        return bool(self.row["advice"] == ACCEPT)
 
     @property
     def is_close(self) -> bool:
         """Whether the score is near the threshold."""
         return abs(self.margin) < NEAR
-
-    @property
-    def order(self) -> tuple[int, float, float]:
-        """By rank, in each the highest score in terms of the threshold first."""
-        return self.rank, -self.margin, -self.row["score"]
 
     @property
     def verdict(self) -> str:
@@ -84,7 +97,7 @@ class Card:
         if n := self.row["n_regions"]:
             area = self.row["area_px"]
             return f"{n} place{'s' if n > 1 else ''} outlined, {area} pixel{'s' if area > 1 else ''}"
-        return "its highest place is ringed" if self.rank == 1 else ""
+        return "its highest place is ringed" if self.row["advice"] == LOOK_AGAIN["close"] else ""
 
     @property
     def picture(self) -> str:
@@ -103,68 +116,140 @@ class Card:
 
 
 class DecisionPage:
-    """Collects what a call decides and writes it as one page beside its pictures. Holds SHOWN images, not more."""
+    """Collects what a call decides and writes it as one page, with the pictures that have to be looked at first in it.
+
+    Holds SHOWN images, not more.
+    """
 
     def __init__(self, table: Path, model: RunModel) -> None:
         self._table, self._model = table, model
         self.path = table.with_name(table.stem.replace("decisions", "index", 1) + ".html")
         self._cards: list[Card] = []
         self._refused: list[dict[str, Any]] = []
-        self._counts: Counter[str] = Counter()
-        self._n_to_look_at = 0
+        self._advice: Counter[str] = Counter()
         self._categories: set[str] = set()
+        self._folders: set[str] = set()
+        self._embedded: dict[str, Pictures] = {}
 
     def add(self, row: dict[str, Any], size_px: tuple[int, int], patches: Sequence[PatchExplanation] = ()) -> None:
         """One image: its row in the schema DECISIONS, width and height, and its explanation."""
+        self._advice[row["advice"]] += 1
         if row["reason"]:
-            self._counts["refused"] += 1
             self._refused = [*self._refused, row][:REFUSED_SHOWN]
             return
-        card = Card(row, size_px, _tiles(patches))
-        self._counts[row["decision"] or "not decided"] += 1
-        self._n_to_look_at += card.rank < 3
         self._categories.add(row["category"])
-        self._cards.append(card)
+        self._folders.add(os.path.dirname(row["path"]))
+        self._cards.append(Card(row, size_px, _tiles(patches)))
         if len(self._cards) > 2 * SHOWN:
             self._cards = self._shown()
 
     def write(self, n_rows: int) -> None:
         """Write the page whole; `n_rows`: of the table, with those of earlier calls. Raises ArtifactError."""
         shown = self._shown()
+        categories = sorted(self._categories)
+        n_images, n_accepted, n_refused = self._advice.total(), self._advice[ACCEPT], self._advice[REFUSED]
+        self._embed(shown)
         text = page_template("pipeline_lib.inspection", "index.html.j2").render(
             made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
             model=self._model.directory,
+            out=self._table.parent,
             table=self._table.name,
+            folder=common_folder([os.path.join(folder, "*") for folder in self._folders]),
             n_rows=n_rows,
-            counts=self._counts,
-            n_images=self._counts.total(),
-            n_left=self._counts.total() - self._counts["refused"] - len(shown),
-            n_to_look_at=self._n_to_look_at,
-            to_look_at=[card for card in shown if card.rank < 3],
-            others=[card for card in shown if card.rank == 3],
+            headline=counted(self._advice),
+            n_images=n_images,
+            n_refused=n_refused,
+            n_left=n_images - n_refused - len(shown),
+            n_to_look_at=n_images - n_refused - n_accepted,
+            to_look_at=[card for card in shown if not card.is_accepted],
+            others=[card for card in shown if card.is_accepted],
+            pictures={card.row["picture"]: self._pictures(card.row) for card in shown},
+            embedded=self._embedded,
             refused=self._refused,
-            promises=[text for name in sorted(self._categories) if (text := self._model.promised(name))],
-            shortfalls=self._model.shortfalls(sorted(self._categories)),
+            promises=[lines for name in categories if (lines := self._promises(name))],
+            promises_shown=PROMISES_SHOWN,
+            shortfalls=self._model.shortfalls(categories),
+            scales=self._scales(shown),
+            gradient=", ".join(f"#{colour:06x}" for colour in ANCHORS),
             near=f"{100 * NEAR:g}",
         )
         write_file(self.path, text.encode())
 
     def _shown(self) -> list[Card]:
-        return sorted(self._cards, key=lambda card: card.order)[:SHOWN]
+        return sorted(self._cards, key=lambda card: urgency(card.row))[:SHOWN]
+
+    def _promises(self, category: str) -> list[str]:
+        """What is known of false alarms and of misses."""
+        return [text for text in (self._model.promised(category), self._model.missed(category)) if text]
+
+    def _scales(self, shown: Sequence[Card]) -> list[tuple[str, Scale, float | None]]:
+        """(category, scale of its colours, threshold)."""
+        first = {card.row["category"]: card.row for card in reversed(shown)}
+        return [
+            (name, self._model.colour_scale(name, row["score"]), row["threshold"])
+            for name, row in sorted(first.items())
+        ]
+
+    def _pictures(self, row: dict[str, Any]) -> Pictures:
+        """Those in the page, else links to those beside it."""
+        linked = (row["picture"], beside(row["picture"], OVERLAY), row["explained"])
+        return self._embedded.get(row["picture"]) or Pictures(*map(quote, linked))
+
+    def _embed(self, cards: Sequence[Card]) -> None:
+        """Keep the pictures of the first of `cards` as data, of EMBEDDED_BYTES together."""
+        before, self._embedded = self._embedded, {}
+        left = EMBEDDED_BYTES
+        for card in cards:
+            picture = card.row["picture"]
+            found = before.get(picture) or _as_data(self._table.parent, card)
+            if found is None:
+                continue
+            left -= sum(map(len, (found.image, found.overlay, found.explained)))
+            if left < 0:
+                break
+            self._embedded[picture] = found
+
+
+def _as_data(out: Path, card: Card) -> Pictures | None:
+    """The pictures of a card as data: URIs, none longer than EMBEDDED_PX; None where they are not all there."""
+    row = card.row
+    if not row["picture"]:
+        return None
+    try:
+        panels = Image.open(out / row["picture"])
+        own, _ = fit(Image.new("1", card.size_px), None, panel_px(card.size_px))
+        image = panels.crop((0, 0, *own.size))
+        overlay = Image.open(out / beside(row["picture"], OVERLAY))
+        explained = _data_uri(Image.open(out / row["explained"])) if row["explained"] else ""
+        return Pictures(_data_uri(image), _data_uri(overlay), explained)
+    except OSError:
+        return None
+
+
+def _data_uri(picture: Image.Image) -> str:
+    smaller, _ = fit(picture.convert("RGB"), None, EMBEDDED_PX)
+    buffer = io.BytesIO()
+    smaller.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _tiles(patches: Sequence[PatchExplanation]) -> tuple[tuple[Tile, ...], ...]:
-    def tile(row: int, column: int, name: str, value: str) -> Tile:
-        width, left, top = tile_place(patches, row, column)
-        return Tile(100 * width, 100 * left, 100 * top, name, value)
+    def tile(row: int, column: int, name: str, short: str, distance: float) -> Tile:
+        width, height, left, top = tile_place(patches, row, column)
+        position = f"{100 * left / (width - 1):.3f}% {100 * top / (height - 1):.3f}%"
+        return Tile(f"{100 * width:.2f}% {100 * height:.2f}%", position, name, short, f"{distance:.4g}")
 
     return tuple(
         (
-            tile(row, 0, "this image", f"score {patch.score:.4g}"),
+            tile(row, 0, "this photograph", "this photograph", patch.score),
             *(
-                tile(row, column, neighbor.origin, f"distance {neighbor.distance:.4g}")
+                tile(row, column, neighbor.origin, _short(neighbor), neighbor.distance)
                 for column, neighbor in enumerate(patch.neighbors, start=1)
             ),
         )
         for row, patch in enumerate(patches)
     )
+
+
+def _short(neighbor: Neighbor) -> str:
+    return neighbor.origin if neighbor.image_id is None else neighbor.image_id.rpartition("/")[2]

@@ -55,13 +55,13 @@ def explanation_picture(decision: ImageDecision, patches: list[PatchExplanation]
     return sheet
 
 
-def tile_place(patches: Sequence[PatchExplanation], row: int, column: int) -> tuple[float, float, float]:
-    """On the picture of these explanations: its width, and a tile's left and top edge there, in sides of a tile.
+def tile_place(patches: Sequence[PatchExplanation], row: int, column: int) -> tuple[float, float, float, float]:
+    """On the picture of these explanations: its width and height, and a tile's left and top edge, in sides of a tile.
 
     Column 0 is the image's own patch, those after it its nearest normal patches.
     """
-    (width, _), (left, top) = _corner(0, _columns(patches)), _corner(row, column)
-    return width / TILE_PX, left / TILE_PX, top / TILE_PX
+    (width, height), (left, top) = _corner(len(patches), _columns(patches)), _corner(row, column)
+    return width / TILE_PX, height / TILE_PX, left / TILE_PX, top / TILE_PX
 
 
 def _columns(patches: Sequence[PatchExplanation]) -> int:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.config import DecisionConfig, Promise
 from data_contracts.errors import ArtifactError, FedpatchError
 from data_contracts.manifests import GLOBAL_BANK
 from data_contracts.numbers import require_number
-from pipeline_lib.metrics.decisions import calibrated_threshold
+from data_contracts.results import MetricsDocument
+from pipeline_lib.dataset.groups.assignment import group_by_image
+from pipeline_lib.maps.visualize import Scale, threshold_scale
+from pipeline_lib.metrics.decisions import Above, calibrated_threshold
 from pipeline_lib.metrics.thresholds import Threshold
-from pipeline_lib.models.model_file import INDEX_FILE, MODEL_FILE, PROVENANCE_DIRECTORY
+from pipeline_lib.models.model_file import (
+    COLOUR_SCALES_FILE,
+    GROUPS_FILE,
+    INDEX_FILE,
+    MODEL_FILE,
+    PROVENANCE_DIRECTORY,
+    SCORES_FILE,
+    read_metrics,
+)
 from pipeline_lib.models.patchcore import PatchCore
 from pipeline_lib.models.saved_model import SavedModel, load_extractor, read_model
 from pipeline_lib.storage.artifact_store import read_checked
@@ -36,6 +49,9 @@ class RunModel:
     promise: Promise = "rate"
     fixed_threshold: float | None = None
     device: str = "cpu"
+    metrics: MetricsDocument | None = None
+    scores: pd.DataFrame | None = None  # IMAGE_SCORES of the run's test images, with their group
+    colour_scales: dict[str, Scale] = field(default_factory=dict)  # of the categories in the run's report
     _models: dict[str, PatchCore] = field(default_factory=dict)
     _provenance: dict[str, pd.DataFrame | None] = field(default_factory=dict)
     _row_clients: dict[str, list[str] | None] = field(default_factory=dict)
@@ -86,6 +102,48 @@ class RunModel:
             if (found := self.calibrated(category)) is not None and (cause := found.shortfall()):
                 of_cause.setdefault(cause, []).append(category)
         return [f"{', '.join(names)}: {cause}" for cause, names in of_cause.items()]
+
+    def colour_scale(self, category: str, score: float) -> Scale:
+        """The scores of the darkest and lightest colour, for all images of a category: those of the run's report.
+
+        Where it has none, from half the threshold to 1.2 times it; without a threshold from 0 to the image's score.
+        """
+        if (known := self.colour_scales.get(category)) is not None:
+            return known
+        threshold = self.threshold(category)
+        return threshold_scale(threshold) if threshold else (0.0, max(score, 1e-6))
+
+    def missed(self, category: str) -> str:
+        """What the category's threshold may miss, in words, by the run's own test images; empty without a threshold."""
+        threshold = self.threshold(category)
+        if threshold is None:
+            return ""
+        found = self._found(category, threshold)
+        if found is None:
+            return (
+                f"{category}: how many defects are missed is not known: the run had no known defective images; put "
+                "some into its data set, a folder for each kind, then run and score again"
+            )
+        n_found, n, interval = found
+        rate = f"{100 * n_found / n:.0f} %" + (
+            f", with 95 % confidence {100 * interval[0]:.0f} to {100 * interval[1]:.0f} %" if interval else ""
+        )
+        return (
+            f"{category}: of {n} known defective test images this threshold finds {n_found} ({rate}), and misses "
+            f"{n - n_found}"
+        )
+
+    def _found(self, category: str, threshold: float) -> tuple[int, int, tuple[float, float] | None] | None:
+        """Of the run's defective test images: found, in all, and the interval of the share; None where not known."""
+        known = None if self.metrics is None else self.metrics.categories.get(category)
+        decision = None if known is None else known.decision
+        if decision is not None and decision.n_defective and math.isclose(decision.threshold or 0.0, threshold):
+            return decision.found, decision.n_defective, decision.found_ci95
+        if self.scores is None:
+            return None
+        own = self.scores[(self.scores.category == category) & (self.scores.label_index != 0)]
+        above = Above.of(threshold, own)
+        return (above.images, above.n_images, above.interval()) if len(own) else None
 
     def category_of(self, path: Path) -> str:
         """The category that a file belongs to: the only one there is, or the one that a directory above it is named.
@@ -168,11 +226,33 @@ def open_run_model(
     decision = entry or {}
     rate = target_rate if target_rate is not None else float(decision.get("target_false_alarm_rate", 0.05))
     promise = decision.get("promise", "rate")
-    model = RunModel(saved, categories, rate, calibration, index, promise, threshold, device)
+    model = RunModel(
+        saved, categories, rate, calibration, index, promise, threshold, device,
+        metrics=read_metrics(directory), scores=_test_scores(directory), colour_scales=_colour_scales(directory),
+    )  # fmt: skip
     if target_rate is not None and threshold is None:
         for category in categories:
             model.calibrated(category)  # refuses a bound that the images do not bear
     return model
+
+
+def _test_scores(directory: Path) -> pd.DataFrame | None:
+    """scores.parquet with the group of each image, where the run has one that can be read."""
+    try:
+        scores: pd.DataFrame = pq.read_table(directory / SCORES_FILE).to_pandas()
+        groups = directory / GROUPS_FILE
+        group_of = group_by_image(pq.read_table(groups).to_pandas()) if groups.is_file() else {}
+    except (OSError, pa.ArrowException):
+        return None
+    return scores.assign(group=[group_of.get(image_id, image_id) for image_id in scores.image_id])
+
+
+def _colour_scales(directory: Path) -> dict[str, Scale]:
+    try:
+        values = json.loads((directory / COLOUR_SCALES_FILE).read_bytes())
+        return {str(name): (float(low), float(high)) for name, (low, high) in values.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _calibration(directory: Path, entry: dict[str, str]) -> pd.DataFrame:

@@ -95,7 +95,8 @@ class ScoreSession:
             try:
                 shows_why = decision.decision == "defective" or decision.is_close
                 patches = explain(self.model, decision) if self.explained and shows_why else []
-                picture = write_pictures(self.out, decision, patches)
+                scale = self.model.colour_scale(str(decision.category), decision.score or 0.0)
+                picture = write_pictures(self.out, decision, scale, patches)
             except Exception as error:  # the decision stands without its picture
                 logger.warning("no picture of %s: %s", decision.summary()["path"], error)
                 note = f"no picture: {error}"

@@ -22,13 +22,22 @@ from typing import Any
 
 from data_contracts.errors import ArtifactError, FedpatchError
 from data_contracts.results import MetricsDocument
-from pipeline_lib.models.model_file import MODEL_FILE, PROVENANCE_DIRECTORY, read_model_file
+from pipeline_lib.models.model_file import (
+    COLOUR_SCALES_FILE,
+    CURRENT,
+    GROUPS_FILE,
+    MODEL_FILE,
+    PROVENANCE_DIRECTORY,
+    SCORES_FILE,
+    read_metrics,
+    read_model_file,
+)
 from pipeline_lib.storage.artifact_store import write_file
 from pipeline_lib.storage.files import safe_name, write_json_file
 
-CURRENT, HISTORY = "current", "history.json"
+HISTORY = "history.json"
 FILES = ("config.yaml", "calibration.parquet", "dataset_index.parquet", "metrics.json", "metrics_report.json",
-         "environment.json", "report.html")  # fmt: skip
+         "environment.json", "report.html", SCORES_FILE, GROUPS_FILE, COLOUR_SCALES_FILE)  # fmt: skip
 DIRECTORIES = ("banks", PROVENANCE_DIRECTORY)
 
 
@@ -97,14 +106,6 @@ def check_model(directory: Path) -> None:
     model = open_run_model(directory)
     for bank in model.saved.banks:
         model.saved.bank_rows(bank)
-
-
-def read_metrics(directory: Path) -> MetricsDocument | None:
-    """metrics.json of a model, where it has one that can be read."""
-    try:
-        return MetricsDocument.model_validate_json((directory / "metrics.json").read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 def _copy(run_directory: Path, shelf: Path) -> str:

@@ -71,6 +71,11 @@ def map_scale(maps: np.ndarray, label_index: np.ndarray) -> Scale:
     return low, high if high > low else low + 1.0
 
 
+def threshold_scale(threshold: float) -> Scale:
+    """A scale for maps of images that no test set goes with: from half the threshold to 1.2 times it."""
+    return 0.5 * threshold, 1.2 * threshold
+
+
 def relative_heat(anomaly_map: np.ndarray, scale: Scale) -> np.ndarray:
     """float32 (height, width) in [0, 1]: where each value lies between `scale`'s ends; values beyond are cut off.
 

@@ -97,7 +97,7 @@ def threshold_result(threshold: Threshold | None, scores: pd.DataFrame) -> Thres
     if threshold is None:
         return ThresholdResult(note="no calibration scores: no threshold")
     is_good = scores.label_index.to_numpy(np.int64) == 0
-    good, defective = _Above.of(threshold, scores[is_good]), _Above.of(threshold, scores[~is_good])
+    good, defective = Above.of(threshold.value, scores[is_good]), Above.of(threshold.value, scores[~is_good])
     return ThresholdResult(
         threshold=threshold.value,
         target_rate=threshold.target_rate,
@@ -120,7 +120,7 @@ def threshold_result(threshold: Threshold | None, scores: pd.DataFrame) -> Thres
 
 
 @dataclass(frozen=True)
-class _Above:
+class Above:
     """Test images of one label that are above a threshold, and their groups, each with its share of them."""
 
     images: int
@@ -129,8 +129,9 @@ class _Above:
     n_groups: int
 
     @classmethod
-    def of(cls, threshold: Threshold, scores: pd.DataFrame) -> _Above:
-        above = scores.score.to_numpy(float) > threshold.value
+    def of(cls, threshold: float, scores: pd.DataFrame) -> Above:
+        """Of images with the columns score and group."""
+        above = scores.score.to_numpy(float) > threshold
         numbers, names = pd.factorize(scores.group)
         return cls(int(above.sum()), len(scores), float(group_shares(numbers)[above].sum()), len(names))
 

@@ -113,7 +113,7 @@ def condition(*, grouped: bool) -> str:
     """Of what a threshold promises."""
     if grouped:
         return "if new images are of groups like these, as of parts never seen"
-    return "if new images are like these, and each of these shows another part (else: dataset.group)"
+    return "if new images are like these, and each of these shows another part (if several show one: dataset.group)"
 
 
 def group_shares(groups: np.ndarray) -> np.ndarray:

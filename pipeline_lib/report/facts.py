@@ -14,7 +14,12 @@ from pipeline_lib.results.tables import THIN_CLASS, per_cent
 
 
 def headline(documents: Mapping[str, MetricsDocument]) -> list[tuple[str, str, str]]:
-    """(name, value in per cent on all of test, what the report half gives) of each figure that the run has."""
+    """(name, value in per cent on all of test, what the report half gives) of each figure that the run has.
+
+    Without defective images the share of good ones that are called defective, with its counts.
+    """
+    if (alarms := _false_alarms(documents["all"])) is not None:
+        return [alarms]
     half = documents.get("report")
     here = _headline_values(documents["all"])
     there = _headline_values(half) if half is not None else {}
@@ -35,6 +40,22 @@ def _headline_values(document: MetricsDocument) -> dict[str, float | None]:
     return values | {"TPR at TNR 95, mean": mean.tpr_at_tnr.get("0.95")}
 
 
+def _false_alarms(document: MetricsDocument) -> tuple[str, str, str] | None:
+    """The one figure of test images that are all good; None where there are others, none, or no threshold."""
+    decided = _in_use(document)
+    n_good = sum(one.n_good for one in decided)
+    if not n_good or any(values.n_defective for values in document.categories.values()):
+        return None
+    count = sum(one.false_alarms for one in decided)
+    return "good called defective", per_cent(count / n_good), f"{count} of {n_good}{_interval(decided)}"
+
+
+def _interval(decided: Sequence[Decision]) -> str:
+    """Of the false alarms of one category; that of several is in their table."""
+    (interval,) = (one.realised_ci95 for one in decided) if len(decided) == 1 else (None,)
+    return f" (95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f} %)" if interval else ""
+
+
 def _in_use(document: MetricsDocument) -> list[Decision]:
     """Of each category that has a threshold."""
     of_each = document.categories.values()
@@ -44,6 +65,12 @@ def _in_use(document: MetricsDocument) -> list[Decision]:
 def plain_sentence(document: MetricsDocument) -> str:
     """The result for someone who inspects parts."""
     mean, n = document.mean, len(document.categories)
+    if (only_good := _false_alarms(document)) is not None:
+        return (
+            f"All {mean.n_good} test images are good; of these the threshold calls {only_good[2]} defective. How many "
+            "defects it misses is not known, and no other figure is defined: put known defective images into the data "
+            "set, a folder for each kind, and run again."
+        )
     categories = f"{n} {'category' if n == 1 else 'categories'}"
     start = f"{mean.n_good} good and {mean.n_defective} defective test images of {categories}. "
     if decided := _in_use(document):

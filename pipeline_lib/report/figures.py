@@ -62,23 +62,25 @@ def score_histogram(good: np.ndarray, defective: np.ndarray, *, threshold: float
     scores = np.concatenate([good, defective])
     if not len(scores):
         return inline_svg(Drawing(WIDTH, HEIGHT, description))
-    low, high = float(scores.min()), float(scores.max())
+    shown = scores if threshold is None else np.append(scores, threshold)
+    low, high = float(shown.min()), float(shown.max())
     if high <= low:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BINS + 1)
     shares = {
-        name: np.histogram(values, edges)[0] / max(1, len(values))
+        name: np.histogram(values, edges)[0] / len(values)
         for name, values in (("good", good), ("defective", defective))
+        if len(values)
     }
     plane = Plane(WIDTH, HEIGHT, low, high, 0.0, max(float(share.max()) for share in shares.values()) * 1.08)
     ticks = round_ticks(low, high)
-    shown = [(tick, f"{tick:g}") for tick in ticks[:: 1 if len(ticks) <= 6 else 2]]
-    marks = plane.frame("image score", "share of the class, %", shown, y_format=_per_cent)
+    labels = [(tick, f"{tick:g}") for tick in ticks[:: 1 if len(ticks) <= 6 else 2]]
+    marks = plane.frame("image score", "share of the class, %", labels, y_format=_per_cent)
     for name, share in shares.items():
         steps = [(edge, share[i]) for i in range(BINS) for edge in (edges[i], edges[i + 1])]
         closed = [(low, 0.0), *steps, (high, 0.0), (low, 0.0)]
         marks.append(Line([(plane.x(x), plane.y(y)) for x, y in closed], f"bars {name}"))
-    if threshold is not None and low <= threshold <= high:
+    if threshold is not None:
         marks.append(_upright(plane, threshold))
     return inline_svg(Drawing(WIDTH, HEIGHT, description, marks))
 

@@ -13,6 +13,7 @@ from data_contracts.manifests import ExperimentResult, Manifest, PreparedDataset
 from data_contracts.settings import AS_EARLIER, BackboneSettings, Reading
 from data_contracts.validation import ValidationReport
 from pipeline_lib.configuration.hardware import describe_environment
+from pipeline_lib.models.model_file import COLOUR_SCALES_FILE
 from pipeline_lib.report.gallery import CategoryGallery
 from pipeline_lib.report.page import render_report
 from pipeline_lib.report.record import RunRecord
@@ -65,7 +66,8 @@ def finish_run(run: FinishedRun, store: ArtifactStore) -> ExperimentResult:
 
 
 def _write_report(run: FinishedRun, store: ArtifactStore) -> None:
-    """report.html, and the galleries' sheets as pictures of their own."""
+    """report.html, the galleries' sheets as pictures of their own, and the scales of their colours where the test set
+    has defects: without any, a scale ends where the good images do."""
     dataset = run.dataset
     record = RunRecord(
         config=run.config,
@@ -82,6 +84,12 @@ def _write_report(run: FinishedRun, store: ArtifactStore) -> None:
     write_file(run.out / "report.html", render_report(record, run.galleries).encode())
     for old in (run.out / HEAT_MAPS).glob("*.jpg"):
         old.unlink()
+    scales = {
+        gallery.category: gallery.scale
+        for gallery in run.galleries
+        if gallery.counts["hits"] + gallery.counts["misses"]
+    }
+    files.write_json_file(run.out / COLOUR_SCALES_FILE, scales)
     for gallery in run.galleries:
         if gallery.sheet:
             name = f"{files.safe_name(gallery.category)}.jpg"

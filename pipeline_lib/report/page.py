@@ -14,6 +14,7 @@ from data_contracts.results import (
     AUC_SPRO,
     HEADLINE_LIMIT,
     HEADLINES,
+    METRICS,
     SUBSET_TITLES,
     SUBSETS,
     MetricsDocument,
@@ -51,7 +52,7 @@ class CategorySection:
 
     name: str
     anchor: str
-    halves: tables.Table
+    halves: tables.Table | None  # None where nothing could be measured
     splits: list[tables.Table]  # all of test first
     figures: list[tuple[str, Markup]]  # (caption, SVG)
     weighted: str
@@ -83,6 +84,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         counted=counted_findings(record.validation) if record.validation else "",
         method=method_words(record.config.model),
         intervals=_interval_figures(record.documents),
+        is_measured=any(map(_is_measured, document.categories.values())),
         overview=[tables.overview(record.documents[half]) for half in _there(record)],
         halves=[(half, SUBSET_TITLES[half]) for half in _there(record)],
         decisions=decision_table.decisions(document),
@@ -128,13 +130,18 @@ def _section(record: RunRecord, name: str, anchor: str, gallery: CategoryGallery
     return CategorySection(
         name,
         anchor,
-        tables.halves(record.documents, name),
-        [table for table in found if table is not None],
+        tables.halves(record.documents, name) if _is_measured(values) else None,
+        [table for table in found if table is not None] if _is_measured(values) else [],
         _figures(record, name),
         ", ".join(f"{100 * v:.1f} at {limit}" for limit, v in weighted.items() if v is not None),
         values.bad_saturation_channels,
         gallery,
     )
+
+
+def _is_measured(values: MetricValues) -> bool:
+    """Whether any metric is defined: not without defective images, or without good ones."""
+    return any(metric.of(values) is not None for metric in METRICS)
 
 
 def _figures(record: RunRecord, name: str) -> list[tuple[str, Markup]]:
@@ -153,14 +160,14 @@ def _figures(record: RunRecord, name: str) -> list[tuple[str, Markup]]:
         )
         found.append((f"Image scores: good and defective, each as shares of its class; dashed: {meaning}", chart))
     roc = _curve(record.curves, name, "roc")
-    if len(roc):
+    if len(roc) and values.image_auroc is not None:
         chart = curve_chart(
             roc.x.to_numpy(), roc.y.to_numpy(), x_label="good called defective", y_label="defective found",
             description=f"ROC of {name}, area {tables.measure(values.image_auroc).text} per cent", chance=True,
         )  # fmt: skip
         found.append((f"ROC of the images, AUROC {tables.measure(values.image_auroc).text}", chart))
     spro = _curve(record.curves, name, "spro_fpr")
-    if len(spro):
+    if len(spro) and AUC_SPRO.of(values) is not None:
         area = tables.measure(AUC_SPRO.of(values)).text
         chart = curve_chart(
             spro.x.to_numpy(), spro.y.to_numpy(), x_label="normal pixels called defective", y_label="sPRO",
@@ -190,7 +197,7 @@ def _interval_figures(documents: Mapping[str, MetricsDocument]) -> list[tuple[st
             )
             for name, values in documents["all"].categories.items()
         ]
-        if rows:
+        if any(row.value is not None for row in rows):
             charts.append((title, interval_chart(rows, description=f"{title} by category in per cent")))
     return charts
 

@@ -16,8 +16,8 @@ from data_contracts.manifests import LocalClient, MeasuredCategory
 from pipeline_lib.dataset.groups.assignment import group_by_image
 from pipeline_lib.dataset.groups.halves import half_of
 from pipeline_lib.metrics.bootstrap import ImageSample, in_order
+from pipeline_lib.models.model_file import GROUPS_FILE
 from pipeline_lib.results.local import CLIENTS_DIRECTORY
-from pipeline_lib.results.run_directory import GROUPS_FILE
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.files import copy_artifact, safe_name
 

@@ -3,7 +3,7 @@
 config.yaml, environment.json, metrics.json (all of test), metrics_development.json and metrics_report.json (its
 halves), metrics.parquet, curves.parquet, scores.parquet, partition.parquet, partition_stats.json, validation.json,
 validation.txt, groups.parquet (with dataset.group), calibration.parquet (out-of-fold scores of normal training images),
-manifests.json, banks/<bank>.npz, model.json, report.html; maps/ where asked for.
+manifests.json, banks/<bank>.npz, model.json, report.html, colour_scales.json; maps/ where asked for.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pipeline_lib.configuration.files import write_config
 from pipeline_lib.configuration.hardware import describe_environment
 from pipeline_lib.dataset.validation import render_validation_text
 from pipeline_lib.metrics.category import metrics_table
+from pipeline_lib.models.model_file import GROUPS_FILE, SCORES_FILE
 from pipeline_lib.models.saved_model import bank_file, write_model_file
 from pipeline_lib.storage.artifact_store import ArtifactStore, sha256_of_file, write_file
 from pipeline_lib.storage.files import copy_artifact, write_json_file, write_table_file
 
 CALIBRATION_FILE = "calibration.parquet"
-GROUPS_FILE = "groups.parquet"  # with dataset.group
 RESULT_FILE = "result.json"
 VALIDATION_FILE = "validation.json"
 
@@ -76,7 +76,7 @@ def write_run_directory(
     write_config(config, out / "config.yaml")
     write_json_file(out / "environment.json", describe_environment())
     write_metrics_files(out, figures.documents, figures.tables, [figures.curves])
-    write_table_file(out / "scores.parquet", [figures.scores], IMAGE_SCORES)
+    write_table_file(out / SCORES_FILE, [figures.scores], IMAGE_SCORES)
     write_model(out, store, config, backbone, banks, figures.calibration, reading)
 
 

@@ -52,23 +52,24 @@ SESSION = (
     "fedpatch plan own.yaml",
     "fedpatch partition CONFIG --out DIR",
     "fedpatch run own.yaml --out runs/first",
-    "fedpatch run own.yaml --set federated.mode=centralized --out runs/baseline",
+    "fedpatch run own.yaml --set federated.mode=federated --out runs/federated",
     "fedpatch show runs/first",
     "fedpatch benchmark own.yaml --out runs/compared",
     "fedpatch run configs/real3_iid.yaml --set dataset.root=DIR --set federated.num_rounds=2",
     "fedpatch run configs/autovi_iid.yaml --set dataset.root=DIR",
-    "fedpatch show runs/baseline runs/first",
-    "fedpatch score runs/baseline NEW_IMAGES --out scored",
-    "fedpatch score runs/baseline NEW_IMAGES --out scored --explain",
+    "fedpatch show runs/first runs/federated",
+    "fedpatch score runs/first NEW_IMAGES --out scored",
+    "fedpatch score runs/first NEW_IMAGES --out scored --explain",
     "fedpatch score RUN_DIR IMAGES --out scored",
-    "fedpatch model promote runs/baseline",
+    "fedpatch model promote runs/first",
     "fedpatch model promote RUN_DIR",
     "fedpatch model list",
-    "fedpatch run configs/real3_centralized.yaml --set dataset.root=DIR --out runs/new",
+    "fedpatch run own.yaml --out runs/new",
+    "fedpatch show runs/first runs/new",
     "fedpatch model compare current runs/new",
     "fedpatch score models/current IMAGES...",
-    "fedpatch score models/current IMAGES --out scored --explain",
-    "fedpatch score models/current IMAGES --out scored --false-alarm-rate 0.01",
+    "fedpatch score runs/first IMAGES --out scored --explain",
+    "fedpatch score runs/first IMAGES --out scored --false-alarm-rate 0.01",
     "fedpatch score runs/new IMAGES --out scored_again",
     "fedpatch model promote runs/new",
     "fedpatch model rollback",
@@ -111,7 +112,7 @@ ELSEWHERE = {
     "fedpatch dataset acquire --out DIR": (
         "tests/pipeline_lib/dataset/test_acquisition.py::test_the_command_states_the_licence"
     ),
-    "fedpatch score runs/baseline CAMERA --watch --json": (
+    "fedpatch score runs/first CAMERA --watch --json": (
         "tests/pipeline_lib/inspection/test_decisions.py::test_a_watched_folder_is_scored_as_it_fills"
     ),
     "fedpatch score RUN_DIR IMAGES... [--category C] [--out DIR] [--explain] [--watch] [--json]": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from data_contracts.errors import PlaceError
@@ -14,7 +15,12 @@ def write_first_configuration(root: Path, out: Path) -> None:
     """Write it. Raises PlaceError for a file that is there already."""
     if out.exists():
         raise PlaceError(f"{out} is there already; give another --out, or move it away")
-    text = first_configuration(root)
-    write_file(out, text.encode())
+    found = first_configuration(root)
+    write_file(out, found.text.encode())
+    for line in found.taken:
+        print(f"taken: {line}")
+    for folder in found.unjudged:
+        print(f"warning: {folder} sounds as if nobody had judged its images; they count as known defective")
     print(f"configuration: {out}")
+    print(f"not judged yet? keep such images outside {root}, and score them with the run", file=sys.stderr)
     say_next("init", file=out)

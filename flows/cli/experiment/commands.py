@@ -147,7 +147,7 @@ def show(
     The development half are the test images whose SHA-256 begins with an even hex digit, to choose settings on; the
     report half are the others, to report on.
 
-    Example: fedpatch show runs/baseline runs/first --markdown
+    Example: fedpatch show runs/first runs/federated --markdown
     """
     from flows.cli.experiment.runs import show_runs
 

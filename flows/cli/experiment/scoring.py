@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
 from pipeline_lib.dataset.image_files import LeftOut
-from pipeline_lib.inspection.decisions import find_images
+from pipeline_lib.inspection.decisions import common_folder, counted, find_images, urgency
 from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.inspection.session import ScoreSession
 
@@ -29,10 +30,11 @@ def score_images(
     if line := left_out.describe():
         print(f"fedpatch: {line}", file=sys.stderr)
     session = ScoreSession(model, category=category, out=out, explained=explain)
-    found = []
+    found, advice = [], []
     with show_progress("images scored", quiet=as_json) as progress:
         for decision in session.score(images):
             found.append(decision.summary())
+            advice.append(decision.advice)
             _say_refused(found[-1])
             progress(len(found), len(images))
     categories = sorted({str(one["category"]) for one in found if "reason" not in one})
@@ -40,12 +42,14 @@ def score_images(
         print_json(found)
         _say_shortfalls(model, categories)
     else:
-        print_table([_row(one) for one in found if "reason" not in one], f"{model.directory}")
-        counts = {kind: sum(one["decision"] == kind for one in found) for kind in ("good", "defective")}
-        refused = sum("reason" in one for one in found)
-        print(f"{counts['good']} good, {counts['defective']} defective, {refused} refused")
+        folder = common_folder([str(one["path"]) for one in found])
+        rows = [one | {"advice": text} for one, text in zip(found, advice, strict=True) if "reason" not in one]
+        print_table(
+            [_row(one, folder) for one in sorted(rows, key=urgency)], f"{folder or 'images'}, by {model.directory}"
+        )
+        print(counted(Counter(advice)))
         for category in categories:
-            if line := model.promised(category):
+            for line in filter(None, (model.promised(category), model.missed(category))):
                 print(line)
         for text in model.shortfalls(categories):
             print(f"warning: {text}")
@@ -68,7 +72,7 @@ def watch_folder(
         print(f"watching {directory}; Ctrl-C ends it", file=sys.stderr)
     with suppress(KeyboardInterrupt), closing(session.watch(directory)) as decisions:
         seen: set[object] = set()
-        for summary in (decision.summary() for decision in decisions):
+        for summary, advice in ((decision.summary(), decision.advice) for decision in decisions):
             if "reason" not in summary and summary["category"] not in seen:
                 seen.add(summary["category"])
                 _say_shortfalls(model, [str(summary["category"])])
@@ -77,17 +81,17 @@ def watch_folder(
             elif "reason" in summary:
                 _say_refused(summary)
             else:
-                print("  ".join(str(value) for value in _row(summary).values()), flush=True)
+                print("  ".join(str(value) for value in _row(summary | {"advice": advice}).values()), flush=True)
 
 
-def _row(summary: dict[str, object]) -> dict[str, object]:
+def _row(summary: dict[str, object], folder: str = "") -> dict[str, object]:
     score, threshold = summary["score"], summary["threshold"]
     return {
-        "decision": summary["decision"] or "-",
+        "advice": summary["advice"],
         "score": f"{score:.4g}",
         "threshold": None if threshold is None else f"{threshold:.4g}",
         "category": summary["category"],
-        "image": summary["path"],
+        "image": str(summary["path"]).removeprefix(f"{folder}/" if folder else ""),
         "note": str(summary.get("note", "")).split(":")[0],
     }
 

@@ -12,7 +12,8 @@ from data_contracts.results import HEADLINES, CategoryMetrics, MetricValues
 from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
 from pipeline_lib.configuration.files import load_run_config
-from pipeline_lib.inspection.shelf import CURRENT, ShelvedModel, list_models, promote, read_metrics, rollback
+from pipeline_lib.inspection.shelf import ShelvedModel, list_models, promote, rollback
+from pipeline_lib.models.model_file import CURRENT, read_metrics
 from pipeline_lib.results.tables import headline_cells, per_cent
 
 

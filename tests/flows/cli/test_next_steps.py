@@ -49,7 +49,7 @@ def test_from_a_data_set_each_command_says_what_follows(
     assert last == f"next: a configuration for it, where there is none: fedpatch init {data}"
     call("init", str(tiny_root))
     said = capsys.readouterr()
-    assert said.out == "configuration: own.yaml\n"
+    assert said.out.splitlines()[-1] == "configuration: own.yaml"
     assert "fedpatch run own.yaml --out runs/first" in said.err
     call("dataset", "validate", "own.yaml")
     assert capsys.readouterr().err.splitlines()[-1] == "next: what a run will need: fedpatch plan own.yaml"

@@ -51,6 +51,10 @@ CASES = [
     ("evaluate --dataset-root HERE --maps HERE --out o --set modle=1", "unknown key 'modle'"),
     (f"evaluate --dataset-root HERE --maps HERE --out {NOWHERE}", "--out: "),
     ("score gone HERE", "gone holds no trained model"),
+    (
+        "score models/current HERE",
+        "models/current: no model is in use yet; fedpatch model promote RUN_DIR puts a finish",
+    ),
     ("score MODEL gone", "there is no file or directory gone"),
     ("score MODEL HERE --explain", "say where they go with --out"),
     ("score MODEL HERE HERE --watch", "--watch takes one directory"),

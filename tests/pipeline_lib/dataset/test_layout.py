@@ -148,6 +148,74 @@ def test_images_that_a_layout_has_no_use_for_are_counted(tmp_path: Path, caplog:
     assert "2 outside the folders of the layout" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("places", "ignored", "kept"),
+    [
+        (("good", "train/good"), "good", "train/good or test/good"),
+        (("good", "test/good"), "test/good", "good"),
+        (("good", "train/good", "test/good"), "good", "train/good or test/good"),
+        (("Data/Images/Normal", "train/good"), "train/good", "Data/Images/Normal"),
+        (("Data/Images/Normal", "good"), "good", "Data/Images/Normal"),
+        (("test/good", "test_public/good", "train/good"), "test/good", "train/good or test_public/good"),
+    ],
+)
+def test_normal_images_in_the_folders_of_two_layouts_are_an_error_that_names_both(
+    tmp_path: Path, places: tuple[str, ...], ignored: str, kept: str
+) -> None:
+    for number, place in enumerate(places):
+        pictures(tmp_path / "clip" / place, 2 + number, seed=number)
+    told = " and in ".join(f"{place} ({2 + places.index(place)} images)" for place in sorted(places))
+    with pytest.raises(DatasetError) as refused:
+        index_dataset(tmp_path, layout=detect_layout(tmp_path)[0])
+    directory = tmp_path / "clip"
+    assert str(refused.value) == (
+        f"{directory} has normal images in {told}; those in {ignored} would be ignored: move them to {kept}, or out of "
+        f"{directory}"
+    )
+
+
+def test_normal_images_beside_a_train_folder_without_any_are_not_ignored(tmp_path: Path) -> None:
+    pictures(tmp_path / "clip/good", 3, seed=0)
+    (tmp_path / "clip/train").mkdir()
+    with pytest.raises(
+        DatasetError, match=r"has normal images in good \(3 images\); those in good would be ignored: move"
+    ):
+        index_dataset(tmp_path, layout="folder")
+
+
+def test_a_test_folder_beside_good_is_counted_as_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pictures(tmp_path / "clip/good", 5, seed=0)
+    pictures(tmp_path / "clip/test/dent", 2, seed=1)
+    assert len(index_dataset(tmp_path, layout="folder")) == 5
+    assert "left out: 2 outside the folders of the layout" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["good", "line1"])
+def test_loose_images_are_called_so(tmp_path: Path, name: str) -> None:
+    pictures(tmp_path / name, 3, seed=0)
+    with pytest.raises(
+        DatasetError, match=r"holds 3 loose images: give the folder above it, with the normal images in a"
+    ):
+        detect_layout(tmp_path / name)
+
+
+def test_what_is_missing_is_to_be_added_in_the_folders_of_the_layout(tmp_path: Path) -> None:
+    pictures(tmp_path / "flat/clip/good", 1, seed=0)
+    pictures(tmp_path / "split/clip/train/good", 12, seed=0)
+    pictures(tmp_path / "visa/clip/Data/Images/Normal", 1, seed=0)
+    advice = {}
+    for layout, name in (("folder", "flat"), ("mvtec", "split"), ("visa", "visa")):
+        index = index_dataset(tmp_path / name, layout=layout)
+        report = validate_dataset(index, tmp_path / name, layout=layout)
+        advice[name] = [finding.advice for finding in report.findings if finding.code == "empty_category"]
+    defective = "Add known defective images, where there are some, to"
+    assert advice == {
+        "flat": ["Add good images to good.", f"{defective} <defect>."],
+        "split": ["Add good images to test/good.", f"{defective} test/<defect>."],
+        "visa": ["Add good images to Data/Images/Normal.", f"{defective} Data/Images/Anomaly."],
+    }
+
+
 def test_a_link_to_a_category_is_followed(tmp_path: Path) -> None:
     write_tiny_mvtec(tmp_path / "elsewhere")
     (tmp_path / "data").mkdir()

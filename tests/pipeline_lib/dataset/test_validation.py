@@ -126,6 +126,11 @@ def another_name_of_good(root: Path) -> None:
     (root / "bracket/ground_truth/scratch").rename(root / "bracket/ground_truth/OK")
 
 
+def name_of_unjudged(root: Path) -> None:
+    (root / "bracket/test/scratch").rename(root / "bracket/test/To_check")
+    (root / "bracket/ground_truth/scratch").rename(root / "bracket/ground_truth/To_check")
+
+
 def speck(root: Path) -> None:
     values = np.zeros((48, 64), np.uint8)
     values[5, 5] = 255
@@ -210,6 +215,7 @@ def wide(root: Path) -> None:
         (two_endings, "error", "equal_stems", "bracket/test/scratch/0002.bmp", "bracket/test/scratch/0002.png in the"),
         (no_annotation, "note", "unannotated", "bracket/test/unannotated/0.png", "20 defective images of test/unann"),
         (another_name_of_good, "warning", "good_by_another_name", "", "test/OK counts as a kind of defect"),
+        (name_of_unjudged, "warning", "perhaps_unjudged", "", "To_check sounds as if nobody had judged its 20 images"),
         (speck, "warning", "saturation_zero", f"{MASKS}/0002/0000.png", "comes out as 0 of 1 pixels"),
         (high_threshold, "note", "saturation_above_area", None, "missing is above the area of 21 of its 21 channels"),
         (

@@ -254,9 +254,16 @@ def test_the_command_writes_table_and_pictures_and_prints_json(
     assert first.distance == pytest.approx(first.score, rel=1e-5)
     page = (tmp_path / "index.html").read_text()
     assert "pipe_clip: threshold from 9 normal images" in page
-    linked = set(re.findall(r'(?:src|href)="([^"#]+)"', page))
+    linked = {link for link in re.findall(r'(?:src|href)="([^"#]+)"', page) if not link.startswith("data:")}
     assert all((tmp_path / link).exists() for link in linked)
-    assert {flagged.picture, flagged.explained, "decisions.csv", "pictures/"} <= linked
+    assert {flagged.picture, "decisions.csv", "pictures/"} <= linked
+    assert "--sheet: url('data:image/jpeg;base64," in page
+    assert csv.advice[csv.decision == "defective"].eq("look again: defective").all()
+    known = json.loads((runs / "central" / "metrics.json").read_text())["categories"]["pipe_clip"]["decision"]
+    missed = f"of {known['n_defective']} known defective test images this threshold finds {known['found']} ("
+    assert missed in page
+    scale = open_run_model(runs / "central").colour_scale("pipe_clip", 1.0)
+    assert f"<span>distance {scale[0]:.4g}</span>" in (runs / "central" / "report.html").read_text()  # as in the report
 
 
 def test_the_command_names_refused_images_and_what_is_wrong(

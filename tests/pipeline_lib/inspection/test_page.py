@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import random
 import re
 from dataclasses import replace
@@ -15,7 +17,7 @@ from PIL import Image
 
 from pipeline_lib.bank.explanation import Neighbor, PatchExplanation
 from pipeline_lib.inspection import page as page_module
-from pipeline_lib.inspection.decisions import ImageDecision
+from pipeline_lib.inspection.decisions import ImageDecision, common_folder, counted, urgency
 from pipeline_lib.inspection.files import outlined_regions, table_row
 from pipeline_lib.inspection.page import DecisionPage
 from pipeline_lib.inspection.pictures import explanation_picture, tile_place
@@ -57,10 +59,11 @@ def test_defects_come_first_the_surest_at_the_top_then_close_and_noted_images(tm
 def test_it_says_in_words_what_was_decided_and_what_the_threshold_promises(tmp_path: Path) -> None:
     refused = table_row(ImageDecision(Path("<b>cut</b>.png"), None, reason="the file is <empty>"))
     page = written(tmp_path, [a_row("just", 10.25), a_row("near", 9.5), a_row("good", 2.0), refused])
-    assert "<h1>1 defective, 2 good, 1 refused</h1>" in page
+    assert "<h1>2 to look at (1 defective, 1 close), 1 accepted, 1 refused</h1>" in page
     for text in (
         "Defective, but close: 2.5 % above the threshold", "Good, but close: 5.0 % below the threshold",
-        "Good: 80 % below the threshold", "score 10.25, threshold 10", "clip: promised", "By runs/first",
+        "Good: 80 % below the threshold", "distance 10.25, threshold 10", "clip: promised", "clip: missed",
+        "By runs/first", "distance 5", "fedpatch score runs/first IMAGES --out", "fedpatch run own.yaml --out runs/new",
         "<b>clip: too few.</b>",
         "<b>&lt;b&gt;cut&lt;/b&gt;.png</b>: the file is &lt;empty&gt;", "hold 9 images, with those of earlier calls",
     ):  # fmt: skip
@@ -109,17 +112,79 @@ def test_a_tile_of_the_page_is_that_of_the_explanation(tmp_path: Path) -> None:
     sheet = explanation_picture(decision, patches)
     for row, column, image, center in ((0, 0, pixels, (0.2, 0.4)), (0, 2, 255 - pixels, (0.7, 0.3)),
                                        (1, 0, pixels, (0.6, 0.6)), (1, 1, 255 - pixels, (0.7, 0.3))):  # fmt: skip
-        width, left, top = (round(side * TILE_PX) for side in tile_place(patches, row, column))
-        assert width == sheet.width
+        width, height, left, top = (round(side * TILE_PX) for side in tile_place(patches, row, column))
+        assert (width, height) == sheet.size
         tile = patch_tile(Image.fromarray(image), center, (0.1, 0.1))
         assert sheet.crop((left, top, left + TILE_PX, top + TILE_PX)).tobytes() == tile.tobytes()
     page = DecisionPage(tmp_path / "decisions.csv", STAND_IN)
     page.add(table_row(decision, "pictures/clip/a.jpg", patches), (80, 60), patches)
     page.write(1)
     text = (tmp_path / "index.html").read_text()
-    assert text.count('src="pictures/clip/a.explained.png"') == 5
+    assert text.count("--sheet: url('pictures/clip/a.explained.png')") == 1
+    assert text.count('class="patch"') == 5
+    _, height, left, top = tile_place(patches, 1, 1)
+    share = f"{100 * left / (sheet.width / TILE_PX - 1):.3f}% {100 * top / (height - 1):.3f}%"
+    assert f"background-position: {share}" in text
     assert "client_0, distance 1" in text
     assert "normal, distance 1.5" in text
+
+
+def test_pictures_lie_in_the_page_the_first_to_look_at_before_others_as_many_as_have_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pictures/clip").mkdir(parents=True)
+    rows = [a_row("good", 2.0), a_row("sure", 30.0), a_row("near", 9.5)]
+    for number, row in enumerate(rows):
+        panels = Image.new("RGB", (3 * 1000, 800), (9, 9, 9))
+        panels.paste((200, 10 * number, 0), (0, 0, 800, 640))
+        panels.save(tmp_path / row["picture"])
+        Image.new("RGB", (1000, 800), (0, 90, 200)).save(tmp_path / row["picture"].replace(".jpg", ".overlay.jpg"))
+    page = DecisionPage(tmp_path / "decisions.csv", STAND_IN)
+    for row in rows:
+        page.add(row, (1000, 800))
+    page.write(3)
+    text = (tmp_path / "index.html").read_text()
+    found = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', text)
+    assert len(found) == 6
+    first, over = (Image.open(io.BytesIO(base64.b64decode(data))) for data in found[:2])
+    assert first.size == over.size == (800, 640)
+    assert np.abs(np.array(first)[300, 700] - np.array([200, 10, 0])).max() < 8  # of the surest, its own panel alone
+    assert "send the whole folder)" not in text
+    monkeypatch.setattr(page_module, "EMBEDDED_BYTES", len(found[0]) + len(found[1]) + 100)
+    page.write(3)
+    text = (tmp_path / "index.html").read_text()
+    assert re.findall(r'<img src="(data|pictures)', text) == ["data"] * 2 + ["pictures"] * 4
+    assert text.count("send the whole folder)") == 4
+    assert "The pictures of 1 images are in this file" in text
+
+
+def test_what_is_called_close_counts_as_to_be_looked_at_and_the_surest_comes_first(tmp_path: Path) -> None:
+    rows = [a_row("b10", 2.0), a_row("b9", 2.0), a_row("near", 9.5), a_row("sure", 30.0)]
+    rows.append(table_row(ImageDecision(Path("cut.png"), None, reason="empty")))
+    assert [row["advice"] for row in rows] == [
+        "accept", "accept", "look again: close", "look again: defective", "refused"
+    ]  # fmt: skip
+    assert [row["path"] for row in sorted(rows, key=urgency)] == ["sure", "near", "b9", "b10", "cut.png"]
+    assert counted({"accept": 2}) == "0 to look at, 2 accepted"
+    assert common_folder(["/a/b/1.png", "/a/c/2.png"]) == "/a"
+    assert common_folder(["/a/1.png", "2.png"]) == ""
+
+
+def test_what_a_threshold_misses_is_counted_on_the_runs_own_defective_images() -> None:
+    calibration = pd.DataFrame({"category": ["clip"] * 20, "score": np.linspace(1, 2, 20)})
+    model = RunModel(cast(Any, None), ("clip",), 0.05, calibration, None)
+    assert model.missed("clip").startswith(
+        "clip: how many defects are missed is not known: the run had no known defect"
+    )
+    model.scores = pd.DataFrame(
+        {"category": "clip", "label_index": [0, 1, 1, 1, 1], "score": [9.0, 0.5, 3.0, 3.0, 3.0], "group": [*"abcde"]}
+    )
+    said = "clip: of 4 known defective test images this threshold finds 3 (75 %, with 95 % confidence 19 to 99 %), and"
+    assert model.missed("clip") == f"{said} misses 1"
+    model.fixed_threshold = 0.1
+    assert "finds 4 (100 %, with 95 % confidence 40 to 100 %), and misses 0" in model.missed("clip")
+    model.calibration = model.fixed_threshold = None
+    assert model.missed("clip") == ""
 
 
 def test_what_a_threshold_promises_in_words() -> None:

@@ -30,7 +30,7 @@ def a_row(name: str, n_regions: int = 0) -> dict[str, object]:
         "path": name, "category": "clip", "score": 1.25, "threshold": 1.0, "decision": "defective", "reason": "",
         "note": 'with "quotes", and\nlines', "n_regions": n_regions, "area_px": 12 * n_regions,
         "regions": json.dumps([REGION] * n_regions), "nearest_normal": json.dumps([NEAREST] * n_regions),
-        "picture": f"pictures/clip/{name}.jpg", "explained": "",
+        "picture": f"pictures/clip/{name}.jpg", "explained": "", "advice": "look again: defective",
     }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from pipeline_lib.dataset.image_files import LeftOut
 from pipeline_lib.inspection import session as session_module
 from pipeline_lib.inspection.decisions import ImageDecision, find_images
 from pipeline_lib.inspection.session import ScoreSession, _WatchedFolder
+from pipeline_lib.maps.visualize import Scale
 from tests.dataset_fixtures import write_image
 from tests.inspection_fixtures import STAND_IN
 
@@ -218,7 +219,7 @@ def test_watching_goes_on_beside_its_own_results_and_after_a_restart(tmp_path: P
             tmp_path, every_seconds=0.01, stop=lambda looks=looks: next(looks) > 10
         )
         assert names([decision.path for decision in decisions]) == ["a.png"]
-        assert "1 good" in (tmp_path / "scored" / "index.html").read_text()  # of this call
+        assert "1 accepted" in (tmp_path / "scored" / "index.html").read_text()  # of this call
     assert len(pd.read_csv(tmp_path / "scored" / "decisions.csv")) == 2
 
 
@@ -231,11 +232,12 @@ def test_a_watchers_page_follows_each_look(tmp_path: Path) -> None:
     write_image(tmp_path / "b.png", GREY)
     next(decisions)
     page = (tmp_path / "scored" / "index.html").read_text()
-    assert str(tmp_path / "a.png") in page
-    assert str(tmp_path / "b.png") not in page
+    assert f"Photographs of {tmp_path}" in page
+    assert "<span>a.png</span>" in page
+    assert "b.png" not in page
     decisions.close()  # as Ctrl-C does
     assert session.page_file == tmp_path / "scored" / "index.html"
-    assert str(tmp_path / "b.png") in session.page_file.read_text()
+    assert "<span>b.png</span>" in session.page_file.read_text()
 
 
 # --- one bad image ---------------------------------------------------------------------------------------------------
@@ -280,10 +282,10 @@ def test_a_picture_that_cannot_be_made_costs_no_decision(
     paths = [tmp_path / f"{number}.png" for number in range(3)]
     write = session_module.write_pictures
 
-    def failing(out: Path, decision: ImageDecision, patches: Any) -> str:
+    def failing(out: Path, decision: ImageDecision, scale: Scale, patches: Any) -> str:
         if decision.path == paths[bad]:
             raise ValueError("no such colour")
-        return write(out, decision, patches)
+        return write(out, decision, scale, patches)
 
     monkeypatch.setattr(session_module, "write_pictures", failing)
     decisions = list(ScoreSession(STAND_IN, out=tmp_path / "out").score(paths))
@@ -305,5 +307,5 @@ def test_a_model_at_fault_ends_the_batch_and_keeps_what_is_decided(
     with pytest.raises(FedpatchError, match="damaged"):
         list(ScoreSession(STAND_IN, out=tmp_path).score([Path(f"{number}.png") for number in range(4)]))
     assert pd.read_csv(tmp_path / "decisions.csv").path.tolist() == ["0.png", "1.png"]
-    assert "2 good" in (tmp_path / "index.html").read_text()
+    assert "2 accepted" in (tmp_path / "index.html").read_text()
     assert len(pd.read_parquet(tmp_path / "decisions.parquet")) == 2

@@ -272,7 +272,8 @@ def test_what_is_promised_names_its_condition() -> None:
     assert grouped is not None
     assert alone.promise() == (
         "threshold from 48 normal images: of good images about 4.1 % are called defective, at most 9.5 % with 95 % "
-        "confidence, if new images are like these, and each of these shows another part (else: dataset.group)"
+        "confidence, if new images are like these, and each of these shows another part (if several show "
+        "one: dataset.group)"
     )
     assert grouped.promise().startswith("threshold from 48 normal images of 24 groups: of good images about 4.0 %")
 

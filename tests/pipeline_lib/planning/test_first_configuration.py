@@ -37,7 +37,11 @@ def test_it_is_read_planned_and_names_what_was_found(tmp_path: Path, capsys: pyt
     with pytest.raises(SystemExit) as done:
         main(["init", str(root), "--out", str(tmp_path / "own.yaml")])
     assert not done.value.code
-    said = capsys.readouterr().err
+    out, said = capsys.readouterr()
+    assert out.splitlines()[0] == (
+        "taken: 01: train/good = 6, test/good = 4 normal; test/missing = 3, test/scratch = 3 known defective"
+    )
+    assert f"not judged yet? keep such images outside {root}" in said
     assert f"fedpatch dataset validate {tmp_path / 'own.yaml'}" in said
     assert f"fedpatch run {tmp_path / 'own.yaml'} --out runs/first" in said
     config = load_config(tmp_path / "own.yaml")
@@ -51,13 +55,34 @@ def test_it_is_read_planned_and_names_what_was_found(tmp_path: Path, capsys: pyt
     assert "is there already" in capsys.readouterr().err
 
 
+def test_it_says_what_images_are_taken_for_and_doubts_names_of_what_nobody_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_tiny_folder(tmp_path / "photos")
+    with pytest.raises(SystemExit):
+        main(["init", str(root), "--out", str(tmp_path / "first.yaml")])
+    taken = "photos: good = 10 normal (8 for training, 2 for the test); defective = 3 known defective"
+    assert capsys.readouterr().out.splitlines()[:-1] == [f"taken: {taken}"]
+    assert f"  # {taken}\n" in (tmp_path / "first.yaml").read_text()
+    (root / "defective").rename(root / "New 2026-11")
+    with pytest.raises(SystemExit):
+        main(["init", str(root), "--out", str(tmp_path / "second.yaml")])
+    assert "warning: photos/New 2026-11 sounds as if nobody had judged its images" in capsys.readouterr().out
+    for path in (root / "New 2026-11").iterdir():
+        path.unlink()
+    only_good = first_configuration(root)
+    assert only_good.taken == ["photos: good = 10 normal (8 for training, 2 for the test); none defective"]
+    assert not only_good.unjudged
+    assert load_config(tmp_path / "first.yaml").federated.mode == "centralized"
+
+
 def test_groups_that_file_names_show_are_written_down_and_others_stay_a_comment(tmp_path: Path) -> None:
     for number in range(48):
         write_image(tmp_path / f"clear/a/good/p{number % 12}_{number}.png", np.zeros((64, 64, 3), np.uint8))
         write_image(tmp_path / f"unclear/a/good/{number}.png", np.zeros((64, 64, 3), np.uint8))
     files = {}
     for name in ("clear", "unclear"):
-        (tmp_path / f"{name}.yaml").write_text(first_configuration(tmp_path / name))
+        (tmp_path / f"{name}.yaml").write_text(first_configuration(tmp_path / name).text)
         files[name] = load_config(tmp_path / f"{name}.yaml")
     rule = files["clear"].dataset.group
     assert isinstance(rule, dict)
@@ -70,7 +95,7 @@ def test_groups_that_file_names_show_are_written_down_and_others_stay_a_comment(
 def test_categories_without_training_images_are_left_out_and_none_is_an_error(tmp_path: Path) -> None:
     write_tiny_folder(tmp_path / "part")
     (tmp_path / "empty/good").mkdir(parents=True)
-    assert '"empty"' not in first_configuration(tmp_path)
+    assert '"empty"' not in first_configuration(tmp_path).text
     for path in (tmp_path / "part/good").iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"no image of part can be read: cannot read image .*img"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,26 @@ def test_the_decision_in_use_is_what_the_page_speaks_of(tiny_root: Path) -> None
     fields["tank_screw"] = category_fields(decision=Decision(note="no threshold"))
     some = text_of(render_report(made_up_run(tiny_root, documents={"all": document("all", fields)})[0]))
     assert "in use, where there is one (1 of 2 categories), finds 3 of 12" in some
+
+
+def test_of_good_images_alone_the_false_alarms_come_first_and_nothing_empty_follows(tiny_root: Path) -> None:
+    decision = Decision(threshold=99.0, n_good=6, realised_rate=0.0, realised_ci95=(0.0, 0.459))
+    only_good = {"n_good": 6, "decision": decision}
+    documents = {half: document(half, {"pipe_clip": only_good}) for half in ("all", "report")}
+    for one in documents.values():
+        one.mean = MetricValues(n_good=6)
+    record, _ = made_up_run(tiny_root, documents=documents)
+    record = replace(record, scores=record.scores[record.scores.label_index == 0])
+    page = render_report(record)
+    text = text_of(page)
+    assert "All 6 test images are good; of these the threshold calls 0 of 6 (95 % interval 0.0 to 45.9 %) defec" in text
+    assert "good called defective 0.0 % 0 of 6 (95 % interval 0.0 to 45.9 %)" in text
+    assert "0 of 0" not in text
+    assert "undefined" not in text
+    assert "By category, all of test" not in text
+    assert page.count("<svg") == 1  # the scores, with the threshold above all of them
+    assert 'class="mark"' in page
+    assert "Decisions by thresholds from normal training images" in text
 
 
 def test_a_figure_that_the_run_does_not_have_has_no_tile(tiny_root: Path) -> None:
