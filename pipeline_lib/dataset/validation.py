@@ -166,7 +166,11 @@ def _counts(category: str, rows: pd.DataFrame, layout: Layout) -> Iterator[Findi
         )
     if test.total() == test[GOOD]:
         yield finding(
-            "warning", "empty_category", "no defective test image: no metric is defined", "Add images to test/<defect>."
+            "warning",
+            "empty_category",
+            "no defective test image: fine for judging new images, whose threshold comes from the normal ones; what a "
+            "run would miss stays unknown, and no metric is defined",
+            "To measure it, add known defective images to test/<defect>.",
         )
     for label, number in sorted(test.items()):
         if label != GOOD and number < THIN_CLASS_IMAGES:

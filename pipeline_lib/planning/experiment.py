@@ -21,6 +21,7 @@ from data_contracts.settings import AggregationSettings, BackboneSettings, Cores
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.coreset.selection import coreset_size
 from pipeline_lib.dataset.groups.assignment import named_groups
+from pipeline_lib.dataset.image_files import loose_images
 from pipeline_lib.dataset.layout import find_images, refuse_equal_stems, resolved_layout, select_categories, thin_out
 from pipeline_lib.metrics.thresholds import refuse_unbounded
 from pipeline_lib.partition.assignment import client_ids, partition_images
@@ -82,7 +83,7 @@ def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
     """
     index = list_images(config, root)
     if not len(index):
-        raise DatasetError(f"no images in {root} for layout {config.dataset.layout}")
+        raise DatasetError(f"no image found in {root} for layout {config.dataset.layout}; {loose_images(root)}")
     try_extensions(config, index=index)
     try_backbone(config, root)
     backbone = unweighted(config)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data_contracts.errors import DatasetError, ImageError
 from pipeline_lib.dataset.groups.file_names import pattern_of_names
+from pipeline_lib.dataset.image_files import loose_images
 from pipeline_lib.dataset.images import image_size
 from pipeline_lib.dataset.layout import FoundImage, detect_layout, find_images, select_categories
 
@@ -37,7 +38,10 @@ def first_configuration(root: Path) -> str:
         found = f"{counts['train']} training and {counts['test']} test images, most often {width}x{height}"
         lines.append(f"    {json.dumps(category, ensure_ascii=False)}: [{size}]  # {found}")
     if not lines:
-        raise DatasetError(f"no category in {root} has good training images (layout {layout}, shown by {shown_by})")
+        raise DatasetError(
+            f"no category in {root} has good training images (layout {layout}, shown by {shown_by}); "
+            f"{loose_images(root)}"
+        )
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", root.resolve().name).strip("._-")[:80] or "own"
     sizes = "\n".join(lines)
     group = "# group: found  # or {pattern: ...}, {file: ...}: which images show one part, place or tile, if several do"
