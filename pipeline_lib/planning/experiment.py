@@ -55,6 +55,7 @@ class PlannedClient:
     patches: int
     coreset_rows: dict[str, int]  # by bank
     upload_bytes: int  # at most
+    image_bytes: int = 0  # of its image files; 0: not known
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
     owned = index.merge(partition, on="image_id")
     names = client_ids(config.federated)
     clients = [
-        _client(config, name, rows.category, per_image, dim)
+        _client(config, name, rows, root, per_image, dim)
         for name in names
         if len(rows := owned[owned.client_id == name])
     ]
@@ -163,22 +164,28 @@ def _native_size(path: Path, *, default: tuple[int, int]) -> tuple[int, int]:
         return default
 
 
+def _file_bytes(path: Path) -> int:
+    """0 for one that is not there; the run itself says so."""
+    return path.stat().st_size if path.is_file() else 0
+
+
 def _client(
-    config: ExperimentConfig, client_id: str, categories: pd.Series, per_image: dict[str, int], dim: int
+    config: ExperimentConfig, client_id: str, rows: pd.DataFrame, root: Path, per_image: dict[str, int], dim: int
 ) -> PlannedClient:
     settings = CoresetSettings.of(config, client_id)
     patches: Counter[str] = Counter()
-    for category in categories:
+    for category in rows.category:
         patches[GLOBAL_BANK if settings.bank_scope == "global" else str(category)] += per_image[category]
-    rows = {bank: coreset_size(settings.ratio, n, round_up=settings.round_up) for bank, n in sorted(patches.items())}
+    coreset = {bank: coreset_size(settings.ratio, n, round_up=settings.round_up) for bank, n in sorted(patches.items())}
     bytes_per_row = dim * codec.BYTES_PER_VALUE[settings.codec]
     bytes_per_row += BYTES_PER_COUNT if settings.rows == "cell_means" else 0
     return PlannedClient(
         client_id=client_id,
-        images=len(categories),
+        images=len(rows),
         patches=sum(patches.values()),
-        coreset_rows=rows,
-        upload_bytes=sum(n * bytes_per_row + NPZ_BYTES for n in rows.values()),
+        coreset_rows=coreset,
+        upload_bytes=sum(n * bytes_per_row + NPZ_BYTES for n in coreset.values()),
+        image_bytes=sum(_file_bytes(root / path) for path in rows.path),
     )
 
 
