@@ -307,6 +307,7 @@ def test_a_threshold_says_whose_images_it_is_of(clients: list[str], of: str) -> 
     assert table is not None
     assert len(table.rows) == (1 if of == "all images" else 3)
     assert of in str(table.rows[0])
+    assert decision_table.of_clients(measured) == (of == "all clients")
 
 
 def test_what_a_threshold_did_stands_before_what_it_promises_each_below_its_head() -> None:
@@ -322,7 +323,8 @@ def test_what_a_threshold_did_stands_before_what_it_promises_each_below_its_head
     (row,) = table.rows
     shown = dict(zip(table.columns, [cell.text for cell in row], strict=True))
     assert list(shown.items())[2:] == [
-        ("good called defective", "25.0"), ("defective found", "50.0"), ("threshold", "2.5"), ("nominal rate", "10.0"),
+        ("good called defective", "25.0 %"), ("defective found", "50.0 %"), ("threshold", "2.5"),
+        ("nominal rate", "10.0 %"),
         ("bound, 95 %", "none"), ("normal images", "9"), ("p of drift", "0.01"),
     ]  # fmt: skip
 
