@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
 from data_contracts.config import ExperimentConfig, canonical_hash
@@ -31,6 +32,7 @@ from pipeline_lib.stations import results as station_results
 from pipeline_lib.storage import retention
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.references import manifests_in
+from pipeline_lib.upload import volume
 from tasks.stage import open_store, stage, step
 
 StationFigures = pooled_figures.StationFigures
@@ -93,6 +95,16 @@ def pack_calibration(scores: Manifest, place: Place) -> Manifest:
 def publish(publication: Publication, place: Place) -> int:
     """Put it into the shared place; returns the bytes that had to be sent."""
     return shared_place.open_exchange().publish(publication, open_store(place))
+
+
+def say_sent(sent: ClientUploads) -> None:
+    """In the log of the station's run, called by the flow itself: bytes sent against those of its images."""
+    log = get_run_logger()
+    upload_bytes = sum(upload.size_bytes for upload in sent.uploads)
+    image_bytes = sum(upload.raw_image_bytes for upload in sent.uploads)
+    log.info("station %s sent %s", sent.client_id, volume.sent_text(upload_bytes, image_bytes))
+    if warning := volume.more_than_images({sent.client_id: (upload_bytes, image_bytes)}):
+        log.warning("%s", warning)
 
 
 @step("fetch", run_name="fetch-{slot.kind}-{slot.sender}")

@@ -118,6 +118,7 @@ def send_coreset(run: StationRun, number: int) -> None:
     run.used += [*banks, *coreset.uploads, *coreset.provenance]
     exchanged.keep_sent(run.run_id, number, coreset, run.place)
     exchanged.publish(Publication(slot=run.slot("uploads", number), uploads=coreset.uploads), run.place)
+    exchanged.say_sent(coreset)
 
 
 def send_figures(run: StationRun) -> None:

@@ -36,7 +36,8 @@ NEXT = {
     "in use": "fedpatch score {current} IMAGES --out scored",
     "doctor": "try it: fedpatch demo",
     "doctor, problems": "mend what is marked as a problem, then: fedpatch doctor",
-    "doctor of a station": "where its worker runs, the coordinator can call it: open docs/stations.md",
+    "doctor of a station": "its worker: prefect worker start --pool stations --work-queue {station}; then a run can "
+    "come: open docs/stations.md#two-stations-good-parts-only",
     "doctor of a station, problems": "mend what is marked as a problem, then: fedpatch doctor --station {station}",
     "store status": "what may go: fedpatch store prune --dry-run",
 }

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from data_contracts.errors import DatasetError
-from pipeline_lib.dataset.images import is_hidden, is_image_file
+from pipeline_lib.dataset.images import IMAGE_SUFFIXES, is_hidden, is_image_file
 
 _HIDDEN, _ENDING, _NO_FILE = "hidden or recycled", "unsupported ending", "neither file nor directory"
 _SYMLINKED, _UNREADABLE = "symlinked directory", "directory that cannot be listed"
 _DEEPER, _OUTSIDE = "in a deeper directory", "outside the folders of the layout"
 _SHOWN_ENDINGS = 5
+_SHOWN_DIRECTORIES = 3
+_LOOSE_DEPTH = 2  # <root>/<category>/<directory>
 
 Leave = Callable[["os.DirEntry[str]"], str]
 """Why an entry of a directory is left out for another reason than its name, or an empty text."""
@@ -59,6 +63,31 @@ def images_below(directory: Path, left_out: LeftOut, *, leave: Leave | None = No
     """
     images, inner = _look(directory, left_out, leave or _none)
     return sorted(images + _below(inner, left_out, leave or _none))
+
+
+def loose_images(root: Path) -> str:
+    """What is said of a directory in which no layout finds an image: where images lie, and what makes a data set of
+    them. Directories that cannot be listed are passed over."""
+    counts: Counter[Path] = Counter()
+    level = [root]
+    for _ in range(_LOOSE_DEPTH + 1):
+        inner = []
+        for directory in level:
+            with contextlib.suppress(OSError):
+                images, below = _look(directory, LeftOut(), _none)
+                counts[directory] += len(images)
+                inner += below
+        level = inner
+    found = [(directory, number) for directory, number in counts.most_common() if number]
+    if not found:
+        return f"it holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
+    shown = ", ".join(f"{directory} ({number})" for directory, number in found[:_SHOWN_DIRECTORIES])
+    more = f" and {len(found) - _SHOWN_DIRECTORIES} more directories" if len(found) > _SHOWN_DIRECTORIES else ""
+    which = f"--good {shlex.quote(str(found[0][0]))}" if len(found) == 1 else "--good DIR --defective DIR"
+    return (
+        f"images lie in {shown}{more}; `fedpatch dataset import {which} --category NAME --out DATA` makes a data set "
+        "of them"
+    )
 
 
 def refuse_missing(path: Path) -> None:

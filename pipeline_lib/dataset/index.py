@@ -16,7 +16,7 @@ from data_contracts.config import Layout, Orientation
 from data_contracts.errors import DatasetError, ImageError
 from data_contracts.settings import ImageReading
 from data_contracts.tables import DATASET_INDEX
-from pipeline_lib.dataset.image_files import LeftOut
+from pipeline_lib.dataset.image_files import LeftOut, loose_images
 from pipeline_lib.dataset.images import (
     IMAGE_SUFFIXES,
     UPRIGHT,
@@ -74,16 +74,19 @@ def index_dataset(
     kept, evenly spaced from the first to the last. `orientation` says whether width and height are those of the picture
     as it is to be seen, in all formats.
 
-    Raises DatasetError for a root that is missing, without any category, without a category that was asked for, or
-    without good training images: in each category, in any of them, or none needed, as `require_train` says; and, but
-    for a check that lists them, for two images of one folder whose names differ in the ending alone.
+    Raises DatasetError for a root that is missing, without any category, without a category that was asked for, without
+    any image in the folders of the layout, or without good training images: in each category, in any of them, or none
+    needed, as `require_train` says; and, but for a check that lists them, for two images of one folder whose names
+    differ in the ending alone.
     """
     root = Path(root)
     found: list[FoundImage] = []
     untrained: list[str] = []
     left_out = LeftOut()
+    is_empty = True
     for category, directory in select_categories(root, layout=layout, categories=categories).items():
         of_category = list(find_images(category, directory, layout, left_out=left_out))
+        is_empty = is_empty and not of_category
         if not any(image.split == "train" for image in of_category):
             wanted = directory / folders(directory, layout).train
             there = wanted.parent if wanted.parent.is_dir() else directory
@@ -94,6 +97,8 @@ def index_dataset(
         if equal_stems == "refused":
             refuse_equal_stems(of_category)
         found += thin_out([image for image in of_category if image.split in splits], max_images)
+    if is_empty:
+        raise DatasetError(f"no image found in {root} for layout {layout}; {loose_images(root)}")
     nowhere = not any(image.split == "train" for image in found)
     if untrained and "train" in splits and (require_train == "each" or (require_train == "any" and nowhere)):
         raise DatasetError(untrained[0])

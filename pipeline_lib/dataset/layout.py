@@ -30,7 +30,7 @@ from typing import Literal
 
 from data_contracts.config import Layout
 from data_contracts.errors import DatasetError
-from pipeline_lib.dataset.image_files import LeftOut, count_outside, images_in
+from pipeline_lib.dataset.image_files import LeftOut, count_outside, images_in, loose_images
 from pipeline_lib.dataset.images import is_hidden
 
 GOOD = "good"
@@ -130,7 +130,7 @@ def select_categories(
     if not there:
         raise DatasetError(
             f"no category found in {root} for layout {layout}: looked for {RULES[layout].looked_for}; "
-            f"it holds {listing(Path(root))}"
+            f"it holds {listing(Path(root))}; {loose_images(Path(root))}"
         )
     if categories is None:
         return there
@@ -158,7 +158,8 @@ def detect_layout(root: Path | str) -> tuple[Layout, str]:
     if not shown:
         looked_for = "; ".join(dict.fromkeys(f"{rules.looked_for} ({name})" for name, rules in RULES.items()))
         raise DatasetError(
-            f"no category of any layout found in {root}: looked for {looked_for}; it holds {listing(root)}"
+            f"no category of any layout found in {root}: looked for {looked_for}; it holds {listing(root)}; "
+            f"{loose_images(root)}"
         )
     if len(shown) > 1 and shown.get("folder", "").endswith("test"):  # without masks it fits the other, too
         del shown["folder"]

@@ -195,8 +195,9 @@ def _counts(category: str, rows: pd.DataFrame, layout: Layout, own: Folders) -> 
         yield finding(
             "warning",
             "empty_category",
-            "no defective test image: what a run would miss stays unknown, and no metric is defined",
-            f"Add known defective images, where there are some, to {own.defect}.",
+            "no defective test image: fine for judging new images, whose threshold comes from the normal ones; what a "
+            "run would miss stays unknown, and no metric is defined",
+            f"To measure it, add known defective images to {own.defect}.",
         )
     for label, number in sorted(test.items()):
         if label != GOOD and number < THIN_CLASS_IMAGES:

@@ -97,7 +97,9 @@ def _downloaded_weights() -> Check:
     except WeightsError:
         return Check(
             f"weights of {name}", "note", f"not in {Path(torch.hub.get_dir()) / 'checkpoints'}",
-            "torchvision downloads them (IMAGENET1K_V1) when first used; without network give model.weights_path",
+            f"for model.backbone: {name} alone, the default where a configuration names none; fedpatch init writes "
+            "efficientnet_lite0. torchvision downloads them (IMAGENET1K_V1) when first used; without network give "
+            "model.weights_path",
         )  # fmt: skip
     return Check(f"weights of {name}", "ok", f"{origin}, {path}")
 

@@ -21,6 +21,7 @@ from data_contracts.settings import AggregationSettings, BackboneSettings, Cores
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.coreset.selection import coreset_size
 from pipeline_lib.dataset.groups.assignment import named_groups
+from pipeline_lib.dataset.image_files import loose_images
 from pipeline_lib.dataset.layout import find_images, refuse_equal_stems, resolved_layout, select_categories, thin_out
 from pipeline_lib.metrics.thresholds import refuse_unbounded
 from pipeline_lib.partition.assignment import client_ids, partition_images
@@ -54,6 +55,7 @@ class PlannedClient:
     patches: int
     coreset_rows: dict[str, int]  # by bank
     upload_bytes: int  # at most
+    image_bytes: int = 0  # of its image files; 0: not known
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
     """
     index = list_images(config, root)
     if not len(index):
-        raise DatasetError(f"no images in {root} for layout {config.dataset.layout}")
+        raise DatasetError(f"no image found in {root} for layout {config.dataset.layout}; {loose_images(root)}")
     try_extensions(config, index=index)
     try_backbone(config, root)
     backbone = unweighted(config)
@@ -113,7 +115,7 @@ def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
     owned = index.merge(partition, on="image_id")
     names = client_ids(config.federated)
     clients = [
-        _client(config, name, rows.category, per_image, dim)
+        _client(config, name, rows, root, per_image, dim)
         for name in names
         if len(rows := owned[owned.client_id == name])
     ]
@@ -162,22 +164,28 @@ def _native_size(path: Path, *, default: tuple[int, int]) -> tuple[int, int]:
         return default
 
 
+def _file_bytes(path: Path) -> int:
+    """0 for one that is not there; the run itself says so."""
+    return path.stat().st_size if path.is_file() else 0
+
+
 def _client(
-    config: ExperimentConfig, client_id: str, categories: pd.Series, per_image: dict[str, int], dim: int
+    config: ExperimentConfig, client_id: str, rows: pd.DataFrame, root: Path, per_image: dict[str, int], dim: int
 ) -> PlannedClient:
     settings = CoresetSettings.of(config, client_id)
     patches: Counter[str] = Counter()
-    for category in categories:
+    for category in rows.category:
         patches[GLOBAL_BANK if settings.bank_scope == "global" else str(category)] += per_image[category]
-    rows = {bank: coreset_size(settings.ratio, n, round_up=settings.round_up) for bank, n in sorted(patches.items())}
+    coreset = {bank: coreset_size(settings.ratio, n, round_up=settings.round_up) for bank, n in sorted(patches.items())}
     bytes_per_row = dim * codec.BYTES_PER_VALUE[settings.codec]
     bytes_per_row += BYTES_PER_COUNT if settings.rows == "cell_means" else 0
     return PlannedClient(
         client_id=client_id,
-        images=len(categories),
+        images=len(rows),
         patches=sum(patches.values()),
-        coreset_rows=rows,
-        upload_bytes=sum(n * bytes_per_row + NPZ_BYTES for n in rows.values()),
+        coreset_rows=coreset,
+        upload_bytes=sum(n * bytes_per_row + NPZ_BYTES for n in coreset.values()),
+        image_bytes=sum(_file_bytes(root / path) for path in rows.path),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data_contracts.errors import DatasetError, ImageError
 from pipeline_lib.dataset.groups.file_names import pattern_of_names
+from pipeline_lib.dataset.image_files import loose_images
 from pipeline_lib.dataset.images import image_size
 from pipeline_lib.dataset.layout import GOOD, FoundImage, detect_layout, find_images, select_categories
 from pipeline_lib.dataset.validation import is_unjudged
@@ -52,7 +53,10 @@ def first_configuration(root: Path) -> FirstConfiguration:
         labels = dict.fromkeys(image.label for image in images)
         unjudged += [f"{category}/{label}" for label in labels if is_unjudged(label)]
     if not lines:
-        raise DatasetError(f"no category in {root} has good training images (layout {layout}, shown by {shown_by})")
+        raise DatasetError(
+            f"no category in {root} has good training images (layout {layout}, shown by {shown_by}); "
+            f"{loose_images(root)}"
+        )
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", root.resolve().name).strip("._-")[:80] or "own"
     sizes = "\n".join(lines)
     group = "# group: found  # or {pattern: ...}, {file: ...}: which images show one part, place or tile, if several do"

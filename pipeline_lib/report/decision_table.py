@@ -27,6 +27,11 @@ def decisions(document: MetricsDocument) -> Table | None:
     return Table("Decisions by thresholds from normal training images", columns, tuple(rows), 2) if rows else None
 
 
+def of_clients(document: MetricsDocument) -> bool:
+    """Whether clients have rows beside that of all of them."""
+    return any(values.decision and len(values.decision.by_client) > 1 for values in document.categories.values())
+
+
 def notes(document: MetricsDocument) -> list[str]:
     """What must be said of each category's threshold."""
     found = []
@@ -65,8 +70,8 @@ def _row(category: str, scope: str, result: ThresholdResult) -> tuple[Cell, ...]
         _share(result.realised_rate, result.realised_ci95, result.false_alarms, result.n_good),
         _share(result.found_rate, result.found_ci95, result.found, result.n_defective),
         Cell(UNDEFINED if result.threshold is None else f"{result.threshold:.4g}"),
-        measure(result.nominal_rate),
-        Cell("none") if result.upper_bound is None else measure(result.upper_bound),
+        _per_cent(measure(result.nominal_rate)),
+        Cell("none") if result.upper_bound is None else _per_cent(measure(result.upper_bound)),
         Cell(count(result.n_calibration).text, "" if result.n_groups is None else f"{result.n_groups} groups"),
         Cell(UNDEFINED) if p is None else Cell(f"{p:.2g}", mark="drift" if p < DRIFT_P else ""),
     )
@@ -75,5 +80,10 @@ def _row(category: str, scope: str, result: ThresholdResult) -> tuple[Cell, ...]
 def _share(rate: float | None, interval: tuple[float, float] | None, number: int, n: int) -> Cell:
     if rate is None:
         return Cell(UNDEFINED)
-    cell = measure(rate, interval)
+    cell = _per_cent(measure(rate, interval))
     return Cell(cell.text, f"{number} of {n}: {cell.small}")
+
+
+def _per_cent(cell: Cell) -> Cell:
+    """With its unit."""
+    return cell if cell.text == UNDEFINED else Cell(f"{cell.text} %", f"{cell.small} %" if cell.small else "")

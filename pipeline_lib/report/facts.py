@@ -11,6 +11,7 @@ from data_contracts.validation import ValidationReport
 from pipeline_lib.report.record import RunRecord
 from pipeline_lib.results.outside_masks import outside_mask_warnings
 from pipeline_lib.results.tables import THIN_CLASS, per_cent
+from pipeline_lib.upload.volume import more_than_images
 
 
 def headline(documents: Mapping[str, MetricsDocument]) -> list[tuple[str, str, str]]:
@@ -107,6 +108,9 @@ def loud_warnings(record: RunRecord) -> list[str]:
     if failed := federation.failed_clients:
         n_clients = len(failed) + len(federation.clients)
         found.append(f"{len(failed)} of {n_clients} clients failed and are not in the banks: {', '.join(failed)}.")
+    volumes = {name: (one.upload_bytes, one.raw_image_bytes) for name, one in federation.clients.items()}
+    if record.config.federated.mode == "federated" and (text := more_than_images(volumes)):
+        found.append(f"{text[0].upper()}{text[1:]}.")
     if record.validation and (errors := record.validation.count("error")):
         plural = "s" if errors > 1 else ""
         found.append(f"Validation of the data set found {errors} error{plural}: figures may be wrong or missing.")

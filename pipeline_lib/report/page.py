@@ -89,6 +89,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         halves=[(half, SUBSET_TITLES[half]) for half in _there(record)],
         decisions=decision_table.decisions(document),
         decision_notes=decision_table.notes(document),
+        of_clients=decision_table.of_clients(document),
         grouped=grouped,
         promise_condition=condition(grouped=grouped),
         target_rate=f"{100 * record.config.decision.target_false_alarm_rate:g}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from data_contracts.numbers import require_number
 from pipeline_lib.stations.exchange import ROUND_PREFIX, Exchange
 
 DAY_SECONDS = 86_400.0
+_PUBLISHED_PARTS = 5  # <run_id>/<round>/<kind>/<sender>/<file>
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,19 @@ class SharedRun:
     files: int
     size_bytes: int
     idle_days: float  # since the last of them was written
+
+
+@dataclass(frozen=True)
+class SharedFiles:
+    """What one sender published of one kind in a round."""
+
+    run_id: str
+    round: str
+    kind: str
+    sender: str
+    files: int
+    size_bytes: int
+    written: float  # the last of them, seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -67,12 +82,40 @@ def prune_exchange(exchange: Exchange, *, keep_days: float, dry_run: bool = Fals
     return SharedPruneReport(exchange.url, removed, kept, failed, foreign, dry_run)
 
 
+def shared_files(exchange: Exchange) -> list[SharedFiles]:
+    """What each sender put into the shared place, in the order in which it was written."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for path, info in _found(exchange):
+        parts = path.split("/")
+        if len(parts) == _PUBLISHED_PARTS and parts[1].startswith(ROUND_PREFIX):
+            groups[tuple(parts[:-1])].append(info)
+    found = [
+        SharedFiles(
+            run_id,
+            number,
+            kind,
+            sender,
+            len(infos),
+            sum(int(info["size"]) for info in infos),
+            max(map(_written, infos)),
+        )
+        for (run_id, number, kind, sender), infos in groups.items()
+    ]
+    return sorted(found, key=lambda one: (one.written, one.run_id, one.sender))
+
+
+def _found(exchange: Exchange) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(path below the shared place, what the file system says of it) of each file."""
+    found = exchange.fs.find(exchange.root, detail=True) if exchange.fs.exists(exchange.root) else {}
+    for path, info in found.items():
+        yield str(path).removeprefix(exchange.root).lstrip("/"), info
+
+
 def _shared_runs(exchange: Exchange) -> tuple[list[SharedRun], list[str]]:
     """The runs, the longest idle first, and the names at the top that are none."""
     files: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
-    found = exchange.fs.find(exchange.root, detail=True) if exchange.fs.exists(exchange.root) else {}
-    for path, info in found.items():
-        name, _, rest = str(path).removeprefix(exchange.root).lstrip("/").partition("/")
+    for path, info in _found(exchange):
+        name, _, rest = path.partition("/")
         files[name].append((rest, info))
     now = time.time()
     runs, foreign = [], []

@@ -146,8 +146,23 @@ ELSEWHERE = {
     ),
     "prefect deployment run station-coordinator/on-demand "
     '--param \'stations=["station-a", "station-b", "station-c"]\' --param deadline_s=3600 '
-    '--param \'config={"model": {"backbone": "efficientnet_lite0"}, "federated": {"min_clients": 2}}\'': (
+    '--param \'config={"model": {"backbone": "efficientnet_lite0", "coreset_percentage": 0.01}, '
+    '"federated": {"min_clients": 2}}\'': (
         "tests/e2e/test_stations.py::test_the_whole_story_of_three_stations"
+    ),
+    'prefect deployment run station-coordinator/on-demand --param \'stations=["station-a", "station-b"]\' '
+    '--param "config=$config" --watch': "tests/e2e/test_stations.py::test_the_whole_story_of_three_stations",
+    "fedpatch dataset import --good photos --category part --out data": (
+        "tests/flows/cli/test_no_images.py::test_what_import_makes_of_them_is_a_data_set_without_a_table_of_no_masks"
+    ),
+    "fedpatch init data": (
+        "tests/docs/test_station_walk.py::test_the_settings_of_a_first_configuration_reach_the_stations"
+    ),
+    "fedpatch exchange show /mnt/fedpatch --station station-a": (
+        "tests/pipeline_lib/stations/test_exchange.py::test_what_each_station_sent_is_shown_with_bytes_and_when"
+    ),
+    "fedpatch score models/current IMAGES --out scored": (
+        "tests/docs/test_station_walk.py::test_a_copied_run_scores_where_its_path_of_weights_does_not_exist"
     ),
     "fedpatch exchange prune /mnt/fedpatch --keep-days 30 --dry-run": (
         "tests/pipeline_lib/stations/test_exchange.py::test_the_command_names_what_goes_and_says_when_something_stays"

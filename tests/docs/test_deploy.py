@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT
 
@@ -54,9 +56,17 @@ def test_each_service_has_a_user_and_a_directory_that_others_cannot_read(path: P
     assert unit["StateDirectoryMode"] == "0700"
     assert unit["StateDirectory"] == unit["User"]
     assert unit["ExecStart"].startswith(PREFECT)
+    assert re.search(r"^Environment=.*\bDO_NOT_TRACK=1$", path.read_text(), re.MULTILINE)
 
 
 def test_a_station_serves_its_own_queue_and_can_be_read_in_the_shared_place() -> None:
     unit = service(ROOT / "deploy" / "fedpatch-station@.service")
     assert unit["ExecStart"].endswith("worker start --pool stations --work-queue %i")
     assert (unit["UMask"], unit["SupplementaryGroups"]) == ("0002", "fedpatch-exchange")
+
+
+def test_a_station_needs_no_path_of_the_machine_that_deployed_it() -> None:
+    """`prefect deploy` adds a step that changes to its own directory to every block that has none."""
+    blocks = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    (station,) = (block for block in blocks if block["entrypoint"] == "flows.stations.station_client")
+    assert station["pull"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]

@@ -102,7 +102,8 @@ def import_images(
         )  # fmt: skip
         return
     print_table([{"folder": name, "images": count} for name, count in result.images.items()], category)
-    print_table([{"defect": name, "masks": count} for name, count in result.channels.items()], "masks")
+    if result.channels:
+        print_table([{"defect": name, "masks": count} for name, count in result.channels.items()], "masks")
     for problem in result.problems:
         print(f"warning: {problem}")
     print(f"category: {result.directory}")

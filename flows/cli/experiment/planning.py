@@ -16,6 +16,7 @@ from flows.cli.printing import print_json, print_table
 from pipeline_lib.features.backbone import find_weights, padding_notes
 from pipeline_lib.planning.experiment import ExperimentPlan, plan_experiment
 from pipeline_lib.planning.resources import available_memory_bytes, disk_bytes, free_disk_bytes, memory_bytes, shortages
+from pipeline_lib.upload.volume import more_than_images
 
 
 def print_plan(config: ExperimentConfig, *, words: list[str], as_json: bool) -> None:
@@ -118,6 +119,8 @@ def _say_weights(configs: list[ExperimentConfig]) -> None:
 
 def describe(plan: ExperimentPlan) -> dict[str, Any]:
     """The plan as one JSON value; times are left out."""
+    volumes = {client.client_id: (client.upload_bytes, client.image_bytes) for client in plan.clients}
+    is_sent = plan.config.federated.mode == "federated"
     return {
         "experiment": plan.config.name,
         "config_hash": plan.config.config_hash(),
@@ -138,6 +141,7 @@ def describe(plan: ExperimentPlan) -> dict[str, Any]:
                 "patches": client.patches,
                 "coreset rows": sum(client.coreset_rows.values()),
                 "upload bytes at most": client.upload_bytes,
+                "bytes of its images": client.image_bytes,
             }
             for client in plan.clients
         },
@@ -145,7 +149,10 @@ def describe(plan: ExperimentPlan) -> dict[str, Any]:
         "bank_rows": plan.bank_rows,
         "disk_bytes": disk_bytes(plan),
         "memory_bytes": memory_bytes(plan),
-        "notes": padding_notes(plan.backbone, {c: part.resized_px for c, part in (plan.train | plan.test).items()}),
+        "notes": [
+            *padding_notes(plan.backbone, {c: part.resized_px for c, part in (plan.train | plan.test).items()}),
+            *filter(None, [more_than_images(volumes) if is_sent else ""]),
+        ],
         "does_not_fit": shortages(plan, _places(plan.config)),
     }
 

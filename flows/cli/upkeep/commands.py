@@ -121,9 +121,29 @@ def prune(
     commands.prune(store, keep_days, unfinished_days, max_gb, dry_run=dry_run, as_json=json_)
 
 
+SharedPlace = Annotated[str | None, Parameter(help="Directory or s3://bucket/prefix; $FEDPATCH_EXCHANGE.")]
+
+
+@exchange_app.command(name="show")
+def show_exchange(
+    url: SharedPlace = None,
+    /,
+    *,
+    station: Annotated[str | None, Parameter(help="Only what this one sent.")] = None,
+    json_: Json = False,
+) -> None:
+    """Show what each station has put into the shared place: files, bytes, when.
+
+    Example: fedpatch exchange show /mnt/fedpatch --station station-a
+    """
+    from flows.cli.upkeep import store as commands
+
+    commands.show_shared(url, station, as_json=json_)
+
+
 @exchange_app.command(name="prune")
 def prune_exchange(
-    url: Annotated[str | None, Parameter(help="Directory or s3://bucket/prefix; $FEDPATCH_EXCHANGE.")] = None,
+    url: SharedPlace = None,
     /,
     *,
     keep_days: Annotated[float, Parameter(help="Keep runs that someone wrote to in the last days.")] = 30,

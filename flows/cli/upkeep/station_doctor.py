@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -16,7 +17,8 @@ from prefect.settings import get_current_settings
 from data_contracts.errors import ConfigError, DatasetError
 from flows.across_machines.places import station_name
 from flows.connection import NO_ANSWER, asked_once, no_answer
-from pipeline_lib.dataset.layout import detect_layout
+from pipeline_lib.dataset.image_files import loose_images
+from pipeline_lib.dataset.layout import detect_layout, find_images, select_categories
 from pipeline_lib.planning.doctor import Check
 from pipeline_lib.stations.exchange import Exchange
 
@@ -53,18 +55,30 @@ def name_check(station: str) -> Check:
 
 
 def images_check() -> Check:
-    """Whether the station's images are there."""
+    """Whether the station has good images to learn from, counted by category; whether each can be read is not tried."""
     root = os.environ.get("FEDPATCH_DATASET")
     if not root:
         return Check("FEDPATCH_DATASET", "problem", "not set in this shell", f"the station's images; {OF_THE_WORKER}")
     try:
         layout, shown = detect_layout(root)
+        counts = {
+            category: Counter(image.split for image in find_images(category, directory, layout))
+            for category, directory in select_categories(root, layout=layout).items()
+        }
     except DatasetError as error:
         return Check(
             "FEDPATCH_DATASET", "problem", str(error),
             "is the disk mounted, and may this user read it? fedpatch dataset validate DIR says more",
         )  # fmt: skip
-    return Check("FEDPATCH_DATASET", "ok", f"{root}, layout {layout}, shown by {shown}")
+    if not any(of["train"] for of in counts.values()):
+        return Check(
+            "FEDPATCH_DATASET", "problem", f"{root} has no good training image for layout {layout}, shown by {shown}",
+            loose_images(Path(root)),
+        )  # fmt: skip
+    told = "; ".join(
+        f"{category}: {of['train']} good training, {of['test']} test images" for category, of in counts.items()
+    )
+    return Check("FEDPATCH_DATASET", "ok", f"{root}, layout {layout}, shown by {shown}; {told}")
 
 
 def store_check() -> Check:

@@ -1,15 +1,16 @@
-"""Commands on the artifact store and the place that stations share: status, prune."""
+"""Commands on the artifact store and the place that stations share: status, show, prune."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 from data_contracts.errors import ArtifactError, PlaceError
 from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
-from pipeline_lib.stations.exchange import Exchange, open_exchange
-from pipeline_lib.stations.retention import prune_exchange
+from pipeline_lib.stations.exchange import ROUND_PREFIX, Exchange, open_exchange
+from pipeline_lib.stations.retention import prune_exchange, shared_files
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.retention import prune_store, store_status
 
@@ -59,11 +60,39 @@ def prune(
     )
 
 
-def prune_shared(url: str | None, keep_days: float, *, dry_run: bool, as_json: bool) -> None:
-    """Remove runs that are over. Raises PlaceError without that place, ArtifactError where one could not be removed."""
+def show_shared(url: str | None, sender: str | None, *, as_json: bool) -> None:
+    """What each station, or one, has put into the shared place. Raises PlaceError without that place."""
+    exchange = _shared_place(url)
+    found = [one for one in shared_files(exchange) if sender in (None, one.sender)]
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return
+    rows = [
+        {
+            "written (UTC)": datetime.fromtimestamp(one.written, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            "from": one.sender,
+            "what": one.kind,
+            "files": one.files,
+            "MB": f"{one.size_bytes / 1e6:.2f}",
+            "round": one.round.removeprefix(ROUND_PREFIX).lstrip("0"),
+            "run": one.run_id,
+        }
+        for one in found
+    ]
+    of = "" if sender is None else f" of {sender}"
+    print_table(rows, f"{exchange.url}: {sum(one.size_bytes for one in found) / 1e6:.2f} MB{of}")
+
+
+def _shared_place(url: str | None) -> Exchange:
     exchange = Exchange(url) if url else open_exchange()
     if exchange.is_directory and not Path(exchange.root).is_dir():
         raise PlaceError(f"the shared place: there is no directory {exchange.root}")
+    return exchange
+
+
+def prune_shared(url: str | None, keep_days: float, *, dry_run: bool, as_json: bool) -> None:
+    """Remove runs that are over. Raises PlaceError without that place, ArtifactError where one could not be removed."""
+    exchange = _shared_place(url)
     report = prune_exchange(exchange, keep_days=keep_days, dry_run=dry_run)
     if as_json:
         print_json(asdict(report))

@@ -121,6 +121,7 @@ def assert_as_planned(plan: dict[str, Any], store: Path, out: Path) -> None:
         assert planned["images"] == client["train_images"]
         assert planned["patches"] == client["patches"]
         assert planned["coreset rows"] == client["coreset_rows"]
+        assert client["raw_image_bytes"] == planned["bytes of its images"]
         assert client["upload_bytes"] <= planned["upload bytes at most"] <= client["upload_bytes"] + 4096
     assert plan["bank_rows"] == found["federation"]["bank_rows_by_category"]
     assert tree_bytes(store, out) <= sum(plan["disk_bytes"].values())
@@ -169,7 +170,7 @@ def test_a_table_for_people(tiny_root: Path, tmp_path: Path, capsys: pytest.Capt
     config = write_config(tmp_path, experiment_values(tiny_root, tmp_path / "store", tmp_path / "out"))
     assert call("plan", config) == 0
     shown = capsys.readouterr().out
-    for words in ("pipe_clip", "client_2", "rough time", "memory: at most", "disk:   at most"):
+    for words in ("pipe_clip", "client_2", "rough time", "memory: at most", "disk:   at most", "note:   more is sent"):
         assert words in shown
     assert not (tmp_path / "store").exists()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -96,7 +98,10 @@ def test_a_variable_that_is_not_set_is_a_problem_and_says_that_the_worker_has_to
     assert (server.name, server.status) == ("PREFECT_API_URL", "problem")
 
 
-def test_another_name_images_that_are_away_and_no_store(station: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_name_images_that_are_away_or_loose_and_no_store(
+    station: str, monkeypatch: pytest.MonkeyPatch, tiny_root: Path, tmp_path: Path
+) -> None:
+    assert re.search(r"; pipe_clip: \d+ good training, \d+ test images", images_check().found)
     assert name_check("station-z").found == f"it is {station}"
     monkeypatch.setenv("FEDPATCH_STATION", "two words")
     assert "cannot be a name" in name_check(station).found
@@ -105,6 +110,14 @@ def test_another_name_images_that_are_away_and_no_store(station: str, monkeypatc
     assert away.status == "problem"
     assert "/nowhere/line1" in away.found
     assert "mounted" in away.advice
+    loose = tmp_path / "camera/train"
+    loose.mkdir(parents=True)
+    shutil.copy(next((tiny_root / "pipe_clip/train/good").iterdir()), loose)
+    monkeypatch.setenv("FEDPATCH_DATASET", str(loose.parent))
+    loose_check = images_check()
+    assert loose_check.status == "problem"
+    assert f"images lie in {loose} (1); `fedpatch dataset import" in loose_check.advice
+    assert "no good training image" in loose_check.found
     monkeypatch.delenv("FEDPATCH_STORE")
     assert store_check().status == "note"
 

@@ -208,7 +208,7 @@ def test_what_is_missing_is_to_be_added_in_the_folders_of_the_layout(tmp_path: P
         index = index_dataset(tmp_path / name, layout=layout)
         report = validate_dataset(index, tmp_path / name, layout=layout)
         advice[name] = [finding.advice for finding in report.findings if finding.code == "empty_category"]
-    defective = "Add known defective images, where there are some, to"
+    defective = "To measure it, add known defective images to"
     assert advice == {
         "flat": ["Add good images to good.", f"{defective} <defect>."],
         "split": ["Add good images to test/good.", f"{defective} test/<defect>."],

@@ -242,7 +242,7 @@ def wide(root: Path) -> None:
         ),
         (no_train, "error", "empty_category", "", "no readable training image"),
         (no_test_good, "warning", "empty_category", "", "no good test image"),
-        (nothing_defective, "warning", "empty_category", "", "no defective test image"),
+        (nothing_defective, "warning", "empty_category", "", "no defective test image: fine for judging new images"),
         (no_config, "error", "no_defects_config", "bracket/defects_config.json", "No such file"),
         (bad_config, "error", "no_defects_config", "bracket/defects_config.json", "entry 2 (missing), key pixel_value"),
         (few, "warning", "few_images", "", "only 9 training images"),

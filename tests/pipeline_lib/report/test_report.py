@@ -186,6 +186,17 @@ def test_random_weights_are_said_loudly(tiny_root: Path) -> None:
     assert re.search(r'class="loud">RANDOM WEIGHTS: efficientnet_lite0', page)
 
 
+def test_clients_that_send_more_than_their_images_have_are_said_loudly(tiny_root: Path) -> None:
+    record, _ = made_up_run(tiny_root)
+    assert "more is sent" not in render_report(record).lower()
+    whole = record.documents["all"]
+    one = whole.federation.clients["client_0"].model_copy(update={"upload_bytes": 2_801_664})
+    federation = whole.federation.model_copy(update={"clients": {"client_0": one}})
+    documents = {"all": whole.model_copy(update={"federation": federation})}
+    page = render_report(made_up_run(tiny_root, documents=documents)[0])
+    assert re.search(r'class="loud">More is sent than .*client_0 2\.8 MB for 0\.7 MB of images \(4 times\)', page)
+
+
 def test_a_run_with_nothing_measured_still_has_a_report(tiny_root: Path) -> None:
     record, _ = made_up_run(tiny_root)
     empty = document("all", {}).model_copy(update={"mean": MetricValues()})
@@ -320,6 +331,7 @@ def test_a_threshold_says_whose_images_it_is_of(clients: list[str], of: str) -> 
     assert table is not None
     assert len(table.rows) == (1 if of == "all images" else 3)
     assert of in str(table.rows[0])
+    assert decision_table.of_clients(measured) == (of == "all clients")
 
 
 def test_what_a_threshold_did_stands_before_what_it_promises_each_below_its_head() -> None:
@@ -335,7 +347,8 @@ def test_what_a_threshold_did_stands_before_what_it_promises_each_below_its_head
     (row,) = table.rows
     shown = dict(zip(table.columns, [cell.text for cell in row], strict=True))
     assert list(shown.items())[2:] == [
-        ("good called defective", "25.0"), ("defective found", "50.0"), ("threshold", "2.5"), ("nominal rate", "10.0"),
+        ("good called defective", "25.0 %"), ("defective found", "50.0 %"), ("threshold", "2.5"),
+        ("nominal rate", "10.0 %"),
         ("bound, 95 %", "none"), ("normal images", "9"), ("p of drift", "0.01"),
     ]  # fmt: skip
 

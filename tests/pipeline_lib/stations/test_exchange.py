@@ -20,7 +20,7 @@ from data_contracts.exchange import Publication, Slot
 from data_contracts.manifests import UploadManifest
 from flows.cli import main
 from pipeline_lib.stations.exchange import Exchange, open_exchange
-from pipeline_lib.stations.retention import prune_exchange
+from pipeline_lib.stations.retention import prune_exchange, shared_files
 from pipeline_lib.storage.artifact_store import ArtifactStore
 
 RUN = "run-1"
@@ -202,6 +202,31 @@ def test_runs_that_are_over_go_whole_and_what_is_not_a_run_stays(exchange: Excha
     assert exchange.fs.exists(f"{exchange.root}/notes/readme.txt")
 
 
+def test_what_each_station_sent_is_shown_with_bytes_and_when(
+    tmp_path: Path, station: ArtifactStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exchange = Exchange(str(tmp_path / "shared"))
+    assert shared_files(exchange) == []
+    for sender in ("station-a", "station-b"):
+        at = slot(sender=sender)
+        uploads = tuple(one.model_copy(update={"client_id": sender}) for one in publication(station).uploads)
+        exchange.publish(publication(station).model_copy(update={"slot": at, "uploads": uploads}), station)
+    exchange.close(RUN, 1, "over")
+    (tmp_path / "shared/notes.txt").write_text("not of a run")
+    of_a, _ = found = shared_files(exchange)
+    assert [one.sender for one in found] == ["station-a", "station-b"]
+    own = list((tmp_path / "shared" / RUN / "round_001/uploads/station-a").iterdir())
+    assert (of_a.files, of_a.size_bytes) == (len(own), sum(path.stat().st_size for path in own))
+    assert of_a.written == pytest.approx(time.time(), abs=600)
+    assert exit_status(str(tmp_path / "shared"), "--station", "station-b", command="show") == 0
+    shown = capsys.readouterr().out
+    assert "station-b" in shown
+    assert "station-a" not in shown
+    assert exit_status(str(tmp_path / "shared"), "--json", command="show") == 0
+    assert [one["size_bytes"] for one in json.loads(capsys.readouterr().out)] == [one.size_bytes for one in found]
+    assert exit_status(str(tmp_path / "nowhere"), command="show") == 1
+
+
 def test_only_runs_without_a_recent_file_go(tmp_path: Path, station: ArtifactStore) -> None:
     exchange = Exchange(str(tmp_path / "shared"))
     for run_id in (RUN, "run-2"):
@@ -243,9 +268,9 @@ def not_allowed(*arguments: Any, **keywords: Any) -> None:
     raise PermissionError("not yours")
 
 
-def exit_status(*arguments: str) -> Any:
+def exit_status(*arguments: str, command: str = "prune") -> Any:
     with pytest.raises(SystemExit) as stop:
-        main(["exchange", "prune", *arguments])
+        main(["exchange", command, *arguments])
     return stop.value.code
 
 
