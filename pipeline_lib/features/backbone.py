@@ -13,11 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import timm
-import torch
-import torchvision
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from torch import nn
 
 from data_contracts.config import ModelConfig, PreprocessingConfig
 from data_contracts.earlier_versions import MEANT_V2
@@ -27,6 +23,7 @@ from pipeline_lib.configuration.files import given_weights
 from pipeline_lib.extensions import extension_digest, is_extension, load_extension
 from pipeline_lib.features.tokens import named_layers, said_of_padding, usual_layers
 from pipeline_lib.features.weight_files import load_weights
+from pipeline_lib.when_needed import timm, torch, torchvision
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -108,10 +105,9 @@ def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, *, 
     downloaded; ConfigError for unknown backbones or where layers must be named.
     """
     source = backbone_source(model.backbone)
-    if source.library == "timm":
+    if source.library == "timm" and (model.layers or not source.layers):
         outline = timm_outline(source.model_name)
-        usual = source.layers or usual_layers(outline)
-        source = replace(source, layers=named_layers(outline, model.layers) if model.layers else usual)
+        source = replace(source, layers=named_layers(outline, model.layers) if model.layers else usual_layers(outline))
     elif model.layers:
         source = replace(source, layers=model.layers)
     if not source.layers:
@@ -282,7 +278,7 @@ def _may_pass(error: BaseException) -> bool:
     return not isinstance(error, REFUSED)
 
 
-def build_network(settings: BackboneSettings) -> nn.Module:
+def build_network(settings: BackboneSettings) -> torch.nn.Module:
     """The whole network with its weights, frozen, in eval mode.
 
     Raises WeightsError when the weights file does not fit the network.
@@ -291,7 +287,7 @@ def build_network(settings: BackboneSettings) -> nn.Module:
     with _BUILD_LOCK, torch.random.fork_rng(devices=[]):  # the generator of initial weights is global
         torch.manual_seed(settings.seed)
         if source.library == "extension":
-            network: nn.Module = load_extension(settings.backbone, "backbone", key="model.backbone").build()
+            network: torch.nn.Module = load_extension(settings.backbone, "backbone", key="model.backbone").build()
         elif source.library == "torchvision":
             network = torchvision.models.get_model(source.model_name, weights=None)
         else:
@@ -302,10 +298,10 @@ def build_network(settings: BackboneSettings) -> nn.Module:
 
 
 @functools.lru_cache(maxsize=32)
-def timm_outline(model_name: str) -> nn.Module:
+def timm_outline(model_name: str) -> torch.nn.Module:
     """A timm network without values, to be asked and not changed."""
     with torch.device("meta"):
-        network: nn.Module = timm.create_model(model_name, pretrained=False)
+        network: torch.nn.Module = timm.create_model(model_name, pretrained=False)
     return network
 
 
@@ -315,7 +311,7 @@ def padding_notes(settings: BackboneSettings, sizes: Mapping[str, tuple[int, int
     sizes: category -> (width, height) in pixels.
     """
     source = backbone_source(settings.backbone)
-    if source.library != "timm":
+    if source.library != "timm" or settings.backbone in PACKAGED_WEIGHTS:
         return []
     notes = []
     for width, height in dict.fromkeys(sizes.values()):

@@ -9,13 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import timm
-from torch import Tensor, nn
-
 from data_contracts.errors import WeightsError
+from pipeline_lib.when_needed import timm, torch
 
 
-def load_weights(network: nn.Module, path: Path, timm_model: str | None) -> None:
+def load_weights(network: torch.nn.Module, path: Path, timm_model: str | None) -> None:
     """Load a state dict (safetensors, or torch's with `weights_only`; ViT's original .npz) into a network.
 
     By name, timm's or those of the original repository where timm converts them (its `checkpoint_filter_fn`); else in
@@ -58,19 +56,19 @@ def load_weights(network: nn.Module, path: Path, timm_model: str | None) -> None
             raise WeightsError(f"{path} has {len(values)} tensors, the network has {len(weights)}")
         matched = dict(zip(weights, values, strict=True))
     for name, value in matched.items():
-        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        found = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         if found != tuple(own[name].shape):
             raise WeightsError(f"{path}: {name} has shape {found}, the network needs {tuple(own[name].shape)}")
     network.load_state_dict(matched, strict=False)
 
 
-def _timm_conversion(model_name: str) -> Callable[[dict[str, Any], nn.Module], dict[str, Any]] | None:
+def _timm_conversion(model_name: str) -> Callable[[dict[str, Any], torch.nn.Module], dict[str, Any]] | None:
     """timm's own, of the module that the network is from: original names -> timm's."""
     module = sys.modules[timm.model_entrypoint(model_name).__module__]
     return getattr(module, "checkpoint_filter_fn", None)
 
 
-def _classifiers(network: nn.Module) -> tuple[str, ...]:
+def _classifiers(network: torch.nn.Module) -> tuple[str, ...]:
     """Prefixes of the names of a timm network's classifier."""
     named = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
     return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))

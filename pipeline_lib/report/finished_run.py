@@ -70,7 +70,7 @@ def _write_report(run: FinishedRun, store: ArtifactStore) -> None:
     record = RunRecord(
         config=run.config,
         backbone=run.backbone,
-        environment=describe_environment(),
+        environment=describe_environment(store),
         documents=run.figures.documents,
         curves=run.figures.curves,
         scores=run.figures.scores,
