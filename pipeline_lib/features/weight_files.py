@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,25 @@ from data_contracts.errors import WeightsError
 from pipeline_lib.when_needed import timm, torch
 
 
-def load_weights(network: torch.nn.Module, path: Path, timm_model: str | None) -> None:
+def read_state_dict(path: Path) -> Mapping[str, Any]:
+    """Of safetensors or torch's with `weights_only`, as timm reads it."""
+    state: Mapping[str, Any] = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
+    return state
+
+
+def read_plain_state_dict(path: Path) -> Mapping[str, Any]:
+    """Of torch's `weights_only` alone, nothing around the tensors; without timm."""
+    state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def load_weights(
+    network: torch.nn.Module,
+    path: Path,
+    timm_model: str | None,
+    *,
+    read: Callable[[Path], Mapping[str, Any]] = read_state_dict,
+) -> None:
     """Load a state dict (safetensors, or torch's with `weights_only`; ViT's original .npz) into a network.
 
     By name, timm's or those of the original repository where timm converts them (its `checkpoint_filter_fn`); else in
@@ -25,7 +43,7 @@ def load_weights(network: torch.nn.Module, path: Path, timm_model: str | None) -
         if path.suffix == ".npz" and callable(load_original := getattr(network, "load_pretrained", None)):
             load_original(str(path))
             return
-        state = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
+        state = read(path)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # what reads a damaged file may raise nearly anything
