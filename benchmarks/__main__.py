@@ -35,6 +35,7 @@ ROWS = {  # id -> module that has a function of that name
     "memory": "memory_rows",
     "warm": "warm_rows",
     "scale": "scale_rows",
+    "score_cold": "score_rows",
 }
 LARGE = ("scale",)  # take a quarter of an hour and more: with --large, or by name
 

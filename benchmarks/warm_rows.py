@@ -23,8 +23,8 @@ def warm(*, quick: bool) -> list[Row]:
     """
     root = Path(tempfile.mkdtemp(dir=cache_directory()))
     try:
-        cold = _run(root, "cold", quick=quick)
-        times = [_run(root, f"warm{n}", quick=quick) for n in range(2 if quick else 3)]
+        cold = run_real3(root, "cold", quick=quick)
+        times = [run_real3(root, f"warm{n}", quick=quick) for n in range(2 if quick else 3)]
         same = all(_results(root / f"warm{n}") == _results(root / "cold") for n in range(len(times)))
     finally:
         shutil.rmtree(root)
@@ -45,7 +45,8 @@ def warm(*, quick: bool) -> list[Row]:
     ]
 
 
-def _run(root: Path, name: str, *, quick: bool) -> Outcome:
+def run_real3(root: Path, name: str, *, quick: bool) -> Outcome:
+    """configs/real3_iid.yaml into root/name, with the store root/store; quick: 12 images a category and split."""
     command = [
         str(Path(sys.executable).with_name("python")), "-c", "import sys; from flows.cli import main; sys.exit(main())",
         "run", "configs/real3_iid.yaml", "--json", "--out", str(root / name),

@@ -9,7 +9,7 @@ from data_contracts.tables import PATCH_FEATURES
 from pipeline_lib.client import calibration, coverage, provenance, rounds, selection
 from pipeline_lib.configuration import hardware
 from pipeline_lib.dataset.groups import assignment
-from pipeline_lib.features import extraction, extractor
+from pipeline_lib.features import extraction
 from pipeline_lib.upload import counts
 from tasks.caching.code_version import code_version
 from tasks.progress import progress_bar
@@ -29,7 +29,7 @@ def extract_client_features(
     table = extraction.extract_features(
         extraction.image_rows(store.read_table(client.images), place.data_root),
         store,
-        extractor.shared_extractor(settings, hardware.pick_device(place.device)),
+        extraction.shared_extractor(settings, hardware.pick_device(place.device)),
         sizes,
         reading=reading,
         version=code_version("pipeline_lib.features.extraction"),

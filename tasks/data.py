@@ -25,6 +25,7 @@ from pipeline_lib.features import backbone
 from pipeline_lib.metrics import thresholds
 from pipeline_lib.partition import assignment, statistics
 from pipeline_lib.partition import saved as saved_partition
+from pipeline_lib.storage.artifact_store import ArtifactStore
 from tasks.progress import progress_log
 from tasks.stage import RETRIED, open_store, stage, step
 
@@ -141,7 +142,7 @@ def refuse_too_few_groups(
     indexed: IndexedDataset, partition: Partition, config: ExperimentConfig, place: Place
 ) -> None:
     """Raise ConfigError where `decision.promise: bound` asks for more normal images, or groups, than there are."""
-    store = open_store(place)
+    store = ArtifactStore(place.store)
     held = store.read_table(partition.table).merge(store.read_table(indexed.index), on="image_id")
     alone = config.federated.mode == "local_only"
     parts = [rows for _, rows in held.groupby("client_id", sort=True)] if alone else [held]

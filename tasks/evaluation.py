@@ -11,7 +11,7 @@ from data_contracts.tables import CURVES, IMAGE_SCORES, METRICS_TABLE, PATCH_FEA
 from pipeline_lib.bank import memory_bank, scoring
 from pipeline_lib.configuration import hardware
 from pipeline_lib.dataset.groups import assignment as group_assignment
-from pipeline_lib.features import extraction, extractor
+from pipeline_lib.features import extraction
 from pipeline_lib.metrics import evaluation
 from tasks.caching.code_version import code_version
 from tasks.progress import progress_log
@@ -33,7 +33,7 @@ def extract_test_features(
     table = extraction.extract_features(
         extraction.image_rows(rows, place.data_root),
         store,
-        extractor.shared_extractor(settings, hardware.pick_device(place.device)),
+        extraction.shared_extractor(settings, hardware.pick_device(place.device)),
         {category: size},
         reading=reading,
         version=code_version("pipeline_lib.features.extraction"),

@@ -17,6 +17,7 @@ from pipeline_lib.report.why import tile_budget
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from tasks.caching.code_version import code_version
 from tasks.caching.policy import canonical_value
+from tasks.stage import open_store
 
 SPACE = "galleries"
 
@@ -46,7 +47,7 @@ def draw_galleries(
         manifest = _stored(store, key)
         if manifest is None:
             if explainers is None:
-                explainers = _explainers(store, indexed, banks, features, provenance, place)
+                explainers = _explainers(open_store(place), indexed, banks, features, provenance, place)
             explainer = explainers.get(GLOBAL_BANK) or explainers.get(category.category)
             gallery = _draw(config, indexed, category, len(scored), explainer, store, place, threshold)
             n_explained = tile_budget(len(scored))[0] if explainer else 0

@@ -16,10 +16,11 @@ from data_contracts.settings import BackboneSettings, Place
 from pipeline_lib.report import finished_run
 from pipeline_lib.results import documents, experiment, run_directory, tables
 from pipeline_lib.results import summary as run_summary
+from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.references import manifests_in
 from tasks.galleries import draw_galleries
 from tasks.progress import artifact_key
-from tasks.stage import open_store, step
+from tasks.stage import step
 
 SUMMARY = "summary"
 MAX_UI_IMAGES = 6
@@ -40,7 +41,7 @@ def finish_run(
 
     measured: what the banks of each round score; empty for clients that train alone.
     """
-    store = open_store(place)
+    store = ArtifactStore(place.store)
     out = run_directory.run_directory(config)
     last = measured[-1] if measured else MeasuredBanks()
     figures = experiment.experiment_figures(store, config, backbone, dataset, federation, measured, timings_s)
@@ -84,7 +85,7 @@ def publish_clients(partition: Partition, federation: Federation) -> None:
 
 def publish_results(result: ExperimentResult, place: Place) -> None:
     """What came of a run, in the UI: `summary`, which has all in order, and tables and heat maps by themselves."""
-    document = MetricsDocument.model_validate(open_store(place).read_json(result.metrics))
+    document = MetricsDocument.model_validate(ArtifactStore(place.store).read_json(result.metrics))
     create_table_artifact(
         key="results",
         table=tables.metric_rows(document),

@@ -6,14 +6,18 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from data_contracts.config import ExperimentConfig, ModelConfig
+from data_contracts.config import ExperimentConfig, ModelConfig, canonical_hash
 from data_contracts.errors import DownloadError, FedpatchError, ResourceError, WeightsError
-from data_contracts.settings import Place
+from data_contracts.settings import BackboneSettings, Place
 from pipeline_lib.features.backbone import find_weights
 from pipeline_lib.planning import backbone_trial, first_checks
 from pipeline_lib.planning.experiment import plan_experiment
 from pipeline_lib.planning.resources import shortages
+from pipeline_lib.storage.artifact_store import ArtifactStore
+from tasks.caching.code_version import code_version
 from tasks.stage import RETRY_DELAYS_SECONDS
+
+GRIDS = "patch_grids"
 
 
 def refuse_what_does_not_fit(runs: Mapping[str, tuple[ExperimentConfig, Place]]) -> None:
@@ -25,7 +29,7 @@ def refuse_what_does_not_fit(runs: Mapping[str, tuple[ExperimentConfig, Place]])
     problems = []
     for name, (config, place) in runs.items():
         try:
-            found = shortages(plan_experiment(config, place.data_root), [place.store])
+            found = shortages(plan_experiment(config, place.data_root, grid_of=_remembered_grids(place)), [place.store])
         except FedpatchError:
             continue
         problems += [f"{name}: {problem}" if name else problem for problem in found]
@@ -43,7 +47,23 @@ def refuse_unwritable(configs: Iterable[ExperimentConfig], *, out: Path | None =
 def refuse_backbones(runs: Iterable[tuple[ExperimentConfig, Place]]) -> None:
     """Raise ConfigError or WeightsError where a backbone cannot be used on the images of its run."""
     for config, place in runs:
-        backbone_trial.try_backbone(config, place.data_root)
+        backbone_trial.try_backbone(config, place.data_root, grid_of=_remembered_grids(place))
+
+
+def _remembered_grids(place: Place) -> backbone_trial.GridOf:
+    """`patch_grid` with its answers remembered in the store, so that a cached run need not build a network."""
+    store = ArtifactStore(place.store)
+
+    def grid_of(settings: BackboneSettings, width: int, height: int) -> tuple[int, int, int]:
+        version = code_version("pipeline_lib.planning.backbone_trial")
+        key = canonical_hash([version, settings.identity(), width, height])
+        if (found := store.recall(GRIDS, key)) is None:
+            found = backbone_trial.patch_grid(settings, width, height)
+            store.remember(GRIDS, key, found)
+        grid_height, grid_width, dim = found
+        return grid_height, grid_width, dim
+
+    return grid_of
 
 
 def refuse_without_weights(configs: Iterable[ExperimentConfig]) -> None:

@@ -8,6 +8,7 @@ from data_contracts.errors import ArtifactError, UploadError
 from data_contracts.manifests import BankManifest, UploadManifest
 from data_contracts.settings import AggregationSettings, Place
 from pipeline_lib.server import regions
+from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.upload import acceptance
 from tasks.stage import open_store, stage, step
 
@@ -25,7 +26,7 @@ def check_uploads(
 
     It runs every time: a refusal is not remembered, so that what was mended is taken at the next try.
     """
-    store = open_store(place)
+    store = ArtifactStore(place.store)
     dim = acceptance.common_dim(upload for upload in uploads if store.is_intact(upload))
     refused = acceptance.refuse_other_readings(uploads)
     for upload in uploads:  # one at a time in memory

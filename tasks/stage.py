@@ -72,7 +72,7 @@ def on_store(task_: Task[P, R], place: Place) -> Task[P, R]:
 
 
 def open_store(place: Place) -> ArtifactStore:
-    """The place's artifact store, with this process's threads and kernels set as the place says."""
+    """The place's artifact store, with this process's threads and kernels set as the place says: for what computes."""
     limit_threads(place.threads)
     choose_cuda_kernels(deterministic=place.deterministic)
     return ArtifactStore(place.store)

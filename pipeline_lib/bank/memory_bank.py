@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-import torch
 
 from data_contracts.errors import FedpatchError
 from pipeline_lib.bank.approximate import Search, build_index
 from pipeline_lib.neighbors.exact import ExactSearch, check_matrix, exact_distances
 from pipeline_lib.neighbors.on_device import DeviceSearch
+from pipeline_lib.when_needed import torch
 
 logger = logging.getLogger(__name__)
 

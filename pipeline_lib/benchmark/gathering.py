@@ -76,7 +76,7 @@ def gather_benchmark(config: BenchmarkConfig, results: Results, failed: Mapping[
         cases=cases,
         notes=notes,
         timings_s=comparison.total_timings(runs),
-        environment=hardware.describe_environment(),
+        environment=hardware.describe_environment(ArtifactStore(config.base.runtime.store)),
         finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 

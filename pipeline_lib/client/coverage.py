@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import torch
 
 from data_contracts.manifests import GLOBAL_BANK
 from data_contracts.results import Coverage
@@ -19,6 +18,7 @@ from data_contracts.settings import ScoringSettings
 from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.bank.scoring import score_images
 from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.when_needed import torch
 
 QUANTILES = {"q50": 0.5, "q90": 0.9, "q95": 0.95, "q99": 0.99}
 NEAREST = ScoringSettings(seed=0, num_neighbors=1, image_score="max", search="exact", use_faiss=False)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 
 from data_contracts.manifests import ClientUploads
 from data_contracts.settings import CoresetSettings
@@ -15,6 +14,7 @@ from pipeline_lib.client.selection import ClientCoreset, Progress, coreset_of_pa
 from pipeline_lib.client.stored_selection import StoredSelection
 from pipeline_lib.features.extraction import read_patches
 from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.when_needed import torch
 
 
 def select_client_coreset(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from data_contracts.errors import ConfigError, DatasetError
 from data_contracts.manifests import GLOBAL_BANK, Manifest, UploadManifest
@@ -22,6 +21,7 @@ from pipeline_lib.coreset.shards import cells_by_shards, image_shards, select_by
 from pipeline_lib.coreset.subsampling import covering_radius, density_subsampling, random_subsampling
 from pipeline_lib.upload.codec import add_noise, clip_rows, decode_rows, encode_rows
 from pipeline_lib.upload.counts import with_counts
+from pipeline_lib.when_needed import torch
 
 Progress = Callable[[int, int], None]
 

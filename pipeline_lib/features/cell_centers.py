@@ -1,9 +1,10 @@
 """Where the cells of a network's maps look: from the padding, strides and kernels that an image passes on its way.
 
-A copy of the network without values takes an image without values, and each operation moves the centres as its
-arguments say (Araujo et al. 2019, "Computing receptive fields of convolutional neural networks"). A kernel need not
-look at its middle: trained where padding is uneven, kernels lean to the other side (Alsallakh et al. 2021, "Mind the
-pad: CNNs can develop blind spots"), so that each counts with the centroid of its squared weights.
+A copy of the network whose values are zero takes an image of zeros, and each operation moves the centres as its
+arguments say; convolutions are not computed, since only shapes matter (Araujo et al. 2019, "Computing receptive fields
+of convolutional neural networks"). A kernel need not look at its middle: trained where padding is uneven, kernels lean
+to the other side (Alsallakh et al. 2021, "Mind the pad: CNNs can develop blind spots"), so that each counts with the
+centroid of its squared weights.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 aten = torch.ops.aten
 POOLS = (aten.max_pool2d_with_indices.default, aten.avg_pool2d.default)
 PADS = (aten.constant_pad_nd.default, aten.reflection_pad2d.default, aten.replication_pad2d.default)
+PLACES = "_fedpatch_places"  # the attribute by which a tensor knows where its cells look
+ASK_FOR_VALUES = (aten._local_scalar_dense.default, aten.nonzero.default)
 ROUNDED_PX = 0.5
 """Sums of weights differ in their last bits from processor to processor; centres must not."""
 
@@ -56,6 +59,8 @@ class Places:
 class Outline:
     """A network without its values, which is asked where the cells of its layers look.
 
+    It has zeros that take no memory, not torch's meta device, whose operations import torch's compiler.
+
     A network that cannot be copied or followed is warned of; of its layers nothing is known.
     """
 
@@ -63,7 +68,7 @@ class Outline:
         self._leaning: dict[int, tuple[float, float]] = {}
         without_values: dict[int, Any] = {}
         for value in (*network.parameters(), *network.buffers()):
-            empty = value.detach().to("meta")
+            empty = torch.zeros((), dtype=value.dtype).expand(value.shape)
             if isinstance(value, nn.Parameter):
                 empty = nn.Parameter(empty, requires_grad=False)
                 if value.ndim == 4 and not value.is_meta:
@@ -85,7 +90,7 @@ class Outline:
 
         def note(layer: str) -> Any:
             def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                reached[layer] = tracer.places.get(id(output))
+                reached[layer] = getattr(output, PLACES, None)
                 if len(reached) == len(layers):
                     raise _AllReached
 
@@ -93,7 +98,7 @@ class Outline:
 
         handles = [self._network.get_submodule(layer).register_forward_hook(note(layer)) for layer in layers]
         with _warned(), contextlib.suppress(_AllReached), torch.inference_mode(False), torch.no_grad(), tracer:
-            self._network(tracer.started(torch.empty(1, 3, *size, device="meta")))
+            self._network(tracer.started(torch.zeros(1, 3, *size)))
         for handle in handles:
             handle.remove()
         return {layer: places for layer, places in reached.items() if places is not None}
@@ -137,29 +142,34 @@ class _Tracer(TorchDispatchMode):
 
     def __init__(self, leaning: Mapping[int, tuple[float, float]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.places: dict[int, Places] = {}  # by the id of a tensor
         self._leaning = leaning
-        self._kept: list[Tensor] = []  # so that no id is used twice
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # torch asks; True imports its compiler, to say that it has to leave this out
+        return False
 
     def started(self, image: Tensor) -> Tensor:
         """The image (1, 3, height, width), its pixels known as cells."""
-        self._note(image, Places((image.shape[-2], image.shape[-1]), (0.0, 0.0), (1.0, 1.0)))
+        setattr(image, PLACES, Places((image.shape[-2], image.shape[-1]), (0.0, 0.0), (1.0, 1.0)))
         return image
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        taken = [self.places[id(one)] for one in tree_leaves((args, kwargs)) if id(one) in self.places]
+        if func in ASK_FOR_VALUES:
+            raise ValueError(f"{func} asks for values, and there are none")
+        if func is aten.convolution.default and not args[6] and args[0].ndim == 4:
+            result = _zeros_of_convolution(*args[:6])
+        else:
+            result = func(*args, **(kwargs or {}))
+        taken = [getattr(one, PLACES) for one in tree_leaves((args, kwargs)) if hasattr(one, PLACES)]
         for tensor in tree_leaves(result):
             if taken and isinstance(tensor, Tensor):
-                self._note(tensor, self._after(func, args, taken, tuple(tensor.shape)))
+                setattr(tensor, PLACES, self._after(func, args, taken, tuple(tensor.shape)))
         return result
-
-    def _note(self, tensor: Tensor, places: Places) -> None:
-        self._kept.append(tensor)
-        self.places[id(tensor)] = places
 
     def _after(self, func: Any, args: Sequence[Any], taken: Sequence[Places], shape: tuple[int, ...]) -> Places:
         """Where the cells of an operation's result look, of those that it takes."""
+        if func in ASK_FOR_VALUES:
+            raise ValueError(f"{func} asks for values, and there are none")
         if func is aten.convolution.default and not args[6]:  # not transposed
             _, kernel, _, stride, padding, dilation = args[:6]
             lean = self._leaning.get(id(kernel), (0.0, 0.0))
@@ -175,6 +185,15 @@ class _Tracer(TorchDispatchMode):
         alike = [one for one in same if one.step == same[0].step] or [taken[0]]
         y, x = (sum(one.first[axis] for one in alike) / len(alike) for axis in (0, 1))
         return Places(alike[0].grid, (y, x), alike[0].step)
+
+
+def _zeros_of_convolution(
+    images: Tensor, kernel: Tensor, _bias: Tensor, stride: Any, padding: Any, dilation: Any
+) -> Tensor:
+    """Zeros in the shape of a convolution's result."""
+    axes = zip(images.shape[2:], kernel.shape[2:], _two(stride), _two(padding), _two(dilation), strict=True)
+    sides = [(side + 2 * around - apart * (taps - 1) - 1) // step + 1 for side, taps, step, around, apart in axes]
+    return images.new_zeros(images.shape[0], kernel.shape[0], *sides)
 
 
 def _shift(taps: Any, padding: Any, dilation: Any = 1, lean: tuple[float, float] = (0.0, 0.0)) -> list[float]:

@@ -7,15 +7,16 @@ features of images that are not its own.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
 from data_contracts.config import canonical_hash
 from data_contracts.errors import DatasetError
@@ -23,11 +24,14 @@ from data_contracts.manifests import Cells, Manifest
 from data_contracts.settings import AS_EARLIER, BackboneSettings, ImageReading, Reading
 from pipeline_lib.configuration.hardware import kernels_key
 from pipeline_lib.dataset.images import load_image
-from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.features.preprocessing import preprocess_image
 from pipeline_lib.storage.artifact_store import ArtifactStore, sha256_of_file
 from pipeline_lib.storage.references import image_manifests
 from pipeline_lib.storage.scratch import scratch_array
+from pipeline_lib.when_needed import torch
+
+if TYPE_CHECKING:
+    from pipeline_lib.features.extractor import FeatureExtractor
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +74,14 @@ def feature_key(
     if reading != AS_EARLIER.of(None):
         by["reading"] = reading.model_dump()
     return canonical_hash([image_sha256, settings.identity(), list(size), {"version": version, **by}])
+
+
+@functools.lru_cache(maxsize=2)
+def shared_extractor(settings: BackboneSettings, device: torch.device) -> FeatureExtractor:
+    """One extractor a process for each backbone; it may be used by several threads at once."""
+    from pipeline_lib.features.extractor import FeatureExtractor  # a class of torch's: imported where it computes
+
+    return FeatureExtractor(settings=settings, device=device)
 
 
 def extract_features(
@@ -238,7 +250,7 @@ def extract_batch(extractor: FeatureExtractor, values: torch.Tensor) -> tuple[np
             first, grid = extract_batch(extractor, values[:half])
             return np.concatenate([first, extract_batch(extractor, values[half:])[0]]), grid
         logger.warning("out of GPU memory with a single image, going on with the CPU")
-        return _extract(FeatureExtractor(settings=extractor.settings, device="cpu"), values)
+        return _extract(shared_extractor(extractor.settings, torch.device("cpu")), values)
 
 
 def _extract(extractor: FeatureExtractor, values: torch.Tensor) -> tuple[np.ndarray, tuple[int, int]]:

@@ -7,7 +7,6 @@ concatenated. The network is cut after the last layer that is used.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -40,12 +39,6 @@ def apply_local_neighborhood_averaging(features: Tensor, neighborhood_size: int 
     if neighborhood_size % 2 == 0:
         raise ValueError(f"neighborhood_size must be odd, got {neighborhood_size}")
     return functional.avg_pool2d(features, neighborhood_size, stride=1, padding=neighborhood_size // 2)
-
-
-@functools.lru_cache(maxsize=2)
-def shared_extractor(settings: BackboneSettings, device: torch.device) -> FeatureExtractor:
-    """One extractor a process for each backbone; it may be used by several threads at once."""
-    return FeatureExtractor(settings=settings, device=device)
 
 
 def is_feature_map(shape: Sequence[int], images: Sequence[int]) -> bool:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 
 from data_contracts.config import PreprocessingConfig
@@ -20,8 +19,11 @@ from data_contracts.errors import DatasetError, FedpatchError, ImageError
 from data_contracts.manifests import Cells
 from data_contracts.settings import Reading
 from pipeline_lib.features.extraction import extract_batch
-from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.features.preprocessing import preprocess_image
+from pipeline_lib.when_needed import torch
+
+if TYPE_CHECKING:
+    from pipeline_lib.features.extractor import FeatureExtractor
 
 ImageSize = tuple[int, int] | PreprocessingConfig
 """(width, height) in pixels that images are resized to, or the sizes of a configuration, by category."""

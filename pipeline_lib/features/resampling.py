@@ -5,14 +5,11 @@ Bilinear between the centres of cells; beyond the outermost centre the outermost
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
 from data_contracts.manifests import Cells
+from pipeline_lib.when_needed import torch
 
 
-def resample(values: Tensor, cells: Cells, to: Cells, shape: tuple[int, int]) -> Tensor:
+def resample(values: torch.Tensor, cells: Cells, to: Cells, shape: tuple[int, int]) -> torch.Tensor:
     """Values (image, channel, height, width) at `cells`, read off at the centres `to` of a grid (height, width).
 
     Where the cells of both lie in the middle of their shares of the image, this is torch's bilinear resizing with
@@ -22,7 +19,7 @@ def resample(values: Tensor, cells: Cells, to: Cells, shape: tuple[int, int]) ->
     if grid == shape and cells == to:
         return values
     if cells == Cells.even(grid) and to == Cells.even(shape):
-        return functional.interpolate(values, shape, mode="bilinear", align_corners=False)
+        return torch.nn.functional.interpolate(values, shape, mode="bilinear", align_corners=False)
     for axis, dim in ((0, -2), (1, -1)):
         centres = (torch.arange(shape[axis], dtype=torch.float64) + to.offset[axis]) / to.across[axis]
         positions = (centres * cells.across[axis] - cells.offset[axis]).clamp(0, grid[axis] - 1)

@@ -9,11 +9,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-from torch.nn import functional
-
 from data_contracts.errors import ConfigError
 from data_contracts.manifests import Cells
+from pipeline_lib.when_needed import torch
 
 Size = tuple[int, int]  # height, width
 
@@ -34,14 +32,18 @@ def padded_size(size: Size, patch: Size) -> Size:
     return height, width
 
 
-def pad_to_patches(images: Tensor, patch: Size) -> Tensor:
+def pad_to_patches(images: torch.Tensor, patch: Size) -> torch.Tensor:
     """Images (batch, channel, height, width) with zeros below and on the right, as timm pads them, in whole patches."""
     size = images.shape[-2], images.shape[-1]
     height, width = padded_size(size, patch)
-    return images if (height, width) == size else functional.pad(images, (0, width - size[1], 0, height - size[0]))
+    return (
+        images
+        if (height, width) == size
+        else torch.nn.functional.pad(images, (0, width - size[1], 0, height - size[0]))
+    )
 
 
-def token_map(tokens: Tensor, grid: Size, n_prefix: int) -> Tensor | None:
+def token_map(tokens: torch.Tensor, grid: Size, n_prefix: int) -> torch.Tensor | None:
     """Tokens (batch, token, channel) as a map (batch, channel, height, width) of `grid`; None if they are not of it.
 
     The first `n_prefix` of them, class and register tokens, are left out where they are there.

@@ -5,17 +5,33 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
-from torch import Tensor, nn
-
 from data_contracts.errors import WeightsError
+from pipeline_lib.when_needed import timm, torch
 
 
-def load_weights(network: nn.Module, path: Path, timm_model: str | None) -> None:
+def read_state_dict(path: Path) -> Mapping[str, Any]:
+    """Of safetensors or torch's with `weights_only`, as timm reads it."""
+    state: Mapping[str, Any] = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
+    return state
+
+
+def read_plain_state_dict(path: Path) -> Mapping[str, Any]:
+    """Of torch's `weights_only` alone, nothing around the tensors; without timm."""
+    state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def load_weights(
+    network: torch.nn.Module,
+    path: Path,
+    timm_model: str | None,
+    *,
+    read: Callable[[Path], Mapping[str, Any]] = read_state_dict,
+) -> None:
     """Load a state dict (safetensors, or torch's with `weights_only`; ViT's original .npz) into a network.
 
     By name, timm's or those of the original repository where timm converts them (its `checkpoint_filter_fn`); else in
@@ -27,7 +43,7 @@ def load_weights(network: nn.Module, path: Path, timm_model: str | None) -> None
         if path.suffix == ".npz" and callable(load_original := getattr(network, "load_pretrained", None)):
             load_original(str(path))
             return
-        state = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
+        state = read(path)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # what reads a damaged file may raise nearly anything
@@ -58,19 +74,19 @@ def load_weights(network: nn.Module, path: Path, timm_model: str | None) -> None
             raise WeightsError(f"{path} has {len(values)} tensors, the network has {len(weights)}")
         matched = dict(zip(weights, values, strict=True))
     for name, value in matched.items():
-        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        found = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         if found != tuple(own[name].shape):
             raise WeightsError(f"{path}: {name} has shape {found}, the network needs {tuple(own[name].shape)}")
     network.load_state_dict(matched, strict=False)
 
 
-def _timm_conversion(model_name: str) -> Callable[[dict[str, Any], nn.Module], dict[str, Any]] | None:
+def _timm_conversion(model_name: str) -> Callable[[dict[str, Any], torch.nn.Module], dict[str, Any]] | None:
     """timm's own, of the module that the network is from: original names -> timm's."""
     module = sys.modules[timm.model_entrypoint(model_name).__module__]
     return getattr(module, "checkpoint_filter_fn", None)
 
 
-def _classifiers(network: nn.Module) -> tuple[str, ...]:
+def _classifiers(network: torch.nn.Module) -> tuple[str, ...]:
     """Prefixes of the names of a timm network's classifier."""
     named = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
     return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))

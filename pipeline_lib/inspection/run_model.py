@@ -171,7 +171,7 @@ class RunModel:
         """bank_row, image_id, patch_index of each bank row where the run had all images at one place, else None."""
         if category not in self._provenance:
             path = self.directory / PROVENANCE_DIRECTORY / f"{self._bank_stem(category)}.parquet"
-            self._provenance[category] = pq.read_table(path).to_pandas() if path.is_file() else None
+            self._provenance[category] = pq.ParquetFile(path).read().to_pandas() if path.is_file() else None
         return self._provenance[category]
 
     def row_clients(self, category: str) -> list[str] | None:
@@ -217,7 +217,7 @@ def open_run_model(
     entry = content.get("calibration")
     calibration = _calibration(directory, entry) if entry else None
     index_path = directory / INDEX_FILE
-    index = pq.read_table(index_path).to_pandas() if index_path.is_file() else None
+    index = pq.ParquetFile(index_path).read().to_pandas() if index_path.is_file() else None
     categories = tuple(saved.banks)
     if GLOBAL_BANK in saved.banks and index is not None:
         categories = tuple(sorted(set(index.category)))
@@ -257,5 +257,5 @@ def _colour_scales(directory: Path) -> dict[str, Scale]:
 
 def _calibration(directory: Path, entry: dict[str, str]) -> pd.DataFrame:
     content = read_checked(directory / entry["file"], entry["sha256"], "the table of calibration scores")
-    frame: pd.DataFrame = pq.read_table(io.BytesIO(content)).to_pandas()
+    frame: pd.DataFrame = pq.ParquetFile(io.BytesIO(content)).read().to_pandas()
     return frame

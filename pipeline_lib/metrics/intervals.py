@@ -28,10 +28,11 @@ def share_interval(share: float, n: int) -> tuple[float, float] | None:
     """Interval of a share of n images (Wilson 1927); None for n = 0."""
     if not n:
         return None
-    from scipy import stats  # slow to import, and few commands come here
-
-    low, high = stats.binomtest(round(share * n), n).proportion_ci(method="wilson")
-    return float(low), float(high)
+    count = round(share * n)
+    share, spread = count / n, 2 * (n + Z95**2)
+    center = (2 * n * share + Z95**2) / spread
+    reach = Z95 / spread * math.sqrt(4 * n * share * (1 - share) + Z95**2)
+    return center - reach if count else 0.0, center + reach if count < n else 1.0
 
 
 def _auroc_variance(auroc: float, n_good: float, n_defective: float) -> float:

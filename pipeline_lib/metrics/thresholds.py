@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from data_contracts.config import DecisionConfig, Promise
 from data_contracts.errors import ConfigError
@@ -170,9 +171,7 @@ def clopper_pearson_upper(count: float, n: float, *, confidence: float = CONFIDE
 
 
 def _bounds(counts: np.ndarray, n: float, *, confidence: float = CONFIDENCE) -> np.ndarray:
-    from scipy import stats  # slow to import, and few commands come here
-
-    bounds: np.ndarray = stats.beta.ppf(confidence, counts + 1, n - counts)
+    bounds: np.ndarray = special.betaincinv(counts + 1, n - counts, confidence)  # scipy.stats is slow to import
     return bounds
 
 
@@ -191,8 +190,8 @@ def excess_p_value(threshold: Threshold, groups_above: float, n_groups: int) -> 
     then beta-binomial, whatever the distribution of the scores, and varies less where shares are not whole; a small
     value says that the test images differ from the training images (drift).
     """
-    from scipy import stats  # slow to import, and few commands come here
-
-    at_least = math.floor(groups_above + _ROUNDING)
+    fewer = np.arange(math.floor(groups_above + _ROUNDING))
     a, b = threshold.groups_above + 1, threshold.n_groups - threshold.groups_above
-    return float(stats.betabinom.sf(at_least - 1, n_groups, a, b))
+    ways = -np.log(n_groups + 1) - special.betaln(n_groups - fewer + 1, fewer + 1)
+    chances = np.exp(ways + special.betaln(fewer + a, n_groups - fewer + b) - special.betaln(a, b))
+    return float(np.clip(1.0 - chances.sum(), 0.0, 1.0))  # as scipy.stats.betabinom, which is slow to import

@@ -15,10 +15,9 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import ValidationError
 
 from data_contracts.config import PreprocessingConfig
@@ -28,11 +27,15 @@ from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.configuration.files import load_run_config
 from pipeline_lib.extensions import is_extension
 from pipeline_lib.features.backbone import extension_weights_sha256, find_recorded_weights
-from pipeline_lib.features.extractor import FeatureExtractor, shared_extractor
+from pipeline_lib.features.extraction import shared_extractor
 from pipeline_lib.features.image_batches import ImageSize
 from pipeline_lib.models.model_file import MODEL_FILE, SCHEMA_VERSION, no_model, read_model_file
 from pipeline_lib.storage.artifact_store import read_checked, sha256_of_file, write_file
 from pipeline_lib.storage.files import safe_name, write_json_file
+from pipeline_lib.when_needed import torch
+
+if TYPE_CHECKING:
+    from pipeline_lib.features.extractor import FeatureExtractor
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import functools
 import os
 
 import numpy as np
-import torch
 
 from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT
+from pipeline_lib.when_needed import torch
 
 BFLOAT16_UNIT = 2.0**-8  # largest relative rounding error: eight significant bits
 SMALLEST_NORMAL = 2.0**-126  # of float32 and bfloat16; what is smaller may count as 0

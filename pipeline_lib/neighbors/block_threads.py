@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from threadpoolctl import ThreadpoolController
 
 from data_contracts.errors import FedpatchError
+from pipeline_lib.when_needed import torch
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]  # map(function, blocks) -> list, in order
 
@@ -39,6 +39,7 @@ def resolve_threads(threads: int | None) -> int:
 
 @functools.cache
 def _controller() -> ThreadpoolController:
+    torch.get_num_threads()  # imports torch, whose OpenMP it has to find
     return ThreadpoolController()
 
 

@@ -8,10 +8,10 @@ processors that multiply bfloat16 (AVX512-BF16 or AMX) and never used on others.
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from pipeline_lib.neighbors.bfloat16_products import FAR, BFloat16Factors, underflow
 from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT
+from pipeline_lib.when_needed import torch
 
 RUN = 8
 CHUNK_BYTES = 1 << 20  # of a piece of the product that is looked through while it is in cache

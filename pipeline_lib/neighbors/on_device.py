@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
+
+from pipeline_lib.when_needed import torch
 
 MORE_CANDIDATES = 8
 FLOAT64_UNIT = 2.0**-53
@@ -21,7 +22,6 @@ class DeviceSearch:
         self.squares = self.centered.square().sum(dim=1)
         self.largest_square = self.squares.max()
 
-    @torch.inference_mode()
     def search(self, queries: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(distances float32, indices int64), both (queries, kept), nearest first, and which queries are decided.
 
@@ -33,10 +33,11 @@ class DeviceSearch:
         indices = np.empty((len(queries), kept), np.int64)
         decided = np.empty(len(queries), bool)
         step = max(1, PRODUCT_BYTES // (8 * max(len(self.rows), taken * self.rows.shape[1])))
-        for start in range(0, len(queries), step):
-            part = slice(start, start + step)
-            found = self._search_block(torch.from_numpy(queries[part]).to(self.device).double(), kept, taken)
-            distances[part], indices[part], decided[part] = (values.cpu().numpy() for values in found)
+        with torch.inference_mode():
+            for start in range(0, len(queries), step):
+                part = slice(start, start + step)
+                found = self._search_block(torch.from_numpy(queries[part]).to(self.device).double(), kept, taken)
+                distances[part], indices[part], decided[part] = (values.cpu().numpy() for values in found)
         return distances, indices, decided
 
     def _search_block(

@@ -6,10 +6,9 @@ images were read, at each client by itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-
-import torch
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError, DatasetError, FedpatchError
@@ -18,35 +17,10 @@ from pipeline_lib.configuration.hardware import pick_device
 from pipeline_lib.dataset.layout import resolved_layout, select_categories
 from pipeline_lib.extensions import is_extension
 from pipeline_lib.features.backbone import build_network, resolve_backbone
-from pipeline_lib.features.extractor import FeatureExtractor, refuse_extraction
+from pipeline_lib.when_needed import torch
 
-
-def try_backbone(config: ExperimentConfig, root: Path) -> None:
-    """Try the backbone at the sizes that the categories at `root` are resized to; a function of the user's is left out.
-
-    Weights are loaded where the configuration names their file. Raises ConfigError or WeightsError naming what does
-    not fit. Without a data set there nothing is tried: the run says what is wrong with it.
-    """
-    if is_extension(config.model.backbone):
-        return  # pipeline_lib.planning.extension_trial
-    dataset = config.dataset
-    try:
-        layout = resolved_layout(dataset.layout, root)
-        categories = select_categories(root, layout=layout, categories=dataset.categories)
-    except DatasetError:
-        return
-    refuse_extraction(config.model.extraction, pick_device(config.runtime.device))
-    settings = unweighted(config)
-    for width, height in sorted({config.preprocessing.size(category) for category in categories}):
-        patch_grid(settings, width, height)
-    if config.model.weights_path is not None:
-        _load(resolve_backbone(config.model, config.preprocessing, seed=config.seed))
-
-
-def unweighted(config: ExperimentConfig) -> BackboneSettings:
-    """The backbone with random weights: its layers and grids are those of any weights."""
-    model = config.model.model_copy(update={"weights": "random", "weights_path": None})
-    return resolve_backbone(model, config.preprocessing, seed=config.seed)
+GridOf = Callable[[BackboneSettings, int, int], tuple[int, int, int]]
+"""`patch_grid`, or what remembers its answers."""
 
 
 @lru_cache(maxsize=256)
@@ -56,6 +30,8 @@ def patch_grid(settings: BackboneSettings, width: int, height: int) -> tuple[int
     The runs of a benchmark ask for the same few again and again, at a quarter of a second each. Raises ConfigError
     when the network or one of the layers cannot be used.
     """
+    from pipeline_lib.features.extractor import FeatureExtractor  # a class of torch's: imported where it computes
+
     settings = settings.model_copy(update={"alignment": "corners_as_patchcore"})  # which leaves the shape as it is
     try:
         with torch.device("meta"):
@@ -69,6 +45,37 @@ def patch_grid(settings: BackboneSettings, width: int, height: int) -> tuple[int
             f"({reason}); give the size that it takes in preprocessing, or another backbone"
         ) from error
     return shape[2], shape[3], shape[1]
+
+
+def try_backbone(config: ExperimentConfig, root: Path, *, grid_of: GridOf = patch_grid) -> None:
+    """Try the backbone at the sizes that the categories at `root` are resized to; a function of the user's is left out.
+
+    Weights are loaded where the configuration names their file. Raises ConfigError or WeightsError naming what does
+    not fit. Without a data set there nothing is tried: the run says what is wrong with it.
+    """
+    if is_extension(config.model.backbone):
+        return  # pipeline_lib.planning.extension_trial
+    dataset = config.dataset
+    try:
+        layout = resolved_layout(dataset.layout, root)
+        categories = select_categories(root, layout=layout, categories=dataset.categories)
+    except DatasetError:
+        return
+    if config.model.extraction == "bfloat16":
+        from pipeline_lib.features.extractor import refuse_extraction  # as in patch_grid
+
+        refuse_extraction(config.model.extraction, pick_device(config.runtime.device))
+    settings = unweighted(config)
+    for width, height in sorted({config.preprocessing.size(category) for category in categories}):
+        grid_of(settings, width, height)
+    if config.model.weights_path is not None:
+        _load(resolve_backbone(config.model, config.preprocessing, seed=config.seed))
+
+
+def unweighted(config: ExperimentConfig) -> BackboneSettings:
+    """The backbone with random weights: its layers and grids are those of any weights."""
+    model = config.model.model_copy(update={"weights": "random", "weights_path": None})
+    return resolve_backbone(model, config.preprocessing, seed=config.seed)
 
 
 @lru_cache(maxsize=16)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
-import torch
 from packaging.requirements import Requirement
 
 from data_contracts.errors import WeightsError
 from pipeline_lib.features.backbone import backbone_source, find_pretrained_weights
 from pipeline_lib.neighbors.bfloat16_products import has_fast_bfloat16
 from pipeline_lib.storage.writable import write_problem
+from pipeline_lib.when_needed import torch
 
 Status = Literal["ok", "note", "problem"]
 DISTRIBUTION = "fedpatch"

@@ -25,7 +25,7 @@ from pipeline_lib.dataset.image_files import loose_images
 from pipeline_lib.dataset.layout import find_images, refuse_equal_stems, resolved_layout, select_categories, thin_out
 from pipeline_lib.metrics.thresholds import refuse_unbounded
 from pipeline_lib.partition.assignment import client_ids, partition_images
-from pipeline_lib.planning.backbone_trial import patch_grid, try_backbone, unweighted
+from pipeline_lib.planning.backbone_trial import GridOf, patch_grid, try_backbone, unweighted
 from pipeline_lib.planning.extension_trial import try_extensions
 from pipeline_lib.upload import codec
 from pipeline_lib.upload.counts import BYTES_PER_COUNT
@@ -77,7 +77,7 @@ class ExperimentPlan:
         return sum(part.patches for part in [*self.train.values(), *self.test.values()])
 
 
-def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
+def plan_experiment(config: ExperimentConfig, root: Path, *, grid_of: GridOf = patch_grid) -> ExperimentPlan:
     """Count what a run of `config` on the data set at `root` makes.
 
     Raises DatasetError or ConfigError as the run would; QuorumError where fewer clients have images than must deliver.
@@ -86,10 +86,10 @@ def plan_experiment(config: ExperimentConfig, root: Path) -> ExperimentPlan:
     if not len(index):
         raise DatasetError(f"no image found in {root} for layout {config.dataset.layout}; {loose_images(root)}")
     try_extensions(config, index=index)
-    try_backbone(config, root)
+    try_backbone(config, root, grid_of=grid_of)
     backbone = unweighted(config)
     sizes = {category: config.preprocessing.size(category) for category in dict.fromkeys(index.category)}
-    grids = {size: patch_grid(backbone, *size) for size in sorted(set(sizes.values()))}
+    grids = {size: grid_of(backbone, *size) for size in sorted(set(sizes.values()))}
     dim = next(iter(grids.values()))[2]
     per_image = {category: grids[size][0] * grids[size][1] for category, size in sizes.items()}
     parts = {

@@ -10,15 +10,15 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import pandas as pd
-import torch
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.errors import ConfigError, FedpatchError
 from pipeline_lib.configuration.seeding import stage_rng
 from pipeline_lib.extensions import checked_indices, load_extension
 from pipeline_lib.features.backbone import resolve_backbone
-from pipeline_lib.features.extractor import shared_extractor
+from pipeline_lib.features.extraction import shared_extractor
 from pipeline_lib.partition.assignment import partition_images
+from pipeline_lib.when_needed import torch
 
 EXAMPLE_CLIENTS, EXAMPLE_ROWS, EXAMPLE_DIM = 3, 8, 32
 

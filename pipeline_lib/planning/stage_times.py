@@ -21,8 +21,7 @@ from data_contracts.manifests import GLOBAL_BANK
 from pipeline_lib.configuration.hardware import limit_threads, pick_device
 from pipeline_lib.coreset.shards import shard_count
 from pipeline_lib.dataset.images import load_image
-from pipeline_lib.features.extraction import ImageRow, extract_features
-from pipeline_lib.features.extractor import shared_extractor
+from pipeline_lib.features.extraction import ImageRow, extract_features, shared_extractor
 from pipeline_lib.planning.experiment import ExperimentPlan, PlannedClient, PlannedImages
 from pipeline_lib.planning.resources import tasks_at_a_time
 from pipeline_lib.planning.shared_steps import (

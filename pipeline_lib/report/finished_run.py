@@ -72,7 +72,7 @@ def _write_report(run: FinishedRun, store: ArtifactStore) -> None:
     record = RunRecord(
         config=run.config,
         backbone=run.backbone,
-        environment=describe_environment(),
+        environment=describe_environment(store),
         documents=run.figures.documents,
         curves=run.figures.curves,
         scores=run.figures.scores,

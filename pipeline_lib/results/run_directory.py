@@ -74,7 +74,7 @@ def write_run_directory(
     """Write what every run leaves but the report. Files that exist are replaced, each whole."""
     out.mkdir(parents=True, exist_ok=True)
     write_config(config, out / "config.yaml")
-    write_json_file(out / "environment.json", describe_environment())
+    write_json_file(out / "environment.json", describe_environment(store))
     write_metrics_files(out, figures.documents, figures.tables, [figures.curves])
     write_table_file(out / SCORES_FILE, [figures.scores], IMAGE_SCORES)
     write_model(out, store, config, backbone, banks, figures.calibration, reading)

@@ -199,7 +199,8 @@ class ArtifactStore:
 
     def read_table(self, manifest: Manifest) -> pd.DataFrame:
         """The table of a Parquet artifact."""
-        frame: pd.DataFrame = pq.read_table(pa.BufferReader(self.read_bytes(manifest))).to_pandas()
+        file = pq.ParquetFile(pa.BufferReader(self.read_bytes(manifest)))  # read_table imports pyarrow's data sets
+        frame: pd.DataFrame = file.read().to_pandas()
         return frame
 
     def read_json(self, manifest: Manifest) -> Any:

@@ -92,7 +92,9 @@ def _installed_version(package: str) -> str | None:
 
 def _imported_modules(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        if isinstance(node, ast.ImportFrom) and node.module == "pipeline_lib.when_needed":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names if _is_module(node.module, alias.name))
         elif isinstance(node, ast.Import):
@@ -102,10 +104,10 @@ def _imported_modules(tree: ast.Module) -> Iterator[str]:
 def _is_module(package: str, name: str) -> bool:
     if package.split(".")[0] not in CODE_PACKAGES:
         return False
-    try:
-        return importlib.util.find_spec(f"{package}.{name}") is not None
-    except ModuleNotFoundError:
+    spec = importlib.util.find_spec(package)  # finding a module within imports what it is looked for in
+    if spec is None or spec.submodule_search_locations is None:
         return False
+    return importlib.util.find_spec(f"{package}.{name}") is not None
 
 
 def _without_docstrings(tree: Tree) -> Tree:

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from data_contracts.config import FederatedConfig, canonical_hash
 from data_contracts.manifests import Manifest
 from data_contracts.settings import AggregationSettings, BackboneSettings, Place
-from pipeline_lib.configuration.hardware import kernels_key, pick_device
+from pipeline_lib.configuration.hardware import is_cpu, kernels_key, pick_device
 from pipeline_lib.extensions import extension_digest, is_extension
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.references import image_manifests, manifests_in
@@ -90,6 +90,8 @@ def _network_kernels(inputs: Mapping[str, Any]) -> dict[str, bool | int | str] |
     """`hardware.kernels_key` of a call that is given a backbone; None for others, and on the CPU."""
     place = inputs.get("place")
     if not isinstance(place, Place) or not any(isinstance(value, BackboneSettings) for value in inputs.values()):
+        return None
+    if is_cpu(place.device):
         return None
     return kernels_key(
         pick_device(place.device),

@@ -204,4 +204,5 @@ ELSEWHERE = {
     "python -m benchmarks --only coreset_1pct": BENCHMARKS,
     "python -m benchmarks --only warm": BENCHMARKS,
     "python -m benchmarks --threads 1 --against DIR --only coreset_1pct": BENCHMARKS,
+    "python -m benchmarks --only score_cold --threads 1 --against DIR": BENCHMARKS,
 }  # fmt: skip

@@ -20,7 +20,7 @@ from data_contracts.manifests import ClientImages, Manifest
 from data_contracts.settings import AS_EARLIER, BackboneSettings, CoresetSettings, Place
 from data_contracts.tables import CLIENT_IMAGES
 from pipeline_lib.dataset.index import index_dataset
-from pipeline_lib.features import backbone, extractor
+from pipeline_lib.features import backbone, extraction, extractor
 from pipeline_lib.features.extraction import read_patches
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.references import manifests_in
@@ -215,6 +215,7 @@ def test_features_are_computed_anew_by_another_averaging(tmp_path: Path, monkeyp
 
     def extracted() -> np.ndarray:
         forget_versions()
+        extraction.shared_extractor.cache_clear()
         manifest = clients.extract_client_features.fn(client, settings, {"pipe_clip": (64, 64)}, AS_EARLIER, place)
         return read_patches(store.read_table(manifest), store)
 
@@ -230,7 +231,6 @@ def test_features_are_computed_anew_by_another_averaging(tmp_path: Path, monkeyp
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, extractor.__name__, module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(clients, "extractor", module)
     assert not np.array_equal(extracted(), first)
     monkeypatch.undo()
     monkeypatch.setattr(clients, "progress_bar", lambda *_: None)
@@ -245,10 +245,11 @@ def test_on_a_gpu_a_network_counts_by_how_it_computes(tmp_path: Path, monkeypatc
     def keys(**inputs: Any) -> list[str]:
         return [key(policy, place=one, **inputs) for one in places]
 
-    monkeypatch.setattr(caching, "pick_device", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(caching, "is_cpu", lambda _: True)
     on_cpu = keys(settings=BACKBONE)
     assert len(set(on_cpu)) == 1
     without = keys(ratio=0.1)
+    monkeypatch.setattr(caching, "is_cpu", lambda _: False)
     monkeypatch.setattr(caching, "pick_device", lambda _: torch.device("cuda"))
     assert len({*keys(settings=BACKBONE), *on_cpu}) == 4
     assert keys(ratio=0.1) == without
