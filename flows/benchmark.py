@@ -24,7 +24,7 @@ from data_contracts.manifests import ExperimentResult
 from flows.experiment import run_experiment
 from flows.steps.run_pages import benchmark_title, show_failure
 from flows.steps.running import PARTIAL, partial_state, refuse_what_does_not_fit
-from tasks.comparison import benchmark_directory, compare_with_last_good, publish_comparison
+from tasks.comparison import benchmark_directory, compare_with_last_good, publish_comparison, publish_summary
 from tasks.resources import refuse_unwritable, refuse_without_weights
 
 REGRESSED = "CompletedRegressed"
@@ -58,8 +58,8 @@ def full_benchmark(config: BenchmarkConfig, force: bool = False) -> Any:
     progress = _Progress(len(cells))
     for cell in cells:
         runtime = cell.config.runtime.model_copy(update={"out": out / config.directory(cell)})
-        result, problem = _run_one(cell.config.model_copy(update={"runtime": runtime}))
         name = cell.name if len(cells) > len(config.changes()) else cell.experiment
+        result, problem = _run_one(cell.config.model_copy(update={"runtime": runtime}), name)
         if result is not None:
             results.setdefault(cell.experiment, {})[cell.seed] = result
         if problem:
@@ -71,6 +71,7 @@ def full_benchmark(config: BenchmarkConfig, force: bool = False) -> Any:
     entry = compare_with_last_good(config, results, failed, partial, rows, out)
     if entry and entry.regressions:
         announce(config.name, entry)
+    figures = publish_summary(config, results, failed, partial, rows, entry, out)
     worse = "; ".join(regression.text for regression in entry.regressions) if entry else ""
     problems = [
         f"{len(failed)} of {len(cells)} experiments failed: {listed(failed)}" if failed else "",
@@ -83,8 +84,8 @@ def full_benchmark(config: BenchmarkConfig, force: bool = False) -> Any:
     if partial:
         return partial_state(message, str(out))
     if worse:
-        return Completed(name=REGRESSED, message=message, data=str(out))
-    return str(out)
+        return Completed(name=REGRESSED, message=f"{message}; {figures}", data=str(out))
+    return Completed(message=figures, data=str(out))
 
 
 def announce(name: str, entry: HistoryEntry) -> None:
@@ -122,14 +123,12 @@ class _Progress:
             get_run_logger().debug("no progress bar: %s", error)
 
 
-def _run_one(config: ExperimentConfig) -> tuple[ExperimentResult | None, str]:
+def _run_one(config: ExperimentConfig, name: str) -> tuple[ExperimentResult | None, str]:
     """The result of one experiment, None where it failed; and in one line why, or what the result is without."""
     try:
-        outcome = run_experiment(config)
+        outcome = run_experiment(config, part=name)
     except Exception as error:  # whatever it is, the other experiments go on and the run says so
         return None, f"{type(error).__name__}: {error}".splitlines()[0]
-    if isinstance(outcome, str):
-        return ExperimentResult.model_validate_json(outcome), ""
     if outcome.is_completed() or outcome.name == PARTIAL:
         result = ExperimentResult.model_validate_json(str(outcome.data))
         return result, (outcome.message or "") if outcome.name == PARTIAL else ""

@@ -68,8 +68,11 @@ def federated_experiment(config: Annotated[ExperimentConfig, FEDERATED_FORM], fo
     return run_experiment(config)
 
 
-def run_experiment(config: ExperimentConfig) -> str | State[Any]:
-    """The steps of one experiment, inside a flow run. Returns the result as JSON, or a state that says what failed."""
+def run_experiment(config: ExperimentConfig, *, part: str = "") -> State[Any]:
+    """The steps of one experiment, inside a flow run. Returns a state with the result as JSON, or with what failed.
+
+    part: which one it is of the run's experiments, where there are several; artifacts are named by it.
+    """
     place = place_of(config)
     config = found_layout(located(config, place), place)
     refuse_backbones([(config, place)])
@@ -86,7 +89,7 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         dataset = prepare_dataset(run)
         run.done(f"index: {len(dataset.indexed.categories)} categories")
         federation = train(run, dataset, backbone)
-        publish_clients(dataset.partition, federation)
+        publish_clients(dataset.partition, federation, part=part)
         empty = dataset.partition.skipped_clients
         skipped = [without_images(empty)] if empty else []
         if federation.problem:
@@ -94,14 +97,12 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         measured = measure(run, dataset.indexed, federation, backbone)
         federation.coverage = measure_coverage(run, dataset.partition, federation)
         result = finish_run(config, backbone, dataset, federation, measured, run.clock.timings_s, place)
-        publish_results(result, place)
+        figures = publish_results(result, place, part=part)
         run.done("report")
     text = result.model_dump_json()
     if federation.partial:
         return partial_state("; ".join([f"without {federation.partial}", *skipped]), text)
-    if skipped:
-        return Completed(message=skipped[0], data=text)
-    return text
+    return Completed(message="; ".join([figures, *skipped]), data=text)
 
 
 def measure(
