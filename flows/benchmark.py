@@ -22,6 +22,7 @@ from data_contracts.federation import listed
 from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
 from flows.experiment import run_experiment
+from flows.steps.ends_with_worker import end_with_worker
 from flows.steps.run_pages import benchmark_title, show_failure
 from flows.steps.running import PARTIAL, partial_state, refuse_what_does_not_fit
 from tasks.comparison import benchmark_directory, compare_with_last_good, publish_comparison, publish_summary
@@ -35,6 +36,7 @@ REGRESSION_EVENT = "fedpatch.benchmark.regression"
 @flow(
     name="full-benchmark",
     flow_run_name=benchmark_title,
+    on_running=[end_with_worker],
     on_failure=[show_failure],
     persist_result=True,
     result_serializer="json",

@@ -16,6 +16,7 @@ from data_contracts.settings import BackboneSettings, EvaluationSettings, place_
 from flows.steps.calibration import calibrate
 from flows.steps.coverage import measure_coverage
 from flows.steps.dataset import prepare_dataset
+from flows.steps.ends_with_worker import end_with_worker
 from flows.steps.local import measure_alone, without_upload
 from flows.steps.measuring import measure_banks
 from flows.steps.rounds import train
@@ -31,6 +32,7 @@ from tasks.resources import refuse_backbones, refuse_unwritable, refuse_without_
 @flow(
     name="centralized-experiment",
     flow_run_name=experiment_title,
+    on_running=[end_with_worker],
     on_failure=[show_failure],
     persist_result=True,
     result_serializer="json",
@@ -50,6 +52,7 @@ def centralized_experiment(config: Annotated[ExperimentConfig, CENTRALIZED_FORM]
 @flow(
     name="federated-experiment",
     flow_run_name=experiment_title,
+    on_running=[end_with_worker],
     on_failure=[show_failure],
     persist_result=True,
     result_serializer="json",
