@@ -126,9 +126,13 @@ ELSEWHERE = {
     "prefect work-pool create stations --type process --overwrite": STACK,
     "prefect deploy --all --no-prompt": STACK,
     "python -m flows.automations": STACK,
-    "python -m flows.automations --webhook https://hooks.example.org/fedpatch": (
+    "python -m flows.automations --webhook https://hooks.example.org/fedpatch --test": (
         "tests/e2e/test_webhook.py::test_what_goes_wrong_is_posted_to_the_webhook"
     ),
+    "python -m flows.automations --test": (
+        "tests/e2e/test_one_server.py::test_the_documented_server_runs_the_nightly_benchmark"
+    ),
+    "prefect flow-run retry ID": "tests/e2e/test_one_server.py::test_the_documented_server_runs_the_nightly_benchmark",
     "prefect worker start --pool local": "tests/e2e/prefect_stack.py::Stack.start_worker",
     "prefect worker start --pool stations --work-queue station-a": STATION,
     "prefect deployment run 'federated-experiment/on-demand' ...": (
