@@ -9,6 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 RunState = Literal["good", "regressed", "partial", "failed"]
 
 
+def when(finished: str) -> str:
+    """`finished` of a run for people: 2026-01-31 02:10 UTC."""
+    return f"{finished[:16].replace('T', ' ')} UTC"
+
+
 class Record(BaseModel):
     """Base: frozen, unknown keys refused."""
 

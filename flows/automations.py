@@ -1,18 +1,20 @@
 """What the server does by itself: a run whose machine went silent is marked Crashed; a webhook hears of what is wrong.
 
 `python -m flows.automations` installs it on the server that PREFECT_API_URL names; again, it replaces what is
-there. `--webhook URL` has runs that failed, crashed, are partial or late, and regressions, sent to that address. All of
-it concerns the runs of prefect.yaml's deployments, by their tag.
+there. `--webhook URL` has runs that failed, crashed, are partial or late, and regressions, sent to that address, and
+`--test` sends a message there. All of it concerns the runs of prefect.yaml's deployments, by their tag.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from datetime import timedelta
 from typing import cast
 from uuid import UUID
 
+import httpx
 from prefect.automations import Automation
 from prefect.blocks.webhook import Webhook
 from prefect.client.schemas.objects import StateType
@@ -135,6 +137,33 @@ def _told(block: UUID, name: str, description: str, match: ResourceSpecification
     )
 
 
+def send_test() -> int:
+    """Post a message of the same form to the address that was installed, from here; returns the HTTP status.
+
+    Raises ServerError where there is no address, or it cannot be reached, or refuses.
+    """
+    try:
+        block = cast(Webhook, Webhook.load(WEBHOOK))
+    except ValueError as error:
+        raise ServerError("no address is installed yet: give it with --webhook URL") from error
+    text = "fedpatch: a test, sent by python -m flows.automations --test; nothing is wrong"
+    try:
+        answer = asyncio.run(block.call({"text": text}))
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise ServerError(f"the test was not sent: {type(error).__name__}: {error}") from error
+    if answer.is_error:
+        raise ServerError(f"the address refused the test: {answer.status_code} {answer.reason_phrase}")
+    return answer.status_code
+
+
+def is_told() -> bool:
+    """Whether the server has an address that is told of runs that went wrong."""
+    try:
+        return bool(cast(Automation, Automation.read(name=UNFINISHED)).enabled)
+    except ValueError:
+        return False
+
+
 def install(rule: Automation) -> None:
     """Put the rule on the server, in the place of an older one of its name."""
     try:
@@ -155,6 +184,7 @@ def main() -> None:
         metavar="URL",
         help="also tell this address of failed, crashed, partial and late runs, and regressions",
     )
+    parser.add_argument("--test", action="store_true", help="send a test message to the address that is installed")
     arguments = parser.parse_args()
     try:
         require_number("silence_seconds", arguments.silence_seconds, above=0)
@@ -168,6 +198,13 @@ def main() -> None:
     for rule in rules:
         install(rule)
         sys.stdout.write(f"installed: {rule.name}\n")
+    if not is_told():
+        sys.stdout.write("nobody is told of failures yet: python -m flows.automations --webhook URL\n")
+    if arguments.test:
+        try:
+            sys.stdout.write(f"a test was sent; the address answered {send_test()}\n")
+        except ServerError as error:
+            parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from data_contracts.federation import listed
 from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
 from flows.experiment import run_experiment
+from flows.steps.ends_with_worker import end_with_worker
 from flows.steps.run_pages import benchmark_title, show_failure
 from flows.steps.running import PARTIAL, partial_state, refuse_what_does_not_fit
-from tasks.comparison import alone_in, benchmark_directory, compare_with_last_good, publish_comparison
+from tasks.comparison import alone_in, benchmark_directory, compare_with_last_good, publish_comparison, publish_summary
 from tasks.resources import refuse_unwritable, refuse_without_weights
 
 REGRESSED = "CompletedRegressed"
@@ -36,6 +37,7 @@ REGRESSION_EVENT = "fedpatch.benchmark.regression"
 @flow(
     name="full-benchmark",
     flow_run_name=benchmark_title,
+    on_running=[end_with_worker],
     on_failure=[show_failure],
     persist_result=True,
     result_serializer="json",
@@ -65,8 +67,8 @@ def _run_cells(config: BenchmarkConfig, out: Path) -> Any:
     progress = _Progress(len(cells))
     for cell in cells:
         runtime = cell.config.runtime.model_copy(update={"out": out / config.directory(cell)})
-        result, problem = _run_one(cell.config.model_copy(update={"runtime": runtime}))
         name = cell.name if len(cells) > len(config.changes()) else cell.experiment
+        result, problem = _run_one(cell.config.model_copy(update={"runtime": runtime}), name)
         if result is not None:
             results.setdefault(cell.experiment, {})[cell.seed] = result
         if problem:
@@ -78,6 +80,7 @@ def _run_cells(config: BenchmarkConfig, out: Path) -> Any:
     entry = compare_with_last_good(config, results, failed, partial, rows, out)
     if entry and entry.regressions:
         announce(config.name, entry)
+    figures = publish_summary(config, results, failed, partial, rows, entry, out)
     worse = "; ".join(regression.text for regression in entry.regressions) if entry else ""
     problems = [
         f"{len(failed)} of {len(cells)} experiments failed: {listed(failed)}" if failed else "",
@@ -90,8 +93,8 @@ def _run_cells(config: BenchmarkConfig, out: Path) -> Any:
     if partial:
         return partial_state(message, str(out))
     if worse:
-        return Completed(name=REGRESSED, message=message, data=str(out))
-    return str(out)
+        return Completed(name=REGRESSED, message=f"{message}; {figures}", data=str(out))
+    return Completed(message=figures, data=str(out))
 
 
 def announce(name: str, entry: HistoryEntry) -> None:
@@ -132,14 +135,12 @@ class _Progress:
             get_run_logger().debug("no progress bar: %s", error)
 
 
-def _run_one(config: ExperimentConfig) -> tuple[ExperimentResult | None, str]:
+def _run_one(config: ExperimentConfig, name: str) -> tuple[ExperimentResult | None, str]:
     """The result of one experiment, None where it failed; and in one line why, or what the result is without."""
     try:
-        outcome = run_experiment(config)
+        outcome = run_experiment(config, part=name)
     except Exception as error:  # whatever it is, the other experiments go on and the run says so
         return None, f"{type(error).__name__}: {error}".splitlines()[0]
-    if isinstance(outcome, str):
-        return ExperimentResult.model_validate_json(outcome), ""
     if outcome.is_completed() or outcome.name == PARTIAL:
         result = ExperimentResult.model_validate_json(str(outcome.data))
         return result, (outcome.message or "") if outcome.name == PARTIAL else ""

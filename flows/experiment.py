@@ -16,6 +16,7 @@ from data_contracts.settings import BackboneSettings, EvaluationSettings, place_
 from flows.steps.calibration import calibrate
 from flows.steps.coverage import measure_coverage
 from flows.steps.dataset import prepare_dataset
+from flows.steps.ends_with_worker import end_with_worker
 from flows.steps.local import measure_alone, without_upload
 from flows.steps.measuring import measure_banks
 from flows.steps.rounds import train
@@ -31,6 +32,7 @@ from tasks.resources import refuse_backbones, refuse_unwritable, refuse_without_
 @flow(
     name="centralized-experiment",
     flow_run_name=experiment_title,
+    on_running=[end_with_worker],
     on_failure=[show_failure],
     persist_result=True,
     result_serializer="json",
@@ -50,6 +52,7 @@ def centralized_experiment(config: Annotated[ExperimentConfig, CENTRALIZED_FORM]
 @flow(
     name="federated-experiment",
     flow_run_name=experiment_title,
+    on_running=[end_with_worker],
     on_failure=[show_failure],
     persist_result=True,
     result_serializer="json",
@@ -68,8 +71,11 @@ def federated_experiment(config: Annotated[ExperimentConfig, FEDERATED_FORM], fo
     return run_experiment(config)
 
 
-def run_experiment(config: ExperimentConfig) -> str | State[Any]:
-    """The steps of one experiment, inside a flow run. Returns the result as JSON, or a state that says what failed."""
+def run_experiment(config: ExperimentConfig, *, part: str = "") -> State[Any]:
+    """The steps of one experiment, inside a flow run. Returns a state with the result as JSON, or with what failed.
+
+    part: which one it is of the run's experiments, where there are several; artifacts are named by it.
+    """
     place = place_of(config)
     config = found_layout(located(config, place), place)
     refuse_backbones([(config, place)])
@@ -86,7 +92,7 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         dataset = prepare_dataset(run)
         run.done(f"index: {len(dataset.indexed.categories)} categories")
         federation = train(run, dataset, backbone)
-        publish_clients(dataset.partition, federation)
+        publish_clients(dataset.partition, federation, part=part)
         empty = dataset.partition.skipped_clients
         skipped = [without_images(empty)] if empty else []
         if federation.problem:
@@ -94,14 +100,12 @@ def run_experiment(config: ExperimentConfig) -> str | State[Any]:
         measured = measure(run, dataset.indexed, federation, backbone)
         federation.coverage = measure_coverage(run, dataset.partition, federation)
         result = finish_run(config, backbone, dataset, federation, measured, run.clock.timings_s, place)
-        publish_results(result, place)
+        figures = publish_results(result, place, part=part)
         run.done("report")
     text = result.model_dump_json()
     if federation.partial:
         return partial_state("; ".join([f"without {federation.partial}", *skipped]), text)
-    if skipped:
-        return Completed(message=skipped[0], data=text)
-    return text
+    return Completed(message="; ".join([figures, *skipped]), data=text)
 
 
 def measure(

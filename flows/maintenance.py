@@ -7,10 +7,11 @@ from pathlib import Path
 from prefect import flow
 
 from data_contracts.settings import default_store
+from flows.steps.ends_with_worker import end_with_worker
 from tasks.maintenance import prune_artifacts, prune_shared_place
 
 
-@flow(name="store-prune")
+@flow(name="store-prune", on_running=[end_with_worker])
 def store_prune(
     store: Path | None = None,
     keep_days: float = 30,

@@ -10,6 +10,7 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.states import Failed
 
+from flows.steps.ends_with_worker import end_with_worker
 from flows.steps.run_pages import scoring_title, show_failure
 from flows.steps.running import partial_state
 from tasks.inspection import score_paths
@@ -18,6 +19,7 @@ from tasks.inspection import score_paths
 @flow(
     name="score-images",
     flow_run_name=scoring_title,
+    on_running=[end_with_worker],
     on_failure=[show_failure],
     persist_result=True,
     result_serializer="json",

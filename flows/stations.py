@@ -26,6 +26,7 @@ from data_contracts.settings import client_config_hash
 from flows.across_machines.coordinator import Coordination, collect_figures, federate
 from flows.across_machines.places import coordinator_place, own_config
 from flows.across_machines.station import open_station, send_coreset, send_figures
+from flows.steps.ends_with_worker import end_with_worker
 from flows.steps.run import Run
 from flows.steps.run_pages import coordinator_title, show_failure, station_title
 from flows.steps.running import partial_state, task_runner
@@ -38,7 +39,12 @@ Phase = Literal["coreset", "figures"]
 Ratios = dict[str, Annotated[float, Field(gt=0, le=1)]]
 
 
-@flow(name="station-client", flow_run_name=station_title, on_failure=[show_failure])
+@flow(
+    name="station-client",
+    flow_run_name=station_title,
+    on_running=[end_with_worker],
+    on_failure=[show_failure],
+)
 def station_client(
     config: ExperimentConfig,
     run_id: str,
@@ -55,7 +61,12 @@ def station_client(
     register_part(run_id, f"{phase}-{round_number}", run.used, run.place)
 
 
-@flow(name="station-coordinator", flow_run_name=coordinator_title, on_failure=[show_failure])
+@flow(
+    name="station-coordinator",
+    flow_run_name=coordinator_title,
+    on_running=[end_with_worker],
+    on_failure=[show_failure],
+)
 def station_coordinator(
     config: Annotated[ExperimentConfig, FEDERATED_FORM],
     stations: list[str],

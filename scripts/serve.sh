@@ -1,5 +1,6 @@
 #!/bin/sh
-# A Prefect server on loopback with everything deployed but stations, and a worker. Ctrl-C or SIGTERM ends all of it.
+# For trying: a Prefect server on loopback with everything deployed but stations, and a worker, which is started again
+# when it ends. Ctrl-C or SIGTERM ends all of it. For a server that stays: docs/operations.md.
 #   FEDPATCH_PORT (4200), FEDPATCH_DATASET (where the worker's data set lies), FEDPATCH_STORE
 set -eu
 port=${FEDPATCH_PORT:-4200}
@@ -36,16 +37,20 @@ os.setsid()
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execvp("prefect", ["prefect", *sys.argv[1:]])' "$@"
 }
-server='' worker='' deployed=.prefect-serve-$$.yaml
+server='' worker=''
 end() {
-    rm -f "$deployed"
     for process in $worker $server; do
         kill "$process" 2>/dev/null || true
         wait "$process" 2>/dev/null || true
     done
 }
 trap end EXIT
-trap 'exit 130' INT TERM
+trap 'exit 0' INT TERM
+start_worker() {
+    since=$(date +%s)
+    started worker start --pool local --name serve &
+    worker=$!
+}
 
 # until CONDITION holds, for two minutes, as long as the process lives
 await() {
@@ -66,29 +71,14 @@ server=$!
 await "the server on port $port" "$server" \
     python -c "import urllib.request as u; u.urlopen('$PREFECT_API_URL/health', timeout=2)"
 prefect work-pool create local --type process --overwrite
-since=$(date +%s)
-started worker start --pool local --name serve &
-worker=$!
+start_worker
 await "the worker" "$worker" python -c "
 import datetime, json, urllib.request as u
 asked = u.Request('$PREFECT_API_URL/work_pools/local/workers/filter', b'{}', {'Content-Type': 'application/json'})
 seen = [w['last_heartbeat_time'] for w in json.load(u.urlopen(asked, timeout=5)) if w['name'] == 'serve']
 assert datetime.datetime.fromisoformat(seen[0]).timestamp() >= $since"
-# All but the stations' deployments, which need workers of their own (docs/stations.md: prefect deploy --all).
-python - "$deployed" <<'EOF'
-import sys
-
-import yaml
-
-with open("prefect.yaml") as file:
-    values = yaml.safe_load(file)
-values["deployments"] = [one for one in values["deployments"] if "stations" not in one.get("tags", [])]
-with open(sys.argv[1], "w") as file:
-    yaml.safe_dump(values, file)
-EOF
-prefect deploy --all --no-prompt --prefect-file "$deployed"
-rm -f "$deployed"
-python -m flows.automations
+sh scripts/deploy.sh
+rules=$(python -m flows.automations)
 
 others=''
 for name in PREFECT_HOME FEDPATCH_STORE FEDPATCH_DATASET; do
@@ -98,6 +88,8 @@ done
 cat <<END
 
 serve: ready. UI: http://127.0.0.1:$port    Ctrl-C ends all of it.
+This is for trying; a server that stays is in docs/operations.md, "One server, without stations".
+$rules
 In another terminal:
 
   export PREFECT_API_URL=$PREFECT_API_URL PATH="$(dirname "$(command -v prefect)"):\$PATH"$others
@@ -109,7 +101,18 @@ if [ -z "${FEDPATCH_DATASET:-}" ]; then
 fi
 echo "  prefect deployment run federated-experiment/on-demand --param 'config={$run}' --watch"
 echo
-code=0
-wait "$worker" || code=$?
-say "the worker ended (exit code $code), so the server is ended too; start it again, then Retry what ran"
-exit "$code"
+ended=0
+while :; do
+    code=0
+    wait "$worker" || code=$?
+    worker=''
+    [ $(($(date +%s) - since)) -lt 600 ] || ended=0
+    ended=$((ended + 1))
+    [ "$ended" -lt 5 ] || break # one start more would not mend it
+    say "the worker ended (exit code $code), and what it ran is Crashed: Retry that; a worker is started again in 5 s"
+    sleep 5 & # in the background, so that Ctrl-C does not wait for it
+    wait $!
+    start_worker
+done
+say "the worker ended 5 times, each within 10 minutes of its start, so the server is ended too (exit code $code)"
+exit 1

@@ -15,8 +15,9 @@ from data_contracts.benchmark import BenchmarkConfig
 from data_contracts.errors import ConfigError
 from data_contracts.history import HistoryEntry
 from data_contracts.manifests import ExperimentResult
+from data_contracts.results import METRICS_FILES, MetricsDocument
 from pipeline_lib.benchmark import history as benchmark_history
-from pipeline_lib.benchmark import tables
+from pipeline_lib.benchmark import summary, tables
 from pipeline_lib.benchmark.gathering import gather_benchmark
 from pipeline_lib.benchmark.report.history_page import history_rows, render_history
 from pipeline_lib.benchmark.report.written import write_benchmark
@@ -98,11 +99,11 @@ def compare_with_last_good(
     entry = benchmark_history.judge(config, directories, rows, failed, before, out, partial=partial)
     benchmark_history.mark_runs(entry, directories)
     entries.append(entry)
-    benchmark_history.write_entry(history, entry, render_history(entries))
+    benchmark_history.write_entry(history, entry, render_history(entries, benchmark_history.pages(entries, history)))
     create_table_artifact(
         key="benchmark-history",
         table=history_rows(entries),
-        description=f"{config.name} over time, AUC-sPRO@0.05 in per cent. Page: {history}/history.html",
+        description=f"{config.name} over time, image AUROC / AUC-sPRO in per cent. Page: {history}/history.html",
     )
     if entry.regressions:
         text = "\n".join(f"- {regression.text}" for regression in entry.regressions)
@@ -112,3 +113,37 @@ def compare_with_last_good(
             description=f"{config.name}: {len(entry.regressions)} regressions",
         )
     return entry
+
+
+# By the flow itself, outside any task, so that the run's page lists it as the run's own (tasks/reporting.py).
+def publish_summary(
+    config: BenchmarkConfig,
+    results: dict[str, dict[int, ExperimentResult]],
+    failed: dict[str, str],
+    partial: dict[str, str],
+    rows: list[dict[str, Any]],
+    entry: HistoryEntry | None,
+    out: Path,
+) -> str:
+    """Show the benchmark as one page in the UI; returns its figures, and how many warnings there are, in one line."""
+    documents = {name: [_metrics(result) for result in found.values()] for name, found in results.items()}
+    pages = [out / "benchmark.html"]
+    before = None
+    if config.history is not None:
+        history = config.history.expanduser().absolute()
+        pages.append(history / "history.html")
+        before = next(
+            (e for e in benchmark_history.read_history(history) if entry and e.finished == entry.compared_with), None
+        )
+    create_markdown_artifact(
+        key="benchmark-summary",
+        markdown=summary.benchmark_summary(rows, documents, failed, partial, entry, before, pages),
+        description=f"{config.name}: how it ended, its figures, what to look at",
+    )
+    n_warnings = len(summary.warnings(documents))
+    look = f"; {n_warnings} warnings in the artifact benchmark-summary" if n_warnings else ""
+    return summary.figures_line(rows) + look
+
+
+def _metrics(result: ExperimentResult) -> MetricsDocument:
+    return MetricsDocument.model_validate_json((Path(result.run_directory) / METRICS_FILES["all"]).read_bytes())

@@ -11,11 +11,12 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from data_contracts.config import ExperimentConfig
 from data_contracts.federation import Federation
 from data_contracts.manifests import ExperimentResult, MeasuredBanks, Partition, PreparedDataset
-from data_contracts.results import MetricsDocument
+from data_contracts.results import HEADLINES, MetricsDocument
 from data_contracts.settings import BackboneSettings, Place
 from pipeline_lib.report import finished_run
 from pipeline_lib.results import documents, experiment, run_directory, tables
 from pipeline_lib.results import summary as run_summary
+from pipeline_lib.results.tables import per_cent
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.references import manifests_in
 from tasks.galleries import draw_galleries
@@ -70,56 +71,65 @@ def finish_run(
 
 
 # What the UI shows of a run is made by the flow itself, outside any task: an artifact belongs to the task that made it,
-# and the run's page lists those of tasks apart, with "None" for the run.
+# and the run's page lists those of tasks apart, with "None" for the run. The UI shows keys as titles: where a run has
+# several experiments, `part` says which one it is of.
 
 
-def publish_clients(partition: Partition, federation: Federation) -> None:
+def publish_clients(partition: Partition, federation: Federation, *, part: str = "") -> None:
     """The clients as a table in the UI: what each had and sent, or why it failed."""
     summary = documents.federation_summary("", federation, partition)
     create_table_artifact(
-        key="clients",
+        key=_key(part, "clients"),
         table=tables.client_rows(summary),
         description="What each client had and sent. Failed clients are listed with their cause.",
     )
 
 
-def publish_results(result: ExperimentResult, place: Place) -> None:
-    """What came of a run, in the UI: `summary`, which has all in order, and tables and heat maps by themselves."""
+def publish_results(result: ExperimentResult, place: Place, *, part: str = "") -> str:
+    """What came of a run, in the UI: `summary`, which has all in order, and tables and heat maps by themselves.
+
+    Returns the headline figures in one line, means over categories in per cent.
+    """
     document = MetricsDocument.model_validate(ArtifactStore(place.store).read_json(result.metrics))
     create_table_artifact(
-        key="results",
+        key=_key(part, "results"),
         table=tables.metric_rows(document),
         description=f"{document.experiment}: metrics in per cent with 95 % intervals, on all test images.",
     )
     if document.local_clients:
         create_table_artifact(
-            key="local-clients",
+            key=_key(part, "local-clients"),
             table=tables.local_rows(document),
             description="What each client scores alone, in per cent, on all test images.",
         )
     if document.federation.rounds:
         create_table_artifact(
-            key="rounds",
+            key=_key(part, "rounds"),
             table=tables.round_rows(document.federation),
             description="Convergence over the rounds: metrics in per cent, means over categories, all test images.",
         )
     directory = Path(result.run_directory)
     sheets = sorted((directory / finished_run.HEAT_MAPS).glob("*.jpg"))
-    _publish_heat_maps(sheets)
+    _publish_heat_maps(sheets, part)
     create_markdown_artifact(
-        key=SUMMARY,
+        key=_key(part, SUMMARY),
         markdown=run_summary.run_summary(document, directory, sheets),
         description=f"{document.experiment}: result, clients, heat maps, report",
     )
     get_run_logger().info("run directory: %s", directory)  # what waits with --watch has nothing else
+    return ", ".join(f"{metric.title} {per_cent(metric.of(document.mean))}" for metric in HEADLINES)
 
 
-def _publish_heat_maps(sheets: list[Path]) -> None:
+def _key(part: str, what: str) -> str:
+    return artifact_key(f"{part} {what}")
+
+
+def _publish_heat_maps(sheets: list[Path], part: str) -> None:
     """The first few sheets of heat maps as images in the UI; a larger one stays in the run directory alone."""
     small = [path for path in sheets if path.stat().st_size <= MAX_UI_IMAGE_BYTES]
     for path in small[:MAX_UI_IMAGES]:
         create_markdown_artifact(
-            key=artifact_key(f"heat-maps-{path.stem}"),
+            key=_key(part, f"heat-maps-{path.stem}"),
             markdown=f"![heat maps of {path.stem}]({run_summary.jpeg_uri(path)})",
             description=f"{path.stem}: image, anomaly map and overlay of the first hit, miss and false alarm there is.",
         )

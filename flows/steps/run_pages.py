@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def show_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
             ArtifactCreate(
                 key="partial" if name == PARTIAL else SUMMARY,
                 type="markdown",
-                description=f"{name}: {message}"[:200],
+                description=textwrap.shorten(f"{name}: {message}", 200, placeholder=" ..."),
                 data=f"## {name}\n\n{message}\n\nMend the cause, then *Retry*: what was finished is not done again.",
                 flow_run_id=flow_run.id,
             )

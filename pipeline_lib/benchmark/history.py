@@ -8,6 +8,7 @@ run's directory is gone, it is a value below that run's own 95 % interval. Files
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,6 +170,12 @@ def _below_interval(
             points = round(100 * (own.value - then.value), 4)
             found.append(Regression(experiment=experiment, metric=own.metric, delta_points=points))
     return found
+
+
+def pages(entries: Sequence[HistoryEntry], history: Path) -> dict[str, str]:
+    """`directory` of each run whose benchmark.html is there -> its address from the history's page."""
+    found = {entry.directory: Path(entry.directory) / "benchmark.html" for entry in entries}
+    return {name: Path(os.path.relpath(page, history)).as_posix() for name, page in found.items() if page.is_file()}
 
 
 def mark_runs(entry: HistoryEntry, directories: Directories) -> None:

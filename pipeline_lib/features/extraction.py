@@ -199,8 +199,23 @@ def _load_pixels(row: ImageRow, size: tuple[int, int], reading: ImageReading) ->
     if not row.path.exists():
         raise FileNotFoundError(f"{row.path} is gone since it was indexed")
     if sha256_of_file(row.path) != row.sha256:
-        raise DatasetError(f"{row.path} has changed since it was indexed; run again to index the data set anew")
+        raise DatasetError(_changed(row.path, reading))
     return torch.from_numpy(preprocess_image(load_image(row.path, reading), width=size[0], height=size[1]))
+
+
+def _changed(path: Path, reading: ImageReading) -> str:
+    """What became of a file that is not what was indexed, and what to do."""
+    try:
+        load_image(path, reading)
+    except (DatasetError, OSError) as error:
+        return (
+            f"{path} has changed since it was indexed and can no longer be read: put it back as it was, or remove it, "
+            f"then run again ({error})"
+        )
+    return (
+        f"{path} has changed since it was indexed, and can be read: where it belongs there, run again, which indexes "
+        "the data set anew; otherwise put it back as it was first"
+    )
 
 
 def _batches(

@@ -127,13 +127,17 @@ ELSEWHERE = {
     "prefect work-pool create stations --type process --overwrite": STACK,
     "prefect deploy --all --no-prompt": STACK,
     "python -m flows.automations": STACK,
-    "python -m flows.automations --webhook https://hooks.example.org/fedpatch": (
+    "python -m flows.automations --webhook https://hooks.example.org/fedpatch --test": (
         "tests/e2e/test_webhook.py::test_what_goes_wrong_is_posted_to_the_webhook"
     ),
     "fedpatch evaluate --dataset-root DIR --maps maps --out measured --stretch-maps": (
         "tests/pipeline_lib/metrics/test_evaluation.py::test_squeezed_maps_are_stretched_where_that_is_asked_for"
     ),
     "fedpatch show runs/first measured": "tests/flows/cli/test_show.py::test_measured_maps_go_by_their_directory",
+    "python -m flows.automations --test": (
+        "tests/e2e/test_one_server.py::test_the_documented_server_runs_the_nightly_benchmark"
+    ),
+    "prefect flow-run retry ID": "tests/e2e/test_one_server.py::test_the_documented_server_runs_the_nightly_benchmark",
     "prefect worker start --pool local": "tests/e2e/prefect_stack.py::Stack.start_worker",
     "prefect worker start --pool stations --work-queue station-a": STATION,
     "prefect deployment run 'federated-experiment/on-demand' ...": (

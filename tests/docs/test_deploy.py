@@ -33,7 +33,8 @@ def service(path: Path) -> configparser.SectionProxy:
 
 def test_there_is_a_unit_for_each_kind_of_machine() -> None:
     names = [path.name for path in UNITS]
-    assert names == ["fedpatch-coordinator.service", "fedpatch-server.service", "fedpatch-station@.service"]
+    kinds = ("coordinator", "server", "station@", "worker")
+    assert names == [f"fedpatch-{kind}.service" for kind in kinds]
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
@@ -57,6 +58,15 @@ def test_each_service_has_a_user_and_a_directory_that_others_cannot_read(path: P
     assert unit["StateDirectory"] == unit["User"]
     assert unit["ExecStart"].startswith(PREFECT)
     assert re.search(r"^Environment=.*\bDO_NOT_TRACK=1$", path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_a_service_is_started_again_and_writes_in_its_own_directory_alone(path: Path) -> None:
+    unit = service(path)
+    assert unit["Restart"] in ("always", "on-failure")
+    assert unit["ProtectSystem"] == "strict"
+    assert unit.get("WorkingDirectory", f"/var/lib/{unit['User']}") == f"/var/lib/{unit['StateDirectory']}"
+    assert unit.get("ReadWritePaths", "-/srv/fedpatch") == "-/srv/fedpatch"
 
 
 def test_a_station_serves_its_own_queue_and_can_be_read_in_the_shared_place() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from flows.steps.ends_with_worker import WORKER_ENDED
 from tests.conftest import experiment_values
 from tests.dataset_fixtures import write_tiny_autovi
 from tests.e2e.browser import go_to, keep, open_page, retry
@@ -116,8 +117,12 @@ def test_kill_9_of_the_run_its_worker_both_and_the_server_loses_nothing(guarded:
 
     processes = stop_in_the_middle(guarded, flow_run, after=len(clients(states, "Completed")))
     guarded.kill_worker()
-    for process in processes:  # they go on until they have something to say, and end as nobody hears it
+    for process in processes:
         process.send_signal(signal.SIGCONT)
+    crashed = guarded.wait_for(flow_run, beyond=2)
+    assert crashed["state"]["message"] == WORKER_ENDED
+    assert not psutil.wait_procs(processes, timeout=60)[1]  # in the middle of a client, with others not begun
+    assert clients(guarded.task_states(flow_run), "Completed") < {f"extract-client_{i}" for i in range(CLIENTS)}
     guarded.start_worker()
     states = retry_crashed(guarded, flow_run, attempt=3)
 

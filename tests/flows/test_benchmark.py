@@ -186,7 +186,9 @@ def test_a_watched_benchmark_that_is_worse_than_its_last_good_run_is_marked(
         own = config.model_copy(update={"out": tmp_path / f"night_{number}", "history": history})
         return full_benchmark(own, return_state=True)
 
-    assert [night(number).name for number in (1, 2)] == ["Completed", "Completed"]
+    first, second = night(1), night(2)
+    assert [first.name, second.name] == ["Completed", "Completed"]
+    assert first.message.startswith("image AUROC / AUC-sPRO@0.05 in per cent: centralized ")
     last = sorted(history.glob("*.json"))[-1]
     entry = json.loads(last.read_text())
     assert entry["compared_with"] is not None
@@ -207,7 +209,12 @@ def test_a_watched_benchmark_that_is_worse_than_its_last_good_run_is_marked(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
         )
     assert "regression" in run.tags
-    assert {"benchmark-regression", "benchmark-history"} <= {artifact.key for artifact in artifacts}
+    found = {artifact.key: str(artifact.data) for artifact in artifacts}
+    assert {"benchmark-regression", "benchmark-history", "centralized-summary", "centralized-clients"} <= found.keys()
+    assert "summary" not in found  # of which experiment?
+    assert found["benchmark-summary"].startswith("## Regressed: worse than the last good run")
+    assert "last good run, of 2099-01-01 00:00 UTC" in found["benchmark-summary"]
+    assert "AUC-sPRO@" not in found["benchmark-summary"] + found["centralized-summary"]  # a mail address in the UI
 
 
 @pytest.mark.slow

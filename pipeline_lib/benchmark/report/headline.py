@@ -20,7 +20,7 @@ def headline_sentence(rows: Rows) -> str:
     """
     verdicts = _tested(against_baselines(rows))
     if not verdicts:
-        return " ".join([*_one_seed(rows), "No experiment was tested against a baseline.", *_pairs(rows)])
+        return " ".join([_one_seed(rows) or "No experiment was tested against a baseline.", *_pairs(rows)])
     says = f"{_experiments(verdicts)} (drawn images and seeds, Holm-corrected).{_also(rows)}"
     caution = ["Not shown does not mean equal: the intervals say how large a difference may be."]
     return " ".join([says, *_pairs(rows), *(caution if "no difference shown" in verdicts else [])])
@@ -37,13 +37,12 @@ def _also(rows: Rows) -> str:
     return "".join(found)
 
 
-def _one_seed(rows: Rows) -> list[str]:
-    alone = any(row["not_tested"] == ONE_SEED for row in rows)
-    says = "Another seed of the same experiment gives other figures, and by how much one seed cannot tell."
+def _one_seed(rows: Rows) -> str:
+    if not any(row["not_tested"] == ONE_SEED for row in rows):
+        return ""
     return (
-        [f"{ONE_SEED[:1].upper()}{ONE_SEED[1:]}. {says} Give seeds: three or more; without there is no ranking."]
-        if alone
-        else []
+        "The figures of one seed, and their differences, without a verdict or a ranking: by how much another seed "
+        "differs, three or more (seeds) would tell."
     )
 
 

@@ -306,7 +306,7 @@ def one_seed(*experiments: str) -> list[dict[str, Any]]:
 def test_one_seed_has_no_star_no_interval_and_no_ranking_and_the_head_says_so() -> None:
     rows = [row("centralized", "auc_spro_0.05", 0.0, "baseline") | {"seeds": 1}, *one_seed("a", "b")]
     page = render_benchmark(record(rows, {}))
-    assert headline_sentence(rows).startswith("One seed: not tested. Another seed")
+    assert headline_sentence(rows).startswith("The figures of one seed, and their differences")
     assert headline_figures(rows)[-1] == (
         "AUC-sPRO@0.05, lowest against its baseline", "+1.0 points", "a, 90.0 %, one seed: not tested"
     )  # fmt: skip

@@ -19,6 +19,7 @@ from pipeline_lib.benchmark.history import (
     judge,
     last_good,
     mark_runs,
+    pages,
     read_history,
     write_entry,
 )
@@ -120,11 +121,23 @@ def test_the_history_page_shows_all_runs_and_escapes(tmp_path: Path) -> None:
         entry("2026-01-01T02:00:00+00:00", "good"),
         entry("2026-01-02T02:00:00+00:00", "regressed", "h", (regression,)),
     ]
-    page = render_history(entries)
+    night = tmp_path / "runs" / "night &"
+    night.mkdir(parents=True)
+    (night / "benchmark.html").write_text("")
+    entries[1] = entries[1].model_copy(update={"directory": str(night)})
+    page = render_history(entries, pages(entries, tmp_path / "history"))
+    assert '<a href="../runs/night &amp;/benchmark.html">2026-01-02 02:00 UTC</a>' in page
+    assert page.count("<a ") == 1  # the page of the other run is gone
+    assert "The latest run, 2026-01-02 02:00 UTC, is regressed" in page
+    assert ", the last 2 runs;" in page
+    assert ", the only run so far;" in render_history(entries[:1], {})
     assert "a&lt;b: auc_spro_0.05 -3.00 points [-4.00, -2.00]" in page
     assert "<script" not in page
     assert page.count("<svg") == 1
-    assert [row["state"] for row in history_rows(entries)] == ["regressed", "good"]
+    assert [(row["state"], row["a<b"]) for row in history_rows(entries)] == [
+        ("regressed", "- / 50.0"),
+        ("good", "- / 50.0"),
+    ]
 
 
 def test_the_hash_of_a_benchmark_covers_its_cells_and_not_where_they_go() -> None:

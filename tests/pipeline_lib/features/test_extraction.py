@@ -184,7 +184,10 @@ def test_a_file_that_changed_or_vanished_since_it_was_indexed_is_an_error(
     rows: list[ImageRow], store: ArtifactStore, extractor: FeatureExtractor
 ) -> None:
     rows[1].path.write_bytes(rows[0].path.read_bytes())
-    with pytest.raises(DatasetError, match=r"has changed since it was indexed; run again"):
+    with pytest.raises(DatasetError, match=r"has changed since it was indexed, and can be read: .* run again"):
+        extract_features(rows, store, extractor, SIZES)
+    rows[1].path.write_bytes(rows[0].path.read_bytes()[:99])
+    with pytest.raises(DatasetError, match=r"indexed and can no longer be read: put it back as it was, or remove it"):
         extract_features(rows, store, extractor, SIZES)
     rows[2].path.unlink()
     with pytest.raises(FileNotFoundError, match="is gone since it was indexed"):
