@@ -26,7 +26,7 @@ from flows.steps.running import located, partial_state, refuse_what_does_not_fit
 from tasks.data import found_layout, resolve_backbone
 from tasks.extensions import try_extensions
 from tasks.reporting import finish_run, publish_clients, publish_results
-from tasks.resources import refuse_backbones, refuse_unwritable, refuse_without_weights
+from tasks.resources import refuse_backbones, refuse_unwritable, refuse_without_weights, remember_grids
 
 
 @flow(
@@ -90,6 +90,7 @@ def run_experiment(config: ExperimentConfig, *, part: str = "") -> State[Any]:
             runner, resolve_backbone, model=config.model, preprocessing=config.preprocessing, seed=config.seed
         ).result()
         dataset = prepare_dataset(run)
+        remember_grids(config, place)
         run.done(f"index: {len(dataset.indexed.categories)} categories")
         federation = train(run, dataset, backbone)
         publish_clients(dataset.partition, federation, part=part)

@@ -50,8 +50,15 @@ def refuse_backbones(runs: Iterable[tuple[ExperimentConfig, Place]]) -> None:
         backbone_trial.try_backbone(config, place.data_root, grid_of=_remembered_grids(place))
 
 
+def remember_grids(config: ExperimentConfig, place: Place) -> None:
+    """Keep the run's patch grids in the store that it has by now, so that a cached run need not build a network."""
+    backbone_trial.try_backbone(config, place.data_root, grid_of=_remembered_grids(place))
+
+
 def _remembered_grids(place: Place) -> backbone_trial.GridOf:
-    """`patch_grid` with its answers remembered in the store, so that a cached run need not build a network."""
+    """`patch_grid` with its answers remembered in the store, where there is one."""
+    if not place.store.is_dir():  # what is refused leaves nothing behind
+        return backbone_trial.patch_grid
     store = ArtifactStore(place.store)
 
     def grid_of(settings: BackboneSettings, width: int, height: int) -> tuple[int, int, int]:

@@ -151,10 +151,6 @@ def detect_layout(root: Path | str) -> tuple[Layout, str]:
     for directory in candidates[:1] if _shown_layout(root) else candidates[1:]:
         if found := _shown_layout(directory):
             shown.setdefault(found[0], found[1].relative_to(root).as_posix())
-    if not shown and (loose := len(_images(root, LeftOut()))):
-        raise DatasetError(
-            f"{root} holds {loose} loose images: give the folder above it, with the normal images in a folder {GOOD}"
-        )
     if not shown:
         looked_for = "; ".join(dict.fromkeys(f"{rules.looked_for} ({name})" for name, rules in RULES.items()))
         raise DatasetError(

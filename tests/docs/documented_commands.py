@@ -185,9 +185,23 @@ ELSEWHERE = {
         "tests/benchmarks/test_coverage_relation.py::test_banks_that_lie_nearer_and_score_higher_are_at_minus_1"
     ),
     "fedpatch benchmark configs/benchmark_seeds.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
-    "--out runs/seeds": "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares",
+    "--out runs/seeds": "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare",
     "fedpatch benchmark configs/benchmark_rows.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
-    "--out runs/rows": "tests/flows/test_benchmark.py::test_the_benchmark_of_three_seeds_names_what_it_compares",
+    "--out runs/rows": "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare",
+    "fedpatch benchmark configs/benchmark_made_up.yaml --set dataset.root=DIR --out runs/made_up": (
+        "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare"
+    ),
+    "fedpatch benchmark configs/benchmark_made_up.yaml --set dataset.root=MADE --out runs/made_up": (
+        "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare"
+    ),
+    "fedpatch benchmark configs/benchmark_one_bank.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
+    "--out runs/one_bank": "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare",
+    "fedpatch dataset synthesize --out DIR --scale 0.5 --images 60": (
+        "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare"
+    ),
+    "fedpatch dataset synthesize --out MADE --scale 0.5 --images 60": (
+        "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare"
+    ),
     'fedpatch run configs/real3_centralized.yaml --set dataset.root=DIR --set "dataset.categories=[CATEGORY]" '
     "--set model.rows=picks --set decision.promise=rate": (
         "tests/flows/test_real_data.py::test_federated_run_on_real_images_finds_defects"
@@ -208,5 +222,5 @@ ELSEWHERE = {
     "python -m benchmarks --only coreset_1pct": BENCHMARKS,
     "python -m benchmarks --only warm": BENCHMARKS,
     "python -m benchmarks --threads 1 --against DIR --only coreset_1pct": BENCHMARKS,
-    "python -m benchmarks --only score_cold --threads 1 --against DIR": BENCHMARKS,
+    "python -m benchmarks --threads 1 --against DIR --only score_cold": BENCHMARKS,
 }  # fmt: skip

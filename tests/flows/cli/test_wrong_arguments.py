@@ -85,6 +85,7 @@ CASES = [
     ("model rollback --models gone", "gone has no earlier model to go back to"),
     ("store status --store gone", "there is no directory gone"),
     ("store prune --store gone", "there is no directory gone"),
+    ("exchange show gone", "there is no directory"),
     ("exchange prune gone", "there is no directory"),
     ("exchange prune", "FEDPATCH_EXCHANGE is not set"),
 ]

@@ -190,15 +190,6 @@ def test_a_test_folder_beside_good_is_counted_as_left_out(tmp_path: Path, caplog
     assert "left out: 2 outside the folders of the layout" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["good", "line1"])
-def test_loose_images_are_called_so(tmp_path: Path, name: str) -> None:
-    pictures(tmp_path / name, 3, seed=0)
-    with pytest.raises(
-        DatasetError, match=r"holds 3 loose images: give the folder above it, with the normal images in a"
-    ):
-        detect_layout(tmp_path / name)
-
-
 def test_what_is_missing_is_to_be_added_in_the_folders_of_the_layout(tmp_path: Path) -> None:
     pictures(tmp_path / "flat/clip/good", 1, seed=0)
     pictures(tmp_path / "split/clip/train/good", 12, seed=0)
