@@ -170,8 +170,11 @@ def test_a_table_for_people(tiny_root: Path, tmp_path: Path, capsys: pytest.Capt
     config = write_config(tmp_path, experiment_values(tiny_root, tmp_path / "store", tmp_path / "out"))
     assert call("plan", config) == 0
     shown = capsys.readouterr().out
-    for words in ("pipe_clip", "client_2", "rough time", "memory: at most", "disk:   at most", "note:   more is sent"):
+    for words in ("pipe_clip", "client_2", "rough time", "memory: at most", "disk:   at most"):
         assert words in shown
+    assert "more is sent" not in shown
+    assert call("plan", config, "--set", "model.coreset_percentage=1") == 0
+    assert "note:   more is sent than the images themselves have: client_0 " in capsys.readouterr().out
     assert not (tmp_path / "store").exists()
 
 
