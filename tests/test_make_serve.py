@@ -53,11 +53,11 @@ def wait_until(seen: Callable[[], bool], make: subprocess.Popen[bytes], said: Pa
 
 
 def started(directory: Path) -> list[psutil.Process]:
-    """The processes that stand for the server, the worker and each worker after it."""
+    """The processes that stand for the server, the worker and each worker after it, in the order of their forks."""
     found = []
-    for pid in (directory / "python.processes").read_text().split():
+    for pid in sorted(map(int, (directory / "python.processes").read_text().split())):  # each writes when it can
         with suppress(psutil.NoSuchProcess):
-            found.append(psutil.Process(int(pid)))
+            found.append(psutil.Process(pid))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def document(directory: Path) -> MetricsDocument:
 
 def test_the_rest_of_the_run_is_intact(directories: tuple[Path, Path, str]) -> None:
     whole, damaged, state = directories
-    assert state == "Completed: without images: staples"
+    assert re.fullmatch(r"Completed: image AUROC [\d.]+, AUC-sPRO@0.05 [\d.]+; without images: staples", state)
     assert document(damaged).categories[INTACT] == document(whole).categories[INTACT]
     left = document(damaged).categories[DAMAGED]
     assert (left.n_good, left.n_defective) == (3, 6)  # the truncated image is gone; without a mask it still counts
