@@ -35,7 +35,7 @@ PLACES = {
     "IMAGES...": "images/magnetic_tile/test/scratch",
     "IMAGES": "images/cookie/test",
     "CAMERA": "images/cookie/test",
-    "RUN_DIR": "runs/first",
+    "RUN_DIR": "runs/federated",
     "CONFIG": "configs/real3_iid.yaml",
     "FILE": "configs/benchmark_quick.yaml",
 }
