@@ -39,8 +39,9 @@ def test_measured_maps_go_by_their_directory(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_benchmarks_directory_shows_the_comparison_and_the_categories(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # no interval goes below its value
     row = {
         "experiment": "iid", "baseline": "centralized", "group": "main", "metric": "image_auroc", "value": 0.9,
         "delta_points": -0.8, "ci95": [-2.5, 0.9], "verdict": "no difference shown", "not_tested": None, "seeds": 3,
