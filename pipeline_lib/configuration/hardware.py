@@ -122,10 +122,11 @@ def _linux_peak_kib() -> int | None:
         return None
 
 
-def describe_environment(store: ArtifactStore) -> dict[str, Any]:
+def describe_environment(store: ArtifactStore | None = None) -> dict[str, Any]:
     """Versions and hardware, for the run directory: what a small difference between two runs may come from.
 
-    What torch says of the processor is remembered in the store, so that a run that computes nothing need not ask it.
+    What torch says of the processor is remembered in the store, where one is given, so that a run that computes nothing
+    need not ask it.
     """
     versions = {}
     for package in REPORTED_PACKAGES:
@@ -147,13 +148,14 @@ def describe_environment(store: ArtifactStore) -> dict[str, Any]:
     }
 
 
-def _cpu_capability(store: ArtifactStore, torch_version: str) -> str:
+def _cpu_capability(store: ArtifactStore | None, torch_version: str) -> str:
     """The instruction set that torch picks its kernels for, such as AVX512."""
     key = canonical_hash([torch_version, _processor_name(), os.environ.get("ATEN_CPU_CAPABILITY")])
-    found = store.recall("cpu_capability", key)
+    found = None if store is None else store.recall("cpu_capability", key)
     if found is None:
         found = torch.backends.cpu.get_cpu_capability()
-        store.remember("cpu_capability", key, found)
+        if store is not None:
+            store.remember("cpu_capability", key, found)
     return str(found)
 
 
