@@ -134,6 +134,5 @@ def test_the_documented_server_runs_the_nightly_benchmark(server: OneServer) -> 
     assert (night / "benchmark.html").is_file()
     assert (own / "runs/nightly-history/history.html").is_file()
     assert (own / "store").is_dir()
-    assert not [*ROOT.glob("runs/nightly-*"), *ROOT.glob(".prefect-*")]
     run(f"{function}\nas_worker prefect flow-run retry {run_id}")
     assert server.wait_for(run_id, beyond=1)["state_type"] == "COMPLETED"
