@@ -117,10 +117,8 @@ DECISIONS = pa.schema(
         ("nearest_normal", pa.string()),  # JSON: with --explain
         ("picture", pa.string()),  # relative to the output directory
         ("explained", pa.string()),  # picture of the most similar normal patches; not in earlier tables
-        (
-            "advice",
-            pa.string(),
-        ),  # look again: defective | close | note; accept; not decided; refused; not in earlier tables
+        # look again: defective | close | note; accept; not decided; refused; not in earlier tables
+        ("advice", pa.string()),
     ]
 )
 

@@ -11,7 +11,7 @@ from data_contracts.results import HEADLINES, MetricsDocument
 from pipeline_lib.benchmark.comparison import against_baselines
 from pipeline_lib.benchmark.record import Rows
 from pipeline_lib.report import decision_table
-from pipeline_lib.results.tables import markdown_table, per_cent
+from pipeline_lib.results.tables import per_cent, table_in_ui
 
 Documents = Mapping[str, Sequence[MetricsDocument]]  # experiment -> that of each seed
 
@@ -49,7 +49,7 @@ def benchmark_summary(
     table = _table(rows, documents, before)
     if table:
         than = "; in brackets: points since the last good run" if before else ""
-        parts += [f"In per cent, means over categories and seeds, on all test images{than}.", markdown_table(table)]
+        parts += [f"In per cent, means over categories and seeds, on all test images{than}.", table_in_ui(table)]
     if notes := warnings(documents):
         parts += ["## Look at", *(f"- {note}" for note in notes)]
     parts += ["## Pages", *(f"- `{page}`" for page in pages)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_contracts.results import MetricsDocument
-from pipeline_lib.results.tables import client_rows, markdown_table, metric_rows, round_rows
+from pipeline_lib.results.tables import client_rows, metric_rows, round_rows, table_in_ui
 
 PICTURES_BYTES = 600_000  # of all pictures; as data: URIs a third more, and the UI takes artifacts below 1 MB
 
@@ -17,12 +17,12 @@ def run_summary(document: MetricsDocument, directory: Path, sheets: Sequence[Pat
 
     sheets: JPEG files, one a category; those that do not fit any more stay in the run directory alone.
     """
-    parts = ["## Result", "In per cent with 95 % intervals, on all test images.", markdown_table(metric_rows(document))]
+    parts = ["## Result", "In per cent with 95 % intervals, on all test images.", table_in_ui(metric_rows(document))]
     parts += [f"- {warning}" for warning in document.warnings]
     if document.federation.clients or document.federation.failed_clients:
-        parts += ["## Clients", markdown_table(client_rows(document.federation))]
+        parts += ["## Clients", table_in_ui(client_rows(document.federation))]
     if document.federation.rounds:
-        parts += ["## Rounds", markdown_table(round_rows(document.federation))]
+        parts += ["## Rounds", table_in_ui(round_rows(document.federation))]
     pictures, left = [], PICTURES_BYTES
     for path in sheets:
         if (size := path.stat().st_size) <= left:

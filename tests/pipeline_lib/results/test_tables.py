@@ -11,7 +11,15 @@ from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import IndexedDataset, Manifest
 from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument, MetricValues
 from data_contracts.settings import BackboneSettings
-from pipeline_lib.results.tables import choice_warnings, client_rows, metric_rows, per_cent, share_of_bytes
+from pipeline_lib.results.tables import (
+    choice_warnings,
+    client_rows,
+    markdown_table,
+    metric_rows,
+    per_cent,
+    share_of_bytes,
+    table_in_ui,
+)
 from pipeline_lib.results.warnings import name_warnings, run_warnings
 
 
@@ -28,6 +36,12 @@ from pipeline_lib.results.warnings import name_warnings, run_warnings
 )
 def test_per_cent(value: float | None, interval: tuple[float, float] | None, text: str) -> None:
     assert per_cent(value, interval) == text
+
+
+def test_the_ui_alone_gets_an_escaped_at_sign_for_it_would_make_a_mail_address() -> None:
+    rows = [{"experiment": "iid|5", "AUC-sPRO@0.05": 70.1}]
+    assert markdown_table(rows) == "| experiment | AUC-sPRO@0.05 |\n| --- | --- |\n| iid\\|5 | 70.1 |"
+    assert table_in_ui(rows) == "| experiment | AUC-sPRO\\@0.05 |\n| --- | --- |\n| iid\\|5 | 70.1 |"
 
 
 def test_a_row_a_category_and_their_mean() -> None:
