@@ -43,7 +43,7 @@ def benchmark_summary(
     if entry:
         parts += [f"Compared with the last good run, of {when(before.finished)}."] if before else []
         parts += [f"- **{regression.text}**" for regression in entry.regressions]
-        parts += [entry.note] if entry.note else []
+        parts += [f"{entry.note[0].upper()}{entry.note[1:]}."] if entry.note else []
     parts += [f"- **{name}** failed: {cause}" for name, cause in failed.items()]
     parts += [f"- **{name}** is partial: {cause}" for name, cause in partial.items()]
     table = _table(rows, documents, before)
