@@ -63,7 +63,7 @@ class ImageDecision:
     @property
     def is_close(self) -> bool:
         """Whether the score is near the threshold."""
-        return self.score is not None and abs(margin(self.score, self.threshold)) < NEAR
+        return self.score is not None and is_close(self.score, self.threshold)
 
     @property
     def advice(self) -> str:
@@ -97,6 +97,11 @@ class ImageDecision:
 def margin(score: float, threshold: float | None) -> float:
     """Score less threshold as a share of the threshold; minus infinity where there is no threshold."""
     return float("-inf") if threshold is None else (score - threshold) / max(abs(threshold), 1e-12)
+
+
+def is_close(score: float, threshold: float | None) -> bool:
+    """Whether a score is near the threshold, on either side."""
+    return abs(margin(score, threshold)) < NEAR
 
 
 def urgency(row: Mapping[str, Any]) -> tuple[Any, ...]:

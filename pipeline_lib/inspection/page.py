@@ -17,8 +17,9 @@ from PIL import Image
 
 from pipeline_lib.bank.explanation import Neighbor, PatchExplanation
 from pipeline_lib.drawing.html_pages import page_template
-from pipeline_lib.inspection.decisions import ACCEPT, LOOK_AGAIN, NEAR, REFUSED, common_folder, counted, margin, urgency
+from pipeline_lib.inspection.decisions import ACCEPT, LOOK_AGAIN, NEAR, REFUSED, common_folder, counted, is_close, margin, urgency
 from pipeline_lib.inspection.files import OVERLAY, beside, panel_px
+from pipeline_lib.inspection.known_images import told
 from pipeline_lib.inspection.pictures import tile_place
 from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.maps.visualize import ANCHORS, Scale, fit
@@ -75,7 +76,7 @@ class Card:
     @property
     def is_close(self) -> bool:
         """Whether the score is near the threshold."""
-        return abs(self.margin) < NEAR
+        return is_close(self.row["score"], self.row["threshold"])
 
     @property
     def verdict(self) -> str:
@@ -166,7 +167,7 @@ class DecisionPage:
             pictures={card.row["picture"]: self._pictures(card.row) for card in shown},
             embedded=self._embedded,
             refused=self._refused,
-            promises=[lines for name in categories if (lines := self._promises(name))],
+            promises=[lines for name in categories if (lines := told(self._model, name))],
             promises_shown=PROMISES_SHOWN,
             shortfalls=self._model.shortfalls(categories),
             scales=self._scales(shown),
@@ -177,10 +178,6 @@ class DecisionPage:
 
     def _shown(self) -> list[Card]:
         return sorted(self._cards, key=lambda card: urgency(card.row))[:SHOWN]
-
-    def _promises(self, category: str) -> list[str]:
-        """What is known of false alarms and of misses."""
-        return [text for text in (self._model.promised(category), self._model.missed(category)) if text]
 
     def _scales(self, shown: Sequence[Card]) -> list[tuple[str, Scale, float | None]]:
         """(category, scale of its colours, threshold)."""

@@ -14,6 +14,7 @@ from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
 from pipeline_lib.dataset.image_files import LeftOut
 from pipeline_lib.inspection.decisions import common_folder, counted, find_images, urgency
+from pipeline_lib.inspection.known_images import told
 from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.inspection.session import ScoreSession
 
@@ -49,7 +50,7 @@ def score_images(
         )
         print(counted(Counter(advice)))
         for category in categories:
-            for line in filter(None, (model.promised(category), model.missed(category))):
+            for line in told(model, category):
                 print(line)
         for text in model.shortfalls(categories):
             print(f"warning: {text}")

@@ -19,6 +19,7 @@ from pipeline_lib.bank.explanation import Neighbor, PatchExplanation
 from pipeline_lib.inspection import page as page_module
 from pipeline_lib.inspection.decisions import ImageDecision, common_folder, counted, urgency
 from pipeline_lib.inspection.files import outlined_regions, table_row
+from pipeline_lib.inspection.known_images import looked_at, missed
 from pipeline_lib.inspection.page import DecisionPage
 from pipeline_lib.inspection.pictures import explanation_picture, tile_place
 from pipeline_lib.inspection.run_model import RunModel
@@ -62,9 +63,12 @@ def test_it_says_in_words_what_was_decided_and_what_the_threshold_promises(tmp_p
     assert "<h1>2 to look at (1 defective, 1 close), 1 accepted, 1 refused</h1>" in page
     for text in (
         "Defective, but close: 2.5 % above the threshold", "Good, but close: 5.0 % below the threshold",
-        "Good: 80 % below the threshold", "distance 10.25, threshold 10", "clip: promised", "clip: missed",
+        "Good: 80 % below the threshold", "distance 10.25, threshold 10",
+        "<li>Threshold from 10 normal images: of good images about 9.1 % are called defective",
+        "<li>How many defects are missed is not known: ",
+        "<li>To look at, as defective or close, would be 1 of 10 normal training images, scored without themselves.</li>",
         "By runs/first", "distance 5", "fedpatch score runs/first IMAGES --out", "fedpatch run own.yaml --out runs/new",
-        "<b>clip: too few.</b>",
+        "<b>10 normal images are too few for a nominal rate of 5 %",
         "<b>&lt;b&gt;cut&lt;/b&gt;.png</b>: the file is &lt;empty&gt;", "hold 9 images, with those of earlier calls",
     ):  # fmt: skip
         assert text in page, text
@@ -173,27 +177,35 @@ def test_what_is_called_close_counts_as_to_be_looked_at_and_the_surest_comes_fir
 def test_what_a_threshold_misses_is_counted_on_the_runs_own_defective_images() -> None:
     calibration = pd.DataFrame({"category": ["clip"] * 20, "score": np.linspace(1, 2, 20)})
     model = RunModel(cast(Any, None), ("clip",), 0.05, calibration, None)
-    assert model.missed("clip").startswith(
-        "clip: how many defects are missed is not known: the run had no known defect"
+    assert missed(model, "clip").startswith("How many defects are missed is not known: the run had no known defect")
+    assert looked_at(model, "clip") == (
+        "To look at, as defective or close, would be 3 of 20 normal training images, scored without themselves"
     )
     model.scores = pd.DataFrame(
-        {"category": "clip", "label_index": [0, 1, 1, 1, 1], "score": [9.0, 0.5, 3.0, 3.0, 3.0], "group": [*"abcde"]}
+        {"category": "clip", "label_index": [0, 1, 1, 1, 1], "score": [9.0, 0.5, 3.0, 1.9, 3.0], "group": [*"abcde"]}
     )
-    said = "clip: of 4 known defective test images this threshold finds 3 (75 %, with 95 % confidence 19 to 99 %), and"
-    assert model.missed("clip") == f"{said} misses 1"
+    said = "Of 4 known defective test images this threshold finds 2 (50 %, with 95 % confidence 7 to 93 %), and"
+    assert missed(model, "clip") == f"{said} misses 2"
+    assert looked_at(model, "clip") == (  # 1.9 is close to 2, 0.5 is not
+        "To look at, as defective or close, would be 3 of 4 known defective test images (75 %, with 95 % confidence 19 "
+        "to 99 %); 1 of 1 good test images (100 %, with 95 % confidence 2 to 100 %); 3 of 20 normal training images, "
+        "scored without themselves"
+    )
     model.fixed_threshold = 0.1
-    assert "finds 4 (100 %, with 95 % confidence 40 to 100 %), and misses 0" in model.missed("clip")
+    assert "finds 4 (100 %, with 95 % confidence 40 to 100 %), and misses 0" in missed(model, "clip")
     model.calibration = model.fixed_threshold = None
-    assert model.missed("clip") == ""
+    assert missed(model, "clip") == looked_at(model, "clip") == ""
 
 
 def test_what_a_threshold_promises_in_words() -> None:
     calibration = pd.DataFrame({"category": ["clip"] * 9, "score": np.linspace(1, 2, 9)})
     model = RunModel(cast(Any, None), ("clip",), 0.05, calibration, None)
     assert model.promised("clip").startswith(
-        "clip: threshold from 9 normal images: of good images about 10.0 % are called defective, at most 28.3 % with "
+        "Threshold from 9 normal images: of good images about 10.0 % are called defective, at most 28.3 % with "
     )
     assert model.promised("other") == ""
+    model.categories = ("bolt", "clip")
+    assert model.promised("clip").startswith("clip: threshold from 9 normal images: of good")
     model.fixed_threshold = 1.0
     assert model.promised("clip") == ""
 
