@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.inspection.decisions import is_close
+from pipeline_lib.inspection.decisions import is_close, margin
 from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.metrics.decisions import Above
+from pipeline_lib.metrics.thresholds import least_rate
 
+FEWER_ALARMS, MORE_ALARMS = 0.2, 4.0
+"""Another rate that is offered, as a multiple of the one in use."""
+
+HIGHEST_RATE = 0.5
 Interval = tuple[float, float] | None
 
 
@@ -60,6 +67,38 @@ def looked_at(model: RunModel, category: str) -> str:
         if len(normal):
             parts.append(f"{count} of {len(normal)} normal training images, scored without themselves")
     return model.named(category, f"to look at, as defective or close, would be {'; '.join(parts)}") if parts else ""
+
+
+def known_misses(model: RunModel, categories: Sequence[str]) -> list[str]:
+    """Paths of the known defective test images that are not above the threshold, the lowest first."""
+    found: list[tuple[float, str]] = []
+    for category in categories:
+        if (threshold := model.threshold(category)) is not None:
+            known = _test_images(model, category)
+            own = known[(known.label_index != 0) & ~(known.score > threshold)]
+            found += [(margin(score, threshold), path) for score, path in zip(own.score, own.path, strict=True)]
+    return [path for _, path in sorted(found)]
+
+
+def other_rates(model: RunModel, categories: Sequence[str]) -> tuple[float | None, float | None]:
+    """A clearly lower and a clearly higher false-alarm rate that the normal images of all categories bear.
+
+    None where there is none, and for thresholds that are not made of normal images.
+    """
+    found = [] if model.fixed_threshold is not None else [model.calibrated(category) for category in categories]
+    least = max((least_rate(one.n_groups, model.promise) for one in found if one is not None), default=1.0)
+    in_use = max(model.target_rate, least)
+    lower = max(round(FEWER_ALARMS * in_use, 3), least)
+    higher = min(round(MORE_ALARMS * in_use, 3), HIGHEST_RATE)
+    return lower if lower <= in_use / 2 else None, higher if higher >= 2 * in_use else None
+
+
+def found_at(model: RunModel, rate: float, categories: Sequence[str]) -> tuple[int, int]:
+    """Known defective test images of the categories that the threshold of another rate finds, and how many there are."""
+    other = replace(model, target_rate=rate)
+    thresholds = [(category, other.threshold(category)) for category in categories]
+    counts = [found[:2] for name, value in thresholds if value is not None and (found := _found(other, name, value))]
+    return sum(found for found, _ in counts), sum(n for _, n in counts)
 
 
 def _found(model: RunModel, category: str, threshold: float) -> tuple[int, int, Interval] | None:
