@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline_lib.bank.explanation import Neighbor, PatchExplanation
 from pipeline_lib.drawing.html_pages import page_template
-from pipeline_lib.inspection.decisions import ACCEPT, LOOK_AGAIN, NEAR, REFUSED, common_folder, counted, is_close, margin, urgency
+from pipeline_lib.inspection.decisions import ACCEPT, LOOK_AGAIN, NEAR, REFUSED, TRAINED_ON, common_folder, counted, is_close, margin, trained_on, urgency
 from pipeline_lib.inspection.files import OVERLAY, beside, panel_px
 from pipeline_lib.inspection.known_images import found_at, known_misses, other_rates, told
 from pipeline_lib.inspection.pictures import tile_place
@@ -130,6 +130,7 @@ class DecisionPage:
         self._cards: list[Card] = []
         self._refused: list[dict[str, Any]] = []
         self._advice: Counter[str] = Counter()
+        self._n_trained_on = 0
         self._categories: set[str] = set()
         self._folders: set[str] = set()
         self._embedded: dict[str, Pictures] = {}
@@ -140,6 +141,8 @@ class DecisionPage:
         if row["reason"]:
             self._refused = [*self._refused, row][:REFUSED_SHOWN]
             return
+        if TRAINED_ON in row["note"]:
+            self._n_trained_on += 1
         self._categories.add(row["category"])
         self._folders.add(os.path.dirname(row["path"]))
         self._cards.append(Card(row, size_px, _tiles(patches)))
@@ -172,7 +175,7 @@ class DecisionPage:
             refused=self._refused,
             promises=[lines for name in categories if (lines := told(self._model, name))],
             promises_shown=PROMISES_SHOWN,
-            shortfalls=self._model.shortfalls(categories),
+            shortfalls=[*filter(None, [trained_on(self._n_trained_on)]), *self._model.shortfalls(categories)],
             scales=self._scales(shown),
             gradient=", ".join(f"#{colour:06x}" for colour in ANCHORS),
             near=f"{100 * NEAR:g}",

@@ -51,6 +51,7 @@ class RunModel:
     metrics: MetricsDocument | None = None
     scores: pd.DataFrame | None = None  # IMAGE_SCORES of the run's test images, with their group
     colour_scales: dict[str, Scale] = field(default_factory=dict)  # of the categories in the run's report
+    _training_images: dict[str, str] | None = None
     _models: dict[str, PatchCore] = field(default_factory=dict)
     _provenance: dict[str, pd.DataFrame | None] = field(default_factory=dict)
     _row_clients: dict[str, list[str] | None] = field(default_factory=dict)
@@ -137,6 +138,14 @@ class RunModel:
             return None
         own = self.index[(self.index.category == category) & (self.index.split == "train") & (self.index.problem == "")]
         return own[["width", "height"]] if len(own) else None
+
+    def training_image(self, sha256: str) -> str:
+        """image_id of the training image whose file has these bytes; empty without one, or where the model has no index,
+        as after a run of stations."""
+        if self._training_images is None:
+            rows = pd.DataFrame() if self.index is None else self.index[self.index.split == "train"]
+            self._training_images = {} if rows.empty else dict(zip(rows.sha256, rows.image_id, strict=True))
+        return self._training_images.get(sha256, "")
 
     def provenance(self, category: str) -> pd.DataFrame | None:
         """bank_row, image_id, patch_index of each bank row where the run had all images at one place, else None."""

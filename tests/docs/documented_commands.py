@@ -70,7 +70,7 @@ SESSION = (
     "fedpatch score models/current IMAGES...",
     "fedpatch score runs/first IMAGES --out scored_at_0.01 --explain --false-alarm-rate 0.01",
     "fedpatch score runs/first IMAGES --out scored_at_0.2 --explain --false-alarm-rate 0.2",
-    "fedpatch score runs/new IMAGES --out scored_again",
+    "fedpatch score runs/new IMAGES --out scored_again --explain",
     "fedpatch model promote runs/new",
     "fedpatch model rollback",
     "fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=DIR",
