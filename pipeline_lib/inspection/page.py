@@ -257,7 +257,7 @@ def _tiles(patches: Sequence[PatchExplanation]) -> tuple[tuple[Tile, ...], ...]:
 
     return tuple(
         (
-            tile(row, 0, "this photograph", "this photograph", patch.score),
+            tile(row, 0, "of this photograph", "the place", patch.score),
             *(
                 tile(row, column, neighbor.origin, _short(neighbor), neighbor.distance)
                 for column, neighbor in enumerate(patch.neighbors, start=1)

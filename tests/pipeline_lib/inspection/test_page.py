@@ -66,6 +66,7 @@ def test_it_says_in_words_what_was_decided_and_what_the_threshold_promises(tmp_p
     assert "<h1>2 to look at (1 defective, 1 close), 1 accepted, 1 refused</h1>" in page
     for text in (
         "Defective, but close: 2.5 % above the threshold", "Good, but close: 5.0 % below the threshold",
+        "Close is less than 10 % of the threshold above or below it",
         "Good: 80 % below the threshold", "distance 10.25, threshold 10",
         "<li>Threshold from 10 normal images: of good images about 9.1 % are called defective",
         "<li>How many defects are missed is not known: ",
@@ -157,6 +158,9 @@ def test_pictures_lie_in_the_page_the_first_to_look_at_before_others_as_many_as_
     assert first.size == over.size == (800, 640)
     assert np.abs(np.array(first)[300, 700] - np.array([200, 10, 0])).max() < 8  # of the surest, its own panel alone
     assert "send the whole folder)" not in text
+    assert not re.search(r"<a [^>]*>\s*<img", text)  # a page that is sent alone has no picture that leads nowhere
+    card = text[text.index('class="card"') :]
+    assert card.index('class="verdict') < card.index("<img") < card.index('href="pictures/clip/sure.jpg"')
     monkeypatch.setattr(page_module, "EMBEDDED_BYTES", len(found[0]) + len(found[1]) + 100)
     page.write(3)
     text = (tmp_path / "index.html").read_text()
