@@ -22,8 +22,8 @@ NEXT = {
     "plan": "fedpatch run {config} --out runs/first",
     "plan, benchmark": "fedpatch benchmark {config}",
     "plan, too large": "make it smaller (model.coreset_percentage, dataset.max_images), then: fedpatch plan {config}",
-    "run": "open {report}; on new images: fedpatch score {run} IMAGES --out scored --explain; against all images at one place, "
-    "three seeds each, with intervals: fedpatch benchmark {run}/config.yaml --out runs/compared",
+    "run": "open {report}; on new images: fedpatch score {run} IMAGES --out scored --explain; against all "
+    "images at one place, three seeds each, with intervals: fedpatch benchmark {run}/config.yaml --out runs/compared",
     "benchmark": "open {report}",
     "show": "on new images: fedpatch score {run} IMAGES --out scored --explain; with seeds and intervals: "
     "fedpatch benchmark {run}/config.yaml --out runs/compared",

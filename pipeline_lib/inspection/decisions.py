@@ -226,7 +226,9 @@ def _decide_readable(model: RunModel, patchcore: PatchCore, path: Path, own: str
     (patches,) = iter_patches(patchcore.extractor, iter_images([sample], image_size=patchcore.inference.image_size))
     decision = _decision(model, path, own, image, patchcore.score_extracted(patches))
     known = model.training_image(hashlib.sha256(content).hexdigest())
-    learned = f"{TRAINED_ON}: the run learned from it, as {known}; its score says nothing of other parts" if known else ""
+    learned = (
+        f"{TRAINED_ON}: the run learned from it, as {known}; its score says nothing of other parts" if known else ""
+    )
     note = "; ".join(text for text in (learned, decision.note, *file_notes(stored, reading)) if text)
     return replace(decision, patches=patches, reading=reading, note=note)
 

@@ -94,7 +94,7 @@ def other_rates(model: RunModel, categories: Sequence[str]) -> tuple[float | Non
 
 
 def found_at(model: RunModel, rate: float, categories: Sequence[str]) -> tuple[int, int]:
-    """Known defective test images of the categories that the threshold of another rate finds, and how many there are."""
+    """Of the known defective test images of the categories: those that another rate's threshold finds, and all."""
     other = replace(model, target_rate=rate)
     thresholds = [(category, other.threshold(category)) for category in categories]
     counts = [found[:2] for name, value in thresholds if value is not None and (found := _found(other, name, value))]

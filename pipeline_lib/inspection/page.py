@@ -18,7 +18,19 @@ from PIL import Image
 
 from pipeline_lib.bank.explanation import Neighbor, PatchExplanation
 from pipeline_lib.drawing.html_pages import page_template
-from pipeline_lib.inspection.decisions import ACCEPT, LOOK_AGAIN, NEAR, REFUSED, TRAINED_ON, common_folder, counted, is_close, margin, trained_on, urgency
+from pipeline_lib.inspection.decisions import (
+    ACCEPT,
+    LOOK_AGAIN,
+    NEAR,
+    REFUSED,
+    TRAINED_ON,
+    common_folder,
+    counted,
+    is_close,
+    margin,
+    trained_on,
+    urgency,
+)
 from pipeline_lib.inspection.files import OVERLAY, beside, panel_px
 from pipeline_lib.inspection.known_images import found_at, known_misses, other_rates, told
 from pipeline_lib.inspection.pictures import tile_place
@@ -141,8 +153,7 @@ class DecisionPage:
         if row["reason"]:
             self._refused = [*self._refused, row][:REFUSED_SHOWN]
             return
-        if TRAINED_ON in row["note"]:
-            self._n_trained_on += 1
+        self._n_trained_on += row["note"].startswith(TRAINED_ON)
         self._categories.add(row["category"])
         self._folders.add(os.path.dirname(row["path"]))
         self._cards.append(Card(row, size_px, _tiles(patches)))
@@ -179,7 +190,7 @@ class DecisionPage:
             scales=self._scales(shown),
             gradient=", ".join(f"#{colour:06x}" for colour in ANCHORS),
             near=f"{100 * NEAR:g}",
-            explaining=self._command("why", "--explain"),
+            explaining="" if "--explain" in self._options else self._command("why", "--explain"),
             fewer=lower and self._command(f"at_{lower:g}", "--false-alarm-rate", f"{lower:g}"),
             more=higher and self._command(f"at_{higher:g}", "--false-alarm-rate", f"{higher:g}"),
             higher=f"{100 * (higher or 0):g}",
@@ -192,7 +203,7 @@ class DecisionPage:
 
     def _command(self, what: str, *options: str) -> str:
         """The same call with other options; its results go beside these, not among them."""
-        words = ["--out", f"{self._table.parent}_{what}", *dict.fromkeys([*self._options, *options])]
+        words = ["--out", f"{self._table.parent}_{what}", *self._options, *options]
         return f"fedpatch score {shlex.quote(str(self._model.directory))} IMAGES {shlex.join(words)}"
 
     def _shown(self) -> list[Card]:

@@ -140,8 +140,10 @@ class RunModel:
         return own[["width", "height"]] if len(own) else None
 
     def training_image(self, sha256: str) -> str:
-        """image_id of the training image whose file has these bytes; empty without one, or where the model has no index,
-        as after a run of stations."""
+        """image_id of the training image whose file has these bytes; empty without one.
+
+        A model of stations has no index, and knows none.
+        """
         if self._training_images is None:
             rows = pd.DataFrame() if self.index is None else self.index[self.index.split == "train"]
             self._training_images = {} if rows.empty else dict(zip(rows.sha256, rows.image_id, strict=True))

@@ -101,7 +101,7 @@ def _row(summary: dict[str, object], folder: str = "") -> dict[str, object]:
 
 
 def _warnings(model: RunModel, found: list[dict[str, Any]], categories: list[str]) -> list[str]:
-    n_trained_on = sum(TRAINED_ON in one.get("note", "") for one in found)
+    n_trained_on = sum(one.get("note", "").startswith(TRAINED_ON) for one in found)
     return [*filter(None, [trained_on(n_trained_on)]), *model.shortfalls(categories)]
 
 

@@ -70,8 +70,9 @@ def test_it_says_in_words_what_was_decided_and_what_the_threshold_promises(tmp_p
         "Good: 80 % below the threshold", "distance 10.25, threshold 10",
         "<li>Threshold from 10 normal images: of good images about 9.1 % are called defective",
         "<li>How many defects are missed is not known: ",
-        "<li>To look at, as defective or close, would be 1 of 10 normal training images, scored without themselves.</li>",
-        "By runs/first", "distance 5", "Fewer need more good photographs", "fedpatch run own.yaml --out runs/new",
+        "<li>To look at, as defective or close, would be 1 of 10 normal training images, scored without themselves.<",
+        "By runs/first", "distance 5", "For fewer the run needs more good photographs",
+        "fedpatch run own.yaml --out runs/new",
         "<b>10 normal images are too few for a nominal rate of 5 %",
         "<b>&lt;b&gt;cut&lt;/b&gt;.png</b>: the file is &lt;empty&gt;", "hold 9 images, with those of earlier calls",
     ):  # fmt: skip
