@@ -22,18 +22,18 @@ NEXT = {
     "plan": "fedpatch run {config} --out runs/first",
     "plan, benchmark": "fedpatch benchmark {config}",
     "plan, too large": "make it smaller (model.coreset_percentage, dataset.max_images), then: fedpatch plan {config}",
-    "run": "open {report}; on new images: fedpatch score {run} IMAGES --out scored; against all images at one place, "
-    "three seeds each, with intervals: fedpatch benchmark {run}/config.yaml --out runs/compared",
+    "run": "open {report}; on new images: fedpatch score {run} IMAGES --out scored --explain; against all "
+    "images at one place, three seeds each, with intervals: fedpatch benchmark {run}/config.yaml --out runs/compared",
     "benchmark": "open {report}",
-    "show": "on new images: fedpatch score {run} IMAGES --out scored; with seeds and intervals: "
+    "show": "on new images: fedpatch score {run} IMAGES --out scored --explain; with seeds and intervals: "
     "fedpatch benchmark {run}/config.yaml --out runs/compared",
     "show, several": "with seeds and intervals: fedpatch benchmark {run}/config.yaml --out runs/compared; put the one "
     "that you choose in use: fedpatch model promote RUN_DIR",
     "evaluate": "beside a run: fedpatch show {out} RUN_DIR",
     "score": "open {page}",
-    "score, nowhere": "with pictures and tables: fedpatch score {run} IMAGES --out scored",
+    "score, nowhere": "with pictures and tables: fedpatch score {run} IMAGES --out scored --explain",
     "model compare": "put the second in use: fedpatch model promote {run}",
-    "in use": "fedpatch score {current} IMAGES --out scored",
+    "in use": "fedpatch score {current} IMAGES --out scored --explain",
     "doctor": "try it: fedpatch demo",
     "doctor, problems": "mend what is marked as a problem, then: fedpatch doctor",
     "doctor of a station": "its worker: prefect worker start --pool stations --work-queue {station}; then a run can "

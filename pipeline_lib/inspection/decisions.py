@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,6 +36,9 @@ ACCEPT, NOT_DECIDED, REFUSED = "accept", "not decided", "refused"
 ADVICE = (*LOOK_AGAIN.values(), NOT_DECIDED, ACCEPT, REFUSED)
 """What to do with an image, what is to be looked at first."""
 
+TRAINED_ON = "a training image"
+"""Begins the note of an image that the model was made from."""
+
 RESULTS = "of the results"
 ASPECT_TOLERANCE = 0.1
 SMALLEST_SHARE = 0.5
@@ -63,7 +67,7 @@ class ImageDecision:
     @property
     def is_close(self) -> bool:
         """Whether the score is near the threshold."""
-        return self.score is not None and abs(margin(self.score, self.threshold)) < NEAR
+        return self.score is not None and is_close(self.score, self.threshold)
 
     @property
     def advice(self) -> str:
@@ -99,6 +103,11 @@ def margin(score: float, threshold: float | None) -> float:
     return float("-inf") if threshold is None else (score - threshold) / max(abs(threshold), 1e-12)
 
 
+def is_close(score: float, threshold: float | None) -> bool:
+    """Whether a score is near the threshold, on either side."""
+    return abs(margin(score, threshold)) < NEAR
+
+
 def urgency(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """To sort by: the advice in the order of ADVICE, in each the highest score in terms of the threshold first.
 
@@ -125,6 +134,13 @@ def counted(advice: Mapping[str, int]) -> str:
     parts.append(f"{advice.get(ACCEPT, 0)} accepted")
     parts += [f"{advice[text]} {text}" for text in (REFUSED,) if advice.get(text)]
     return ", ".join(parts)
+
+
+def trained_on(n: int) -> str:
+    """How many images of a call the model was made from, in words; empty where none was."""
+    if n == 1:
+        return "1 image is a training image of the run: its score says nothing of other parts"
+    return f"{n} images are training images of the run: their scores say nothing of other parts" if n else ""
 
 
 def _text(text: str) -> str:
@@ -201,14 +217,19 @@ def decide_image(model: RunModel, path: Path, *, category: str | None = None) ->
 
 def _decide_readable(model: RunModel, patchcore: PatchCore, path: Path, own: str) -> ImageDecision:
     reading = model.saved.reading.of(own)
-    stored = read_stored(read_bytes(path), name=str(path))
+    content = read_bytes(path)
+    stored = read_stored(content, name=str(path))
     image = stored.to_rgb(reading)
     if reason := misfit(model, own, image):
         return ImageDecision(path, own, reason=reason)
     sample = {"image": image, "category": own, "path": str(path)}
     (patches,) = iter_patches(patchcore.extractor, iter_images([sample], image_size=patchcore.inference.image_size))
     decision = _decision(model, path, own, image, patchcore.score_extracted(patches))
-    note = "; ".join(text for text in (decision.note, *file_notes(stored, reading)) if text)
+    known = model.training_image(hashlib.sha256(content).hexdigest())
+    learned = (
+        f"{TRAINED_ON}: the run learned from it, as {known}; its score says nothing of other parts" if known else ""
+    )
+    note = "; ".join(text for text in (learned, decision.note, *file_notes(stored, reading)) if text)
     return replace(decision, patches=patches, reading=reading, note=note)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,21 @@ from PIL import Image
 
 from pipeline_lib.bank.explanation import Neighbor, PatchExplanation
 from pipeline_lib.drawing.html_pages import page_template
-from pipeline_lib.inspection.decisions import ACCEPT, LOOK_AGAIN, NEAR, REFUSED, common_folder, counted, margin, urgency
+from pipeline_lib.inspection.decisions import (
+    ACCEPT,
+    LOOK_AGAIN,
+    NEAR,
+    REFUSED,
+    TRAINED_ON,
+    common_folder,
+    counted,
+    is_close,
+    margin,
+    trained_on,
+    urgency,
+)
 from pipeline_lib.inspection.files import OVERLAY, beside, panel_px
+from pipeline_lib.inspection.known_images import found_at, known_misses, other_rates, told
 from pipeline_lib.inspection.pictures import tile_place
 from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.maps.visualize import ANCHORS, Scale, fit
@@ -27,6 +41,7 @@ from pipeline_lib.storage.artifact_store import write_file
 SHOWN = 500
 REFUSED_SHOWN = 100
 PROMISES_SHOWN = 3
+MISSES_SHOWN = 12
 EMBEDDED_BYTES = 9_000_000
 """Of the pictures that lie in the page itself, as base64: those of the images to look at first; others are linked."""
 
@@ -75,7 +90,7 @@ class Card:
     @property
     def is_close(self) -> bool:
         """Whether the score is near the threshold."""
-        return abs(self.margin) < NEAR
+        return is_close(self.row["score"], self.row["threshold"])
 
     @property
     def verdict(self) -> str:
@@ -118,15 +133,16 @@ class Card:
 class DecisionPage:
     """Collects what a call decides and writes it as one page, with the pictures that have to be looked at first in it.
 
-    Holds SHOWN images, not more.
+    Holds SHOWN images, not more. `options`: words of the call that a command on the page repeats.
     """
 
-    def __init__(self, table: Path, model: RunModel) -> None:
-        self._table, self._model = table, model
+    def __init__(self, table: Path, model: RunModel, options: Sequence[str] = ()) -> None:
+        self._table, self._model, self._options = table, model, options
         self.path = table.with_name(table.stem.replace("decisions", "index", 1) + ".html")
         self._cards: list[Card] = []
         self._refused: list[dict[str, Any]] = []
         self._advice: Counter[str] = Counter()
+        self._n_trained_on = 0
         self._categories: set[str] = set()
         self._folders: set[str] = set()
         self._embedded: dict[str, Pictures] = {}
@@ -137,6 +153,7 @@ class DecisionPage:
         if row["reason"]:
             self._refused = [*self._refused, row][:REFUSED_SHOWN]
             return
+        self._n_trained_on += row["note"].startswith(TRAINED_ON)
         self._categories.add(row["category"])
         self._folders.add(os.path.dirname(row["path"]))
         self._cards.append(Card(row, size_px, _tiles(patches)))
@@ -149,10 +166,11 @@ class DecisionPage:
         categories = sorted(self._categories)
         n_images, n_accepted, n_refused = self._advice.total(), self._advice[ACCEPT], self._advice[REFUSED]
         self._embed(shown)
+        lower, higher = other_rates(self._model, categories)
+        misses = known_misses(self._model, categories)
         text = page_template("pipeline_lib.inspection", "index.html.j2").render(
             made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
             model=self._model.directory,
-            out=self._table.parent,
             table=self._table.name,
             folder=common_folder([os.path.join(folder, "*") for folder in self._folders]),
             n_rows=n_rows,
@@ -166,21 +184,30 @@ class DecisionPage:
             pictures={card.row["picture"]: self._pictures(card.row) for card in shown},
             embedded=self._embedded,
             refused=self._refused,
-            promises=[lines for name in categories if (lines := self._promises(name))],
+            promises=[lines for name in categories if (lines := told(self._model, name))],
             promises_shown=PROMISES_SHOWN,
-            shortfalls=self._model.shortfalls(categories),
+            shortfalls=[*filter(None, [trained_on(self._n_trained_on)]), *self._model.shortfalls(categories)],
             scales=self._scales(shown),
             gradient=", ".join(f"#{colour:06x}" for colour in ANCHORS),
             near=f"{100 * NEAR:g}",
+            explaining="" if "--explain" in self._options else self._command("why", "--explain"),
+            fewer=lower and self._command(f"at_{lower:g}", "--false-alarm-rate", f"{lower:g}"),
+            more=higher and self._command(f"at_{higher:g}", "--false-alarm-rate", f"{higher:g}"),
+            higher=f"{100 * (higher or 0):g}",
+            found_at=found_at(self._model, higher, categories) if higher else (0, 0),
+            is_given=self._model.fixed_threshold is not None,
+            misses=misses[:MISSES_SHOWN],
+            n_misses=len(misses),
         )
         write_file(self.path, text.encode())
 
+    def _command(self, what: str, *options: str) -> str:
+        """The same call with other options; its results go beside these, not among them."""
+        words = ["--out", f"{self._table.parent}_{what}", *self._options, *options]
+        return f"fedpatch score {shlex.quote(str(self._model.directory))} IMAGES {shlex.join(words)}"
+
     def _shown(self) -> list[Card]:
         return sorted(self._cards, key=lambda card: urgency(card.row))[:SHOWN]
-
-    def _promises(self, category: str) -> list[str]:
-        """What is known of false alarms and of misses."""
-        return [text for text in (self._model.promised(category), self._model.missed(category)) if text]
 
     def _scales(self, shown: Sequence[Card]) -> list[tuple[str, Scale, float | None]]:
         """(category, scale of its colours, threshold)."""
@@ -241,7 +268,7 @@ def _tiles(patches: Sequence[PatchExplanation]) -> tuple[tuple[Tile, ...], ...]:
 
     return tuple(
         (
-            tile(row, 0, "this photograph", "this photograph", patch.score),
+            tile(row, 0, "of this photograph", "the place", patch.score),
             *(
                 tile(row, column, neighbor.origin, _short(neighbor), neighbor.distance)
                 for column, neighbor in enumerate(patch.neighbors, start=1)

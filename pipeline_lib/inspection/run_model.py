@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from data_contracts.numbers import require_number
 from data_contracts.results import MetricsDocument
 from pipeline_lib.dataset.groups.assignment import group_by_image
 from pipeline_lib.maps.visualize import Scale, threshold_scale
-from pipeline_lib.metrics.decisions import Above, calibrated_threshold
+from pipeline_lib.metrics.decisions import calibrated_threshold
 from pipeline_lib.metrics.thresholds import Threshold
 from pipeline_lib.models.model_file import (
     COLOUR_SCALES_FILE,
@@ -52,6 +51,7 @@ class RunModel:
     metrics: MetricsDocument | None = None
     scores: pd.DataFrame | None = None  # IMAGE_SCORES of the run's test images, with their group
     colour_scales: dict[str, Scale] = field(default_factory=dict)  # of the categories in the run's report
+    _training_images: dict[str, str] | None = None
     _models: dict[str, PatchCore] = field(default_factory=dict)
     _provenance: dict[str, pd.DataFrame | None] = field(default_factory=dict)
     _row_clients: dict[str, list[str] | None] = field(default_factory=dict)
@@ -93,7 +93,11 @@ class RunModel:
     def promised(self, category: str) -> str:
         """What a category's threshold promises, in words; empty for one that was given, and without any."""
         found = None if self.fixed_threshold is not None else self.calibrated(category)
-        return "" if found is None else f"{category}: {found.promise()}"
+        return "" if found is None else self.named(category, found.promise())
+
+    def named(self, category: str, text: str) -> str:
+        """What is said of a category, with its name where the model has several."""
+        return f"{category}: {text}" if len(self.categories) > 1 else text[:1].upper() + text[1:]
 
     def shortfalls(self, categories: Iterable[str]) -> list[str]:
         """Of which of the categories the threshold cannot keep the rate that was asked for, and why; a line a cause."""
@@ -101,7 +105,7 @@ class RunModel:
         for category in categories if self.fixed_threshold is None else ():
             if (found := self.calibrated(category)) is not None and (cause := found.shortfall()):
                 of_cause.setdefault(cause, []).append(category)
-        return [f"{', '.join(names)}: {cause}" for cause, names in of_cause.items()]
+        return [self.named(", ".join(names), cause) for cause, names in of_cause.items()]
 
     def colour_scale(self, category: str, score: float) -> Scale:
         """The scores of the darkest and lightest colour, for all images of a category: those of the run's report.
@@ -112,38 +116,6 @@ class RunModel:
             return known
         threshold = self.threshold(category)
         return threshold_scale(threshold) if threshold else (0.0, max(score, 1e-6))
-
-    def missed(self, category: str) -> str:
-        """What the category's threshold may miss, in words, by the run's own test images; empty without a threshold."""
-        threshold = self.threshold(category)
-        if threshold is None:
-            return ""
-        found = self._found(category, threshold)
-        if found is None:
-            return (
-                f"{category}: how many defects are missed is not known: the run had no known defective images; put "
-                "some into its data set, a folder for each kind, then run and score again"
-            )
-        n_found, n, interval = found
-        rate = f"{100 * n_found / n:.0f} %" + (
-            f", with 95 % confidence {100 * interval[0]:.0f} to {100 * interval[1]:.0f} %" if interval else ""
-        )
-        return (
-            f"{category}: of {n} known defective test images this threshold finds {n_found} ({rate}), and misses "
-            f"{n - n_found}"
-        )
-
-    def _found(self, category: str, threshold: float) -> tuple[int, int, tuple[float, float] | None] | None:
-        """Of the run's defective test images: found, in all, and the interval of the share; None where not known."""
-        known = None if self.metrics is None else self.metrics.categories.get(category)
-        decision = None if known is None else known.decision
-        if decision is not None and decision.n_defective and math.isclose(decision.threshold or 0.0, threshold):
-            return decision.found, decision.n_defective, decision.found_ci95
-        if self.scores is None:
-            return None
-        own = self.scores[(self.scores.category == category) & (self.scores.label_index != 0)]
-        above = Above.of(threshold, own)
-        return (above.images, above.n_images, above.interval()) if len(own) else None
 
     def category_of(self, path: Path) -> str:
         """The category that a file belongs to: the only one there is, or the one that a directory above it is named.
@@ -166,6 +138,16 @@ class RunModel:
             return None
         own = self.index[(self.index.category == category) & (self.index.split == "train") & (self.index.problem == "")]
         return own[["width", "height"]] if len(own) else None
+
+    def training_image(self, sha256: str) -> str:
+        """image_id of the training image whose file has these bytes; empty without one.
+
+        A model of stations has no index, and knows none.
+        """
+        if self._training_images is None:
+            rows = pd.DataFrame() if self.index is None else self.index[self.index.split == "train"]
+            self._training_images = {} if rows.empty else dict(zip(rows.sha256, rows.image_id, strict=True))
+        return self._training_images.get(sha256, "")
 
     def provenance(self, category: str) -> pd.DataFrame | None:
         """bank_row, image_id, patch_index of each bank row where the run had all images at one place, else None."""

@@ -79,7 +79,11 @@ class ScoreSession:
             yield None
             return
         record = DecisionRecord(self.out)
-        both = _RecordAndPage(record, DecisionPage(record.path, self.model))
+        options = [
+            *(("--category", self.category) if self.category else ()),
+            *(("--explain",) if self.explained else ()),
+        ]
+        both = _RecordAndPage(record, DecisionPage(record.path, self.model, options))
         self.decisions_file, self.page_file = record.path, both.page.path
         try:
             yield both

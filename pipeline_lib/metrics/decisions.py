@@ -131,7 +131,11 @@ class Above:
     @classmethod
     def of(cls, threshold: float, scores: pd.DataFrame) -> Above:
         """Of images with the columns score and group."""
-        above = scores.score.to_numpy(float) > threshold
+        return cls.among(scores, scores.score.to_numpy(float) > threshold)
+
+    @classmethod
+    def among(cls, scores: pd.DataFrame, above: np.ndarray) -> Above:
+        """Of images with the column group, where it is said (image,) which of them are above."""
         numbers, names = pd.factorize(scores.group)
         return cls(int(above.sum()), len(scores), float(group_shares(numbers)[above].sum()), len(names))
 

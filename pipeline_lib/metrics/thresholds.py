@@ -133,6 +133,12 @@ def groups_for_a_bound(target_rate: float, *, confidence: float = CONFIDENCE) ->
     return math.ceil(math.log(1 - confidence) / math.log(1 - target_rate) - 1e-9)
 
 
+def least_rate(n_groups: int, promise: Promise) -> float:
+    """The lowest target that so many groups of normal images bear, rounded up to a tenth of a per cent."""
+    least = 1 - (1 - CONFIDENCE) ** (1 / max(n_groups, 1)) if promise == "bound" else 1 / (n_groups + 1)
+    return math.ceil(1000 * least - 1e-9) / 1000
+
+
 def refuse_too_few(n_groups: int, target_rate: float, *, grouped: bool, of: str = "there are") -> None:
     """Raise ConfigError where so many groups of normal images bear no bound at the target."""
     needed = groups_for_a_bound(target_rate)
@@ -141,8 +147,7 @@ def refuse_too_few(n_groups: int, target_rate: float, *, grouped: bool, of: str 
         raise ConfigError(
             f"decision.promise: a bound of {100 * target_rate:g} % with {100 * CONFIDENCE:g} % confidence needs "
             f"{needed} {what}, {of} {n_groups}; take more, raise decision.target_false_alarm_rate to "
-            f"{math.ceil(1000 * (1 - (1 - CONFIDENCE) ** (1 / max(n_groups, 1)))) / 1000:g}, or set "
-            "decision.promise: rate"
+            f"{least_rate(n_groups, 'bound'):g}, or set decision.promise: rate"
         )
 
 

@@ -59,7 +59,7 @@ def first_configuration(root: Path) -> FirstConfiguration:
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", root.resolve().name).strip("._-")[:80] or "own"
     sizes = "\n".join(lines)
-    group = "# group: found  # or {pattern: ...}, {file: ...}: which images show one part, place or tile, if several do"
+    group = r"# group: {pattern: '/(\d+)_'}  # if several show one part: 17_a.jpg, 17_b.jpg; or found, {file: ...}"
     partition = ""
     if (pattern := pattern_of_names(names)) is not None:
         rule = json.dumps({"pattern": pattern}, ensure_ascii=False)

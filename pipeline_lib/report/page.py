@@ -39,7 +39,7 @@ CAPTIONS = {
     "false alarms": "good and above the threshold; the highest scores",
 }
 MODES = {
-    "centralized": "All training images lie in one place; nothing is uploaded. This is the baseline.",
+    "centralized": "All training images lie in one place; nothing is uploaded.",
     "federated": "Training images stay with the clients; each sends rows of features, which are merged into the banks.",
     "local_only": "Every client trains on its own images alone; nothing is merged or sent. "
     "Figures of a category are means over the clients that have images of it.",
@@ -57,6 +57,7 @@ class CategorySection:
     figures: list[tuple[str, Markup]]  # (caption, SVG)
     weighted: str
     bad_saturation_channels: int
+    has_masks: bool
     gallery: CategoryGallery | None
 
 
@@ -136,6 +137,7 @@ def _section(record: RunRecord, name: str, anchor: str, gallery: CategoryGallery
         _figures(record, name),
         ", ".join(f"{100 * v:.1f} at {limit}" for limit, v in weighted.items() if v is not None),
         values.bad_saturation_channels,
+        AUC_SPRO.of(values) is not None,
         gallery,
     )
 

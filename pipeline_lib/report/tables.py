@@ -51,6 +51,12 @@ class Table:
     emphasized_last: bool = False
     narrow: bool = False
 
+    @property
+    def shown(self) -> list[int]:
+        """Positions of the columns that say something: not of numbers without a single value."""
+        columns = range(len(self.columns))
+        return [i for i in columns if i < self.text_columns or any(row[i].text != UNDEFINED for row in self.rows)]
+
 
 def measure(value: float | None, interval: Interval = None) -> Cell:
     """A metric in per cent with its interval."""
@@ -261,15 +267,20 @@ def rounds(federation: FederationSummary) -> Table | None:
 
 
 def client_categories(stats: Mapping[str, Any]) -> Table | None:
-    """Training images by client and category, with the divergence from the whole (partition_stats.json)."""
+    """Training images by client and category, with the divergence from the whole (partition_stats.json) of several."""
     names = list(stats.get("by_category", {}))
+    clients = stats.get("clients", {})
     rows = tuple(
         (
             Cell(client),
             *(count(int(found["by_category"].get(name, 0))) for name in names),
-            Cell(UNDEFINED if found.get("js_divergence") is None else f"{found['js_divergence']:.3f}"),
+            Cell(
+                UNDEFINED
+                if found.get("js_divergence") is None or len(clients) == 1
+                else f"{found['js_divergence']:.3f}"
+            ),
         )
-        for client, found in stats.get("clients", {}).items()
+        for client, found in clients.items()
     )
     columns = ("client", *names, "JS divergence")
     return Table("Training images by client and category", columns, rows) if rows and names else None

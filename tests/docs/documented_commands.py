@@ -11,7 +11,7 @@ import re
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
-COMMAND = re.compile(r"^(?:\w+=\S+ )*(?:fedpatch|make|prefect|python|pytest)\b")
+COMMAND = re.compile(r"^(?:\w+=\S+ )*(?:\.venv/bin/)?(?:fedpatch|make|prefect|python|pytest)\b")
 SHELL = ("", "sh", "bash", "console")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -26,7 +26,7 @@ def documented(text: str) -> tuple[list[str], list[str]]:
 
 
 def _commands(lines: list[str]) -> list[str]:
-    plain = (" ".join(re.sub(r"\s#.*", "", line).split()).replace(".venv/bin/", "") for line in lines)
+    plain = (" ".join(re.sub(r"\s#.*", "", line).split()) for line in lines)
     return [line for line in plain if COMMAND.match(line)]
 
 
@@ -58,9 +58,8 @@ SESSION = (
     "fedpatch run configs/real3_iid.yaml --set dataset.root=DIR --set federated.num_rounds=2",
     "fedpatch run configs/autovi_iid.yaml --set dataset.root=DIR",
     "fedpatch show runs/first runs/federated",
-    "fedpatch score runs/first NEW_IMAGES --out scored",
     "fedpatch score runs/first NEW_IMAGES --out scored --explain",
-    "fedpatch score RUN_DIR IMAGES --out scored",
+    "fedpatch score RUN_DIR IMAGES --out scored --explain",
     "fedpatch model promote runs/first",
     "fedpatch model promote RUN_DIR",
     "fedpatch model list",
@@ -68,9 +67,9 @@ SESSION = (
     "fedpatch show runs/first runs/new",
     "fedpatch model compare current runs/new",
     "fedpatch score models/current IMAGES...",
-    "fedpatch score runs/first IMAGES --out scored --explain",
-    "fedpatch score runs/first IMAGES --out scored --false-alarm-rate 0.01",
-    "fedpatch score runs/new IMAGES --out scored_again",
+    "fedpatch score runs/first IMAGES --out scored_at_0.01 --explain --false-alarm-rate 0.01",
+    "fedpatch score runs/first IMAGES --out scored_at_0.2 --explain --false-alarm-rate 0.2",
+    "fedpatch score runs/new IMAGES --out scored_again --explain",
     "fedpatch model promote runs/new",
     "fedpatch model rollback",
     "fedpatch benchmark configs/benchmark_quick.yaml --set dataset.root=DIR",
@@ -165,7 +164,7 @@ ELSEWHERE = {
     "fedpatch exchange show /mnt/fedpatch --station station-a": (
         "tests/pipeline_lib/stations/test_exchange.py::test_what_each_station_sent_is_shown_with_bytes_and_when"
     ),
-    "fedpatch score models/current IMAGES --out scored": (
+    "fedpatch score models/current IMAGES --out scored --explain": (
         "tests/docs/test_station_walk.py::test_a_copied_run_scores_where_its_path_of_weights_does_not_exist"
     ),
     "fedpatch exchange prune /mnt/fedpatch --keep-days 30 --dry-run": (

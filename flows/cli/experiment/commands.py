@@ -200,7 +200,7 @@ def score(
     decided with what to look at first, pictures, and tables (decisions.csv and others), which grow from call to call.
     Images that do not fit are refused, with the reason.
 
-    Examples: fedpatch score runs/first new_images --out scored;
+    Examples: fedpatch score runs/first new_images --out scored --explain;
     fedpatch score runs/first camera --category pipe_clip --watch --json
     """
     from flows.cli.experiment.scored_paths import model_and_images

@@ -7,13 +7,15 @@ import sys
 from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 from data_contracts.errors import FedpatchError
 from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
 from flows.cli.progress import show_progress
 from pipeline_lib.dataset.image_files import LeftOut
-from pipeline_lib.inspection.decisions import common_folder, counted, find_images, urgency
+from pipeline_lib.inspection.decisions import TRAINED_ON, common_folder, counted, find_images, trained_on, urgency
+from pipeline_lib.inspection.known_images import told
 from pipeline_lib.inspection.run_model import RunModel
 from pipeline_lib.inspection.session import ScoreSession
 
@@ -40,7 +42,8 @@ def score_images(
     categories = sorted({str(one["category"]) for one in found if "reason" not in one})
     if as_json:
         print_json(found)
-        _say_shortfalls(model, categories)
+        for text in _warnings(model, found, categories):
+            print(f"fedpatch: {text}", file=sys.stderr)
     else:
         folder = common_folder([str(one["path"]) for one in found])
         rows = [one | {"advice": text} for one, text in zip(found, advice, strict=True) if "reason" not in one]
@@ -49,9 +52,9 @@ def score_images(
         )
         print(counted(Counter(advice)))
         for category in categories:
-            for line in filter(None, (model.promised(category), model.missed(category))):
+            for line in told(model, category):
                 print(line)
-        for text in model.shortfalls(categories):
+        for text in _warnings(model, found, categories):
             print(f"warning: {text}")
         if out is not None:
             print(f"decisions: {session.decisions_file}")
@@ -75,7 +78,8 @@ def watch_folder(
         for summary, advice in ((decision.summary(), decision.advice) for decision in decisions):
             if "reason" not in summary and summary["category"] not in seen:
                 seen.add(summary["category"])
-                _say_shortfalls(model, [str(summary["category"])])
+                for text in model.shortfalls([str(summary["category"])]):
+                    print(f"fedpatch: {text}", file=sys.stderr)
             if as_json:
                 print(json.dumps(summary, ensure_ascii=False), flush=True)
             elif "reason" in summary:
@@ -96,9 +100,9 @@ def _row(summary: dict[str, object], folder: str = "") -> dict[str, object]:
     }
 
 
-def _say_shortfalls(model: RunModel, categories: list[str]) -> None:
-    for text in model.shortfalls(categories):
-        print(f"fedpatch: {text}", file=sys.stderr)
+def _warnings(model: RunModel, found: list[dict[str, Any]], categories: list[str]) -> list[str]:
+    n_trained_on = sum(one.get("note", "").startswith(TRAINED_ON) for one in found)
+    return [*filter(None, [trained_on(n_trained_on)]), *model.shortfalls(categories)]
 
 
 def _say_refused(summary: dict[str, object]) -> None:

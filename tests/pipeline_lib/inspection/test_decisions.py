@@ -143,6 +143,31 @@ def test_an_image_of_something_else_is_marked_foreign(runs: Path, tmp_path: Path
     assert decision.note.startswith("foreign: ")
 
 
+def test_a_photograph_that_the_model_was_made_from_is_said(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = pd.read_parquet(runs / "central" / "dataset_index.parquet")
+    own = index[index.category == "pipe_clip"]
+    camera = tmp_path / "camera"
+    camera.mkdir()
+    for split, name in (("train", "known.png"), ("test", "other.png")):
+        row = own[(own.split == split) & (own.label_index == 0)].iloc[0]
+        shutil.copyfile(runs / "data" / row.path, camera / name)
+    image_id = own[own.split == "train"].image_id.iloc[0]
+    arguments = ["score", str(runs / "central"), str(camera), "--category", "pipe_clip", "--out", str(tmp_path / "out")]
+    assert call(arguments) == 0
+    said = "1 image is a training image of the run: its score says nothing of other parts"
+    assert f"warning: {said}" in capsys.readouterr().out
+    assert f"<b>{said}.</b>" in (tmp_path / "out" / "index.html").read_text()
+    table = pd.read_csv(tmp_path / "out" / "decisions.csv", keep_default_na=False)
+    known, other = (table[table.path == str(camera / name)].iloc[0] for name in ("known.png", "other.png"))
+    assert known.note.startswith(f"a training image: the run learned from it, as {image_id};")
+    assert known.advice in ("look again: note", "look again: close", "look again: defective")
+    assert "training" not in other.note
+    assert call([*arguments[:-2], "--json"]) == 0
+    assert said in capsys.readouterr().err
+
+
 def test_damaged_calibration_scores_are_an_error(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "central", tmp_path / "run")
     (tmp_path / "run" / "calibration.parquet").write_bytes(b"x")

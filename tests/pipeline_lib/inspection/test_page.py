@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import random
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,10 +17,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from data_contracts.config import Promise
 from pipeline_lib.bank.explanation import Neighbor, PatchExplanation
 from pipeline_lib.inspection import page as page_module
 from pipeline_lib.inspection.decisions import ImageDecision, common_folder, counted, urgency
 from pipeline_lib.inspection.files import outlined_regions, table_row
+from pipeline_lib.inspection.known_images import found_at, known_misses, looked_at, missed, other_rates
 from pipeline_lib.inspection.page import DecisionPage
 from pipeline_lib.inspection.pictures import explanation_picture, tile_place
 from pipeline_lib.inspection.run_model import RunModel
@@ -62,9 +66,14 @@ def test_it_says_in_words_what_was_decided_and_what_the_threshold_promises(tmp_p
     assert "<h1>2 to look at (1 defective, 1 close), 1 accepted, 1 refused</h1>" in page
     for text in (
         "Defective, but close: 2.5 % above the threshold", "Good, but close: 5.0 % below the threshold",
-        "Good: 80 % below the threshold", "distance 10.25, threshold 10", "clip: promised", "clip: missed",
-        "By runs/first", "distance 5", "fedpatch score runs/first IMAGES --out", "fedpatch run own.yaml --out runs/new",
-        "<b>clip: too few.</b>",
+        "Close is less than 10 % of the threshold above or below it",
+        "Good: 80 % below the threshold", "distance 10.25, threshold 10",
+        "<li>Threshold from 10 normal images: of good images about 9.1 % are called defective",
+        "<li>How many defects are missed is not known: ",
+        "<li>To look at, as defective or close, would be 1 of 10 normal training images, scored without themselves.<",
+        "By runs/first", "distance 5", "For fewer the run needs more good photographs",
+        "fedpatch run own.yaml --out runs/new",
+        "<b>10 normal images are too few for a nominal rate of 5 %",
         "<b>&lt;b&gt;cut&lt;/b&gt;.png</b>: the file is &lt;empty&gt;", "hold 9 images, with those of earlier calls",
     ):  # fmt: skip
         assert text in page, text
@@ -150,6 +159,9 @@ def test_pictures_lie_in_the_page_the_first_to_look_at_before_others_as_many_as_
     assert first.size == over.size == (800, 640)
     assert np.abs(np.array(first)[300, 700] - np.array([200, 10, 0])).max() < 8  # of the surest, its own panel alone
     assert "send the whole folder)" not in text
+    assert not re.search(r"<a [^>]*>\s*<img", text)  # a page that is sent alone has no picture that leads nowhere
+    card = text[text.index('class="card"') :]
+    assert card.index('class="verdict') < card.index("<img") < card.index('href="pictures/clip/sure.jpg"')
     monkeypatch.setattr(page_module, "EMBEDDED_BYTES", len(found[0]) + len(found[1]) + 100)
     page.write(3)
     text = (tmp_path / "index.html").read_text()
@@ -173,27 +185,84 @@ def test_what_is_called_close_counts_as_to_be_looked_at_and_the_surest_comes_fir
 def test_what_a_threshold_misses_is_counted_on_the_runs_own_defective_images() -> None:
     calibration = pd.DataFrame({"category": ["clip"] * 20, "score": np.linspace(1, 2, 20)})
     model = RunModel(cast(Any, None), ("clip",), 0.05, calibration, None)
-    assert model.missed("clip").startswith(
-        "clip: how many defects are missed is not known: the run had no known defect"
+    assert missed(model, "clip").startswith("How many defects are missed is not known: the run had no known defect")
+    assert looked_at(model, "clip") == (
+        "To look at, as defective or close, would be 4 of 20 normal training images, scored without themselves"
     )
     model.scores = pd.DataFrame(
-        {"category": "clip", "label_index": [0, 1, 1, 1, 1], "score": [9.0, 0.5, 3.0, 3.0, 3.0], "group": [*"abcde"]}
+        {"category": "clip", "label_index": [0, 1, 1, 1, 1], "score": [9.0, 0.5, 3.0, 1.9, 3.0], "group": [*"abcde"]}
     )
-    said = "clip: of 4 known defective test images this threshold finds 3 (75 %, with 95 % confidence 19 to 99 %), and"
-    assert model.missed("clip") == f"{said} misses 1"
+    said = "Of 4 known defective test images this threshold finds 2 (50 %, with 95 % confidence 7 to 93 %), and"
+    assert missed(model, "clip") == f"{said} misses 2"
+    assert looked_at(model, "clip") == (  # 1.9 is close to 2, 0.5 is not
+        "To look at, as defective or close, would be 3 of 4 known defective test images (75 %, with 95 % confidence 19 "
+        "to 99 %); 1 of 1 good test images (100 %, with 95 % confidence 2 to 100 %); 4 of 20 normal training images, "
+        "scored without themselves"
+    )
     model.fixed_threshold = 0.1
-    assert "finds 4 (100 %, with 95 % confidence 40 to 100 %), and misses 0" in model.missed("clip")
+    assert "finds 4 (100 %, with 95 % confidence 40 to 100 %), and misses 0" in missed(model, "clip")
     model.calibration = model.fixed_threshold = None
-    assert model.missed("clip") == ""
+    assert missed(model, "clip") == looked_at(model, "clip") == ""
+
+
+@pytest.mark.parametrize(
+    ("n_normal", "rate", "promise", "expected"),
+    [
+        (23, 0.05, "interpolated", (None, 0.2)),  # the least is 1 of 24
+        (99, 0.05, "interpolated", (0.01, 0.2)),
+        (59, 0.05, "interpolated", (0.017, 0.2)),
+        (59, 0.05, "bound", (None, 0.2)),
+        (99, 0.3, "interpolated", (0.06, None)),
+        (3, 0.05, "interpolated", (None, 0.5)),
+    ],
+)
+def test_another_rate_is_offered_where_the_normal_images_bear_it(
+    n_normal: int, rate: float, promise: Promise, expected: tuple[float | None, float | None]
+) -> None:
+    calibration = pd.DataFrame({"category": "clip", "score": np.linspace(1, 2, n_normal)})
+    model = RunModel(cast(Any, None), ("clip",), rate, calibration, None, promise)
+    assert other_rates(model, ["clip"]) == expected
+    for other in filter(None, expected):
+        assert not replace(model, target_rate=other).shortfalls(["clip"])
+    model.fixed_threshold = 1.5
+    assert other_rates(model, ["clip"]) == (None, None)
+
+
+def test_the_page_names_known_misses_and_commands_that_leave_its_own_results_alone(tmp_path: Path) -> None:
+    model = replace(
+        STAND_IN,
+        calibration=pd.DataFrame({"category": "clip", "score": np.linspace(1, 10, 99)}),
+        scores=pd.DataFrame({
+            "category": "clip", "label_index": [0, 1, 1, 1], "score": [2.0, 9.2, 20.0, 3.0], "group": [*"abcd"],
+            "path": ["good/a.jpg", "cracked/<b>.jpg", "cracked/c.jpg", "cracked/d.jpg"],
+        }),
+    )  # fmt: skip
+    assert known_misses(model, ["clip"]) == ["cracked/d.jpg", "cracked/<b>.jpg"]
+    assert found_at(model, 0.2, ["clip"]) == (2, 3)
+    page = DecisionPage(tmp_path / "the results" / "decisions.csv", model, ["--category", "clip", "--explain"])
+    page.add(a_row("a", 9.8), (8, 6))
+    page.write(1)
+    text = page.path.read_text(encoding="utf-8")
+    assert "<code>cracked/d.jpg</code>, <code>cracked/&lt;b&gt;.jpg</code>." in text
+    assert "Of the 3 known defective test images that finds 2." in text
+    commands = [html.unescape(found) for found in re.findall(r"<code>(fedpatch score runs/first .*?)</code>", text)]
+    beside = shlex.quote(f"{tmp_path}/the results")
+    assert [shlex.split(one)[4:] for one in commands[-2:]] == [
+        ["--out", f"{tmp_path}/the results_at_{rate}", "--category", "clip", "--explain", "--false-alarm-rate", rate]
+        for rate in ("0.01", "0.2")
+    ]
+    assert not any(f"--out {beside} " in one for one in commands)
 
 
 def test_what_a_threshold_promises_in_words() -> None:
     calibration = pd.DataFrame({"category": ["clip"] * 9, "score": np.linspace(1, 2, 9)})
     model = RunModel(cast(Any, None), ("clip",), 0.05, calibration, None)
     assert model.promised("clip").startswith(
-        "clip: threshold from 9 normal images: of good images about 10.0 % are called defective, at most 28.3 % with "
+        "Threshold from 9 normal images: of good images about 10.0 % are called defective, at most 28.3 % with "
     )
     assert model.promised("other") == ""
+    model.categories = ("bolt", "clip")
+    assert model.promised("clip").startswith("clip: threshold from 9 normal images: of good")
     model.fixed_threshold = 1.0
     assert model.promised("clip") == ""
 

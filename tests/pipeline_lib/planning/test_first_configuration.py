@@ -89,7 +89,12 @@ def test_groups_that_file_names_show_are_written_down_and_others_stay_a_comment(
     assert re.search(rule["pattern"], "a/good/p11_35.png")[1] == "p11"  # type: ignore[index]
     assert files["clear"].federated.partition_groups
     assert (files["unclear"].dataset.group, files["unclear"].federated.partition_groups) == (None, False)
-    assert "# group: found" in (tmp_path / "unclear.yaml").read_text()
+    text = (tmp_path / "unclear.yaml").read_text()
+    assert "  # group: {pattern: '/(\\d+)_'}  # if several show one part: 17_a.jpg, 17_b.jpg" in text
+    (tmp_path / "unclear.yaml").write_text(text.replace("# group:", "group:"))
+    example = load_config(tmp_path / "unclear.yaml").dataset.group
+    assert isinstance(example, dict)
+    assert re.findall(example["pattern"], "good/17_a.jpg good/17_b.jpg") == ["17", "17"]
 
 
 def test_categories_without_training_images_are_left_out_and_none_is_an_error(tmp_path: Path) -> None:

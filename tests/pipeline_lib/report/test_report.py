@@ -28,9 +28,10 @@ from pipeline_lib.report.gallery import (
     take_in_turn,
 )
 from pipeline_lib.report.page import render_report
+from pipeline_lib.report.tables import client_categories
 from pipeline_lib.results.outside_masks import outside_mask_warnings
 from tests.dataset_fixtures import write_image, write_tiny_autovi
-from tests.report_fixtures import BACKBONE, category_fields, document, made_up_run
+from tests.report_fixtures import BACKBONE, category_fields, document, made_up_run, values
 
 HOSTILE = "<script>alert('x')</script>&\"'"
 
@@ -109,6 +110,34 @@ def test_a_figure_that_the_run_does_not_have_has_no_tile(tiny_root: Path) -> Non
     measured.mean.auc_spro = {}
     page = render_report(made_up_run(tiny_root, documents={"all": measured})[0])
     assert re.findall(r"<dt>(.*?)</dt><dd><span", page) == ["image AUROC, mean", "TPR at TNR 95, mean"]
+
+
+def test_without_masks_no_column_of_them_is_shown_and_none_is_spoken_of(tiny_root: Path, page: str) -> None:
+    bare = {"auc_spro": {}, "pixel_auroc": None}
+    alone = MetricValues(**values() | bare)
+    fields = category_fields(**bare, by_defect={"scratch": alone}, by_folder={"scratches": alone}, by_group={})
+    measured = document("all", {"pipe_clip": fields})
+    measured.mean = alone
+    without = render_report(*made_up_run(tiny_root, documents={"all": measured}))
+    heads = [text_of(head) for head in re.findall(r"<th scope=.col.*?</th>", without)]
+    for name, outlined in (("pixel AUROC", "its ground truth outlined"), ("AUC-sPRO@0.05", ", the defect outlined")):
+        assert name in [text_of(head) for head in re.findall(r"<th scope=.col.*?</th>", page)]
+        assert name not in heads
+        assert outlined in page
+        assert outlined not in without
+    assert {"image AUROC", "TPR at TNR 95", "state"} <= {*heads}
+    for row in re.findall(r"<tr.*?</tr>", re.search(r"<table>.*?</table>", without, re.DOTALL)[0], re.DOTALL):  # type: ignore[index]
+        assert len(re.findall(r"<t[hd]\b", row)) == len(re.findall(r'scope="col"', without.split("</thead>")[0]))
+
+
+def test_one_client_has_no_divergence_from_itself() -> None:
+    client = {"by_category": {"clip": 9}, "js_divergence": 0.0}
+    table = client_categories({"by_category": {"clip": 9}, "clients": {"a": client}})
+    assert table is not None
+    assert [table.columns[i] for i in table.shown] == ["client", "clip"]
+    both = client_categories({"by_category": {"clip": 18}, "clients": {"a": client, "b": client}})
+    assert both is not None
+    assert [both.columns[i] for i in both.shown] == ["client", "clip", "JS divergence"]
 
 
 def test_every_half_every_split_and_every_limit_is_there(page: str) -> None:
