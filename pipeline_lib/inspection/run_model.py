@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,15 @@ from pipeline_lib.models.saved_model import SavedModel, load_extractor, read_mod
 from pipeline_lib.storage.artifact_store import read_checked
 
 
+class TrainingSizes(NamedTuple):
+    """Of the readable training images of a category: smallest sides in pixels, and how wide they are for their height."""
+
+    least_width: int
+    least_height: int
+    least_aspect: float
+    largest_aspect: float
+
+
 @dataclass
 class RunModel:
     """A run directory (or what PatchCore.save wrote), opened. Banks are read when a category is first scored."""
@@ -53,6 +63,7 @@ class RunModel:
     scores: pd.DataFrame | None = None  # IMAGE_SCORES of the run's test images, with their group
     colour_scales: dict[str, Scale] = field(default_factory=dict)  # of the categories in the run's report
     _models: dict[str, PatchCore] = field(default_factory=dict)
+    _sizes: dict[str, TrainingSizes | None] = field(default_factory=dict)
     _provenance: dict[str, pd.DataFrame | None] = field(default_factory=dict)
     _row_clients: dict[str, list[str] | None] = field(default_factory=dict)
 
@@ -160,12 +171,20 @@ class RunModel:
             "directory of that name"
         )
 
-    def training_sizes(self, category: str) -> pd.DataFrame | None:
-        """width, height of the readable training images; None where the model does not say."""
+    def training_sizes(self, category: str) -> TrainingSizes | None:
+        """None where the model does not say."""
+        if category not in self._sizes:
+            self._sizes[category] = self._read_sizes(category)
+        return self._sizes[category]
+
+    def _read_sizes(self, category: str) -> TrainingSizes | None:
         if self.index is None:
             return None
         own = self.index[(self.index.category == category) & (self.index.split == "train") & (self.index.problem == "")]
-        return own[["width", "height"]] if len(own) else None
+        if not len(own):
+            return None
+        aspects = own.width / own.height
+        return TrainingSizes(own.width.min(), own.height.min(), aspects.min(), aspects.max())
 
     def provenance(self, category: str) -> pd.DataFrame | None:
         """bank_row, image_id, patch_index of each bank row where the run had all images at one place, else None."""
