@@ -21,7 +21,7 @@ from pipeline_lib.inspection.run_model import open_run_model
 
 CATEGORY = "magnetic_tile"
 TRAINING_IMAGES = 213  # 1 % of their patches: a bank of 2,181 rows
-IMAGES = 40  # that are scored, one after the other
+IMAGES = 10  # that are scored, one after the other
 LARGEST_DIFFERENCE = 5e-3  # of two scores, as a share: ours come from features in float16
 COMMAND = "from flows.cli import main; main()"
 
@@ -61,7 +61,7 @@ def score_warm(*, quick: bool) -> list[Row]:
     side = Peer(neighbors=1)
     side.model.memory_bank = torch.from_numpy(model.patchcore(CATEGORY).memory_bank.features)
     side.model.eval()
-    images = images_of(CATEGORY, "test", 10 if quick else IMAGES)
+    images = images_of(CATEGORY, "test", IMAGES)
 
     def own(path: Path) -> float:
         decision = decide_image(model, path, category=CATEGORY)
@@ -79,7 +79,7 @@ def score_warm(*, quick: bool) -> list[Row]:
     pairs = paired(
         lambda: seconds(lambda: [own(path) for path in images]),
         lambda: seconds(lambda: [peer(path) for path in images]),
-        repetitions=3 if quick else 7,
+        repetitions=3 if quick else 15,
     )
     bank = side.model.memory_bank
     return [

@@ -39,7 +39,7 @@ from pipeline_lib.storage.artifact_store import read_checked
 
 
 class TrainingSizes(NamedTuple):
-    """Of the readable training images of a category: smallest sides in pixels, and how wide they are for their height."""
+    """Of a category's readable training images: smallest sides in pixels, width over height."""
 
     least_width: int
     least_height: int
