@@ -65,16 +65,22 @@ class Clusters:
                 places.reshape(-1)[chosen] = start + product.argmin(axis=1)
         return places, to_centers
 
-    def within(
-        self, left: np.ndarray, squares: np.ndarray, to_centers: np.ndarray, squared_reach: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Pairs (places, query numbers) whose bound does not exceed `squared_reach` (queries,), cluster by cluster.
+    def may_hold(self, squares: np.ndarray, to_centers: np.ndarray, squared_reach: np.ndarray) -> np.ndarray:
+        """Which clusters may hold a row within `squared_reach` (queries,) of a query: bool (queries, clusters).
 
         Squared distances of forms are off by at most unit (|q|^2 + 2|b|^2), as in Float32Bounds; |b| is at most 1.
         """
         unit = self.bounds.unit
         reach = np.sqrt(squared_reach + unit * (squares + 2.0))
-        may = to_centers - unit * (squares[:, None] + 2 * self.center_squares) <= (self.radii + reach[:, None]) ** 2
+        at_least = to_centers - unit * (squares[:, None] + 2 * self.center_squares)
+        result: np.ndarray = at_least <= (self.radii + reach[:, None]) ** 2
+        return result
+
+    def within(
+        self, left: np.ndarray, squares: np.ndarray, to_centers: np.ndarray, squared_reach: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Pairs (places, query numbers) whose bound does not exceed `squared_reach` (queries,), cluster by cluster."""
+        may = self.may_hold(squares, to_centers, squared_reach)
         limit = self.bounds.limit(squared_reach, squares)
         for cluster, (start, end) in enumerate(zip(self.starts, self.ends, strict=True)):
             numbers = np.flatnonzero(may[:, cluster])
