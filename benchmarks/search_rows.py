@@ -11,18 +11,19 @@ from benchmarks.checks import distances_are_exact, nearest_distances
 from benchmarks.real_features import Kind, bank, features
 from benchmarks.rows import Row, paired, seconds
 from pipeline_lib.bank.memory_bank import MemoryBank
+from pipeline_lib.neighbors.bfloat16_products import has_fast_bfloat16
 
 SIZES, QUICK_SIZES = (20_000, 100_000, 8_192), (4_000, 20_000, 4_096)  # bank, out of training patches, queries
 
 
 def search_wide(*, quick: bool) -> list[Row]:
     """1,536 dimensions, bank of 20,000."""
-    return _rows("search_wide", "wide", wanted=3, quick=quick)
+    return _rows("search_wide", "wide", wanted=3 if has_fast_bfloat16() else 4, quick=quick)
 
 
 def search_152(*, quick: bool) -> list[Row]:
     """152 dimensions, bank of 20,000."""
-    return _rows("search_152", "narrow", wanted=1.5, quick=quick)
+    return _rows("search_152", "narrow", wanted=1.5 if has_fast_bfloat16() else 1.7, quick=quick)
 
 
 def own_side(name: str, *, quick: bool) -> Callable[[], np.ndarray]:

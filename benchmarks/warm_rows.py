@@ -45,16 +45,19 @@ def warm(*, quick: bool) -> list[Row]:
     ]
 
 
-def run_real3(root: Path, name: str, *, quick: bool) -> Outcome:
-    """configs/real3_iid.yaml into root/name, with the store root/store; quick: 12 images a category and split."""
+def run_real3(root: Path, name: str, *settings: str, quick: bool) -> Outcome:
+    """configs/real3_iid.yaml with `settings` (key=value) into root/name, with the store root/store.
+
+    quick: 12 images a category and split.
+    """
     command = [
         str(Path(sys.executable).with_name("python")), "-c", "import sys; from flows.cli import main; sys.exit(main())",
         "run", "configs/real3_iid.yaml", "--json", "--out", str(root / name),
         "--set", f"dataset.root={data_root()}",
         "--set", f"runtime.store={root / 'store'}",
     ]  # fmt: skip
-    if quick:
-        command += ["--set", "dataset.max_images=12"]
+    for setting in (*settings, *["dataset.max_images=12"] * quick):
+        command += ["--set", setting]
     return run_child(command, environment={"PREFECT_HOME": str(root / "prefect")})
 
 

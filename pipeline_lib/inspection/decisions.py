@@ -248,19 +248,16 @@ def misfit(model: RunModel, category: str, image: Image.Image) -> str:
     sizes = model.training_sizes(category)
     if sizes is None:
         return ""
-    aspects = sizes.width / sizes.height
     aspect = image.width / image.height
-    low, high = aspects.min() * (1 - ASPECT_TOLERANCE), aspects.max() * (1 + ASPECT_TOLERANCE)
-    if not low <= aspect <= high:
+    if not sizes.least_aspect * (1 - ASPECT_TOLERANCE) <= aspect <= sizes.largest_aspect * (1 + ASPECT_TOLERANCE):
         return (
             f"it is {image.width}x{image.height} pixels, {aspect:.2f} times as wide as high; the training images of "
-            f"{category} have {aspects.min():.2f} to {aspects.max():.2f}"
+            f"{category} have {sizes.least_aspect:.2f} to {sizes.largest_aspect:.2f}"
         )
-    least = SMALLEST_SHARE * sizes.width.min(), SMALLEST_SHARE * sizes.height.min()
-    if image.width < least[0] or image.height < least[1]:
+    if image.width < SMALLEST_SHARE * sizes.least_width or image.height < SMALLEST_SHARE * sizes.least_height:
         return (
             f"it is {image.width}x{image.height} pixels; the smallest training images of {category} have "
-            f"{sizes.width.min()}x{sizes.height.min()}, and less than half of that shows too little"
+            f"{sizes.least_width}x{sizes.least_height}, and less than half of that shows too little"
         )
     return ""
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,15 @@ from pipeline_lib.models.saved_model import SavedModel, load_extractor, read_mod
 from pipeline_lib.storage.artifact_store import read_checked
 
 
+class TrainingSizes(NamedTuple):
+    """Of a category's readable training images: smallest sides in pixels, width over height."""
+
+    least_width: int
+    least_height: int
+    least_aspect: float
+    largest_aspect: float
+
+
 @dataclass
 class RunModel:
     """A run directory (or what PatchCore.save wrote), opened. Banks are read when a category is first scored."""
@@ -53,6 +63,7 @@ class RunModel:
     colour_scales: dict[str, Scale] = field(default_factory=dict)  # of the categories in the run's report
     _training_images: dict[str, str] | None = None
     _models: dict[str, PatchCore] = field(default_factory=dict)
+    _sizes: dict[str, TrainingSizes | None] = field(default_factory=dict)
     _provenance: dict[str, pd.DataFrame | None] = field(default_factory=dict)
     _row_clients: dict[str, list[str] | None] = field(default_factory=dict)
 
@@ -132,12 +143,20 @@ class RunModel:
             "directory of that name"
         )
 
-    def training_sizes(self, category: str) -> pd.DataFrame | None:
-        """width, height of the readable training images; None where the model does not say."""
+    def training_sizes(self, category: str) -> TrainingSizes | None:
+        """None where the model does not say."""
+        if category not in self._sizes:
+            self._sizes[category] = self._read_sizes(category)
+        return self._sizes[category]
+
+    def _read_sizes(self, category: str) -> TrainingSizes | None:
         if self.index is None:
             return None
         own = self.index[(self.index.category == category) & (self.index.split == "train") & (self.index.problem == "")]
-        return own[["width", "height"]] if len(own) else None
+        if not len(own):
+            return None
+        aspects = own.width / own.height
+        return TrainingSizes(own.width.min(), own.height.min(), aspects.min(), aspects.max())
 
     def training_image(self, sha256: str) -> str:
         """image_id of the training image whose file has these bytes; empty without one.

@@ -42,10 +42,15 @@ class Float32Bounds:
         part[:, :-1] = -2.0 * forms
         part[:, -1] = squares * (1.0 - 2.0 * self.unit)
 
-    def bounds(self, forms: np.ndarray, squares: np.ndarray, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds (rows, queries) in `buffer`, and the smallest of each run (runs, queries)."""
+    def left(self, forms: np.ndarray) -> np.ndarray:
+        """float32 (queries, size + 1): the queries' side of the product."""
         left = np.ones((len(forms), self.columns.shape[1]), np.float32)
         left[:, :-1] = forms
+        return left
+
+    def bounds(self, forms: np.ndarray, squares: np.ndarray, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds (rows, queries) in `buffer`, and the smallest of each run (runs, queries)."""
+        left = self.left(forms)
         product, smallest, step = _outputs(self.columns.shape[0], len(forms), buffer)
         for start in range(0, len(product), step):
             piece = product[start : start + step]

@@ -2,22 +2,24 @@
 
 A matrix product of short forms (pipeline_lib.neighbors.short_forms, pipeline_lib.neighbors.bounds) gives a lower bound
 of every distance. The row with the smallest is measured, and only rows whose lower bound does not exceed that distance
-can be
-nearer: a handful of many thousands for features of a backbone. They are measured by direct differences in float64, so
-that the answer is exact (to the float32 it is returned in) for any offset and scale, and does not depend on the number
-of threads.
+can be nearer: a handful of many thousands for features of a backbone. They are measured by direct differences in
+float64, so that the answer is exact (to the float32 it is returned in) for any offset and scale, and does not depend on
+the number of threads. For one neighbour in a large bank the product leaves out clusters of rows that are too far away
+(pipeline_lib.neighbors.clusters); where bfloat16 is multiplied, it takes all rows.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 
 from data_contracts.errors import FedpatchError
 from pipeline_lib.neighbors.bfloat16_products import has_fast_bfloat16
-from pipeline_lib.neighbors.block_threads import block_mapper
+from pipeline_lib.neighbors.block_threads import block_mapper, resolve_threads
 from pipeline_lib.neighbors.bounds import RUN, BFloat16Bounds, Bounds, Float32Bounds, padded_rows
+from pipeline_lib.neighbors.clusters import FEWEST_ROWS, Clusters
 from pipeline_lib.neighbors.short_forms import (
     ENOUGH,
     FLOAT32_UNIT,
@@ -33,7 +35,9 @@ WIDE = 512  # dimensions from which a middle form pays
 MIDDLE_SIZE = 320
 LONG_SIZES = (32, 48, 64, 96, 128, 192, 256)
 LONG_EXPLAINED = 0.95
-PAIRS_PER_STEP = 2048
+STEP_BYTES = 1 << 20  # of differences that are squared while they are in cache
+QUERIES_OF_CLUSTERS = (16, 4096)  # fewest and most at a time
+MOST_PAIRS = 1 << 22  # candidates that are held at a time
 MODERATE = 1e15  # raw values below it have float32 squares
 SAFE_NORM = 2.0**50  # scaled norm of a query beyond which float32 squares might overflow
 
@@ -66,7 +70,7 @@ class ExactSearch:
     """Rows prepared for exact search: float32 (rows, dim), finite, at least one. They are not copied.
 
     Memory beside them: the short form (at most 260 values a row), for 512 and more dimensions 321 values more, and
-    16 bytes a row; while searching about 20 MB a thread.
+    16 bytes a row, 24 with clusters; while searching about 20 MB a thread, with clusters up to 200 MB.
     """
 
     def __init__(self, rows: np.ndarray, *, threads: int | None = None) -> None:
@@ -92,6 +96,9 @@ class ExactSearch:
         self.bounds = kind(len(rows), size, shortening_error(dim, size) if size < dim else 0.0)
         self.middle = None if self.middle_basis is None else np.empty((len(rows), MIDDLE_SIZE + 1), np.float32)
         self._fill_forms()
+        self.clusters: Clusters | None = None
+        if isinstance(self.bounds, Float32Bounds) and len(rows) >= FEWEST_ROWS:
+            self.clusters = Clusters(self.bounds, len(rows))
 
     @staticmethod
     def _choose_basis(sample: np.ndarray, kind: type[Bounds]) -> np.ndarray | None:
@@ -142,34 +149,38 @@ class ExactSearch:
         distances = np.empty((len(queries), kept), np.float32)
         indices = np.empty((len(queries), kept), np.int64)
         padded = padded_rows(len(self.rows))
-        step = int(np.clip(PRODUCT_BYTES // (self.bounds.dtype.itemsize * padded), 16, 512))
+        if clustered := self.clusters is not None and kept == 1:
+            step = int(np.clip(-(-len(queries) // resolve_threads(self.threads)), *QUERIES_OF_CLUSTERS))
+        else:
+            step = int(np.clip(PRODUCT_BYTES // (self.bounds.dtype.itemsize * padded), 16, 512))
         buffers = threading.local()
 
         def search(start: int) -> None:
-            if not hasattr(buffers, "product"):
+            if not clustered and not hasattr(buffers, "product"):
                 buffers.product = np.empty(padded * step, self.bounds.dtype)
             part = slice(start, start + step)
-            distances[part], indices[part] = self._search_block(queries[part], kept, buffers.product)
+            buffer = None if clustered else buffers.product
+            distances[part], indices[part] = self._search_block(queries[part], kept, buffer)
 
         with block_mapper(self.threads) as map_blocks:
             map_blocks(search, range(0, len(queries), step))
         return distances, indices
 
-    def _search_block(self, queries: np.ndarray, kept: int, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds of all, distances of the most promising, then of all whose bound leaves them a chance."""
+    def _search_block(self, queries: np.ndarray, kept: int, buffer: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Distances of all rows whose bound leaves them a chance; by clusters where no buffer is given."""
         centered = self._centered(queries) * self.scale
         squares = _squares(centered)
         if squares.max() > SAFE_NORM**2 or (self.moderate and np.abs(queries).max() > MODERATE):
             return self._measure_all(queries, kept)
         short, middle = self._forms(centered, squares)
-        product, smallest = self.bounds.bounds(short, squares, buffer)
-
-        rows, numbers = self._inside(*_promising(product, smallest, kept))
-        reach = _kth_smallest(self._measure32(queries, numbers, rows)[1], numbers, len(queries), kept)
-
-        limit = self.bounds.limit(reach * self.scale**2, squares)
-        runs, numbers = _nonzero(smallest <= limit)
-        rows, numbers = self._inside(*_rows_of_runs(product, runs, numbers, limit[numbers]))
+        if buffer is not None:
+            rows, numbers, reach = self._candidates(queries, short, squares, kept, buffer)
+        elif (found := self._clustered_candidates(queries, short, squares)) is not None:
+            rows, numbers, reach = found
+        else:
+            half = len(queries) // 2
+            first, second = (self._search_block(part, 1, None) for part in (queries[:half], queries[half:]))
+            return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
         if middle is not None and self.middle is not None and len(rows) > 2 * kept * len(queries):
             keep = self._within_reach(middle, squares, rows, numbers, reach * self.scale**2)
             rows, numbers = rows[keep], numbers[keep]
@@ -180,10 +191,41 @@ class ExactSearch:
         measured = _squared_differences(queries, numbers, self.rows, rows)
         return _first_of_each(measured, numbers, rows, len(queries), kept)
 
+    def _candidates(
+        self, queries: np.ndarray, short: np.ndarray, squares: np.ndarray, kept: int, buffer: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Bounds of all: pairs (row, query number) within reach, and the squared reach of each query."""
+        product, smallest = self.bounds.bounds(short, squares, buffer)
+        rows, numbers = self._inside(*_promising(product, smallest, kept))
+        reach = _kth_smallest(self._measure32(queries, numbers, rows)[1], numbers, len(queries), kept)
+        limit = self.bounds.limit(reach * self.scale**2, squares)
+        runs, numbers = _nonzero(smallest <= limit)
+        return *self._inside(*_rows_of_runs(product, runs, numbers, limit[numbers])), reach
+
+    def _clustered_candidates(
+        self, queries: np.ndarray, short: np.ndarray, squares: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """The same for the nearest row, cluster by cluster; None where there are too many pairs to hold."""
+        clusters = self.clusters
+        assert clusters is not None
+        left = clusters.bounds.left(short)
+        near, to_centers = clusters.nearby(left, squares)
+        numbers = np.repeat(np.arange(len(queries)), near.shape[1])
+        reach = self._measure32(queries, numbers, clusters.order[near.reshape(-1)])[1].reshape(near.shape).min(axis=1)
+        parts, pairs = [], 0
+        for part in clusters.within(left, squares, to_centers, reach * self.scale**2):
+            parts.append(part)
+            pairs += len(part[0])
+            if pairs > MOST_PAIRS and len(queries) > QUERIES_OF_CLUSTERS[0]:
+                return None
+        return clusters.order[np.concatenate([p[0] for p in parts])], np.concatenate([p[1] for p in parts]), reach
+
     def _inside(self, rows: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Without the rows that pad the last run."""
+        """Without the rows that pad the last run, and by their own numbers."""
         inside = rows < len(self.rows)
-        return (rows, numbers) if inside.all() else (rows[inside], numbers[inside])
+        if not inside.all():
+            rows, numbers = rows[inside], numbers[inside]
+        return (rows if self.clusters is None else self.clusters.order[rows]), numbers
 
     def _measure32(self, queries: np.ndarray, numbers: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Bounds (pairs,) from below and above of squared distances, by differences: float32 where nothing overflows.
@@ -194,8 +236,7 @@ class ExactSearch:
             squares = _squared_differences(queries, numbers, self.rows, rows)
             return squares, squares
         squares = np.empty(len(numbers))
-        for start in range(0, len(numbers), PAIRS_PER_STEP):
-            part = slice(start, start + PAIRS_PER_STEP)
+        for part in _steps(len(numbers), 4 * self.rows.shape[1]):
             difference = queries[numbers[part]]
             difference -= self.rows[rows[part]]
             squares[part] = _squares(difference)
@@ -210,8 +251,7 @@ class ExactSearch:
         assert self.middle is not None
         unit = (MIDDLE_SIZE + 16) * FLOAT32_UNIT + shortening_error(self.rows.shape[1], MIDDLE_SIZE)
         keep = np.empty(len(rows), bool)
-        for start in range(0, len(rows), PAIRS_PER_STEP):
-            part = slice(start, start + PAIRS_PER_STEP)
+        for part in _steps(len(rows), 4 * self.middle.shape[1]):
             difference = self.middle[rows[part]]
             difference -= middle[numbers[part]]
             margin = unit * (squares[numbers[part]] + self.squares[rows[part]]) + 1e-37
@@ -237,6 +277,12 @@ class ExactSearch:
 def _squares(rows: np.ndarray) -> np.ndarray:
     result: np.ndarray = np.einsum("ij,ij->i", rows, rows)
     return result
+
+
+def _steps(pairs: int, bytes_of_each: int) -> Iterator[slice]:
+    """Slices of pairs, a few at a time."""
+    step = max(32, STEP_BYTES // bytes_of_each)
+    return (slice(start, start + step) for start in range(0, pairs, step))
 
 
 def _nonzero(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -277,8 +323,7 @@ def _rows_of_runs(
 def _squared_differences(queries: np.ndarray, numbers: np.ndarray, rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """float64 (pairs,): |queries[numbers] - rows[chosen]|^2 by direct differences."""
     result = np.empty(len(numbers))
-    for start in range(0, len(numbers), PAIRS_PER_STEP):
-        part = slice(start, start + PAIRS_PER_STEP)
+    for part in _steps(len(numbers), 8 * rows.shape[1]):
         difference = queries[numbers[part]].astype(np.float64)
         difference -= rows[chosen[part]]
         result[part] = _squares(difference)
