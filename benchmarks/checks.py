@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from sklearn.metrics import roc_auc_score
 
+CPU = torch.device("cpu")
 PICK_TOLERANCE = 1e-5
 
 
-def replay_is_exact(features: np.ndarray, indices: np.ndarray, *, rows_per_block: int = 512) -> tuple[bool, float]:
+def replay_is_exact(
+    features: np.ndarray, indices: np.ndarray, *, device: torch.device = CPU, rows_per_block: int = 512
+) -> tuple[bool, float]:
     """Whether every pick was the farthest row at its step: distance at least (1 - 1e-5) of the true maximum.
 
     Float64, over all rows (rows, dim) and all picks (picks,). Returns also the smallest share of the maximum.
@@ -18,38 +22,39 @@ def replay_is_exact(features: np.ndarray, indices: np.ndarray, *, rows_per_block
     if len(np.unique(indices)) != len(indices):
         return False, 0.0
     center = features[:: max(1, len(features) // 4096)].mean(axis=0, dtype=np.float64)
-    picks = features[indices].astype(np.float64) - center
-    pick_squares = np.einsum("ij,ij->i", picks, picks)
+    picks = torch.from_numpy(features[indices].astype(np.float64) - center).to(device)
+    pick_squares = picks.square().sum(dim=1)
     steps = len(indices)
-    largest = np.zeros(steps)  # largest[t]: of any row to its nearest of the picks 0..t
+    largest = torch.zeros(steps, dtype=torch.float64, device=device)  # [t]: of any row to its nearest of picks 0..t
     own = np.full(steps, np.inf)  # own[t]: of pick t to its nearest of the picks before
     number = np.full(len(features), -1)
     number[indices] = np.arange(steps)
     for start in range(0, len(features), rows_per_block):
-        rows = features[start : start + rows_per_block].astype(np.float64) - center
-        squares = rows @ picks.T
-        squares *= -2.0
-        squares += pick_squares
-        squares += np.einsum("ij,ij->i", rows, rows)[:, None]
-        np.minimum.accumulate(squares, axis=1, out=squares)
-        np.maximum(largest, squares.max(axis=0), out=largest)
-        for row in np.flatnonzero(number[start : start + len(rows)] > 0):
-            pick = number[start + row]
-            own[pick] = squares[row, pick - 1]
-    share = np.sqrt(np.maximum(own[1:], 0.0) / np.maximum(largest[:-1], 1e-300))
+        block = features[start : start + rows_per_block].astype(np.float64) - center
+        rows = torch.from_numpy(block).to(device)
+        squares = torch.addmm(pick_squares, rows, picks.T, alpha=-2.0) + rows.square().sum(dim=1, keepdim=True)
+        squares = squares.cummin(dim=1).values
+        torch.maximum(largest, squares.amax(dim=0), out=largest)
+        picked = np.flatnonzero(number[start : start + len(block)] > 0)
+        steps_of_them = number[start + picked]
+        own[steps_of_them] = squares[picked, steps_of_them - 1].cpu().numpy()
+    share = np.sqrt(np.maximum(own[1:], 0.0) / np.maximum(largest[:-1].cpu().numpy(), 1e-300))
     smallest = float(share.min(initial=1.0))
     return smallest >= 1 - PICK_TOLERANCE, smallest
 
 
-def nearest_distances(queries: np.ndarray, bank: np.ndarray, *, rows_per_block: int = 512) -> np.ndarray:
+def nearest_distances(
+    queries: np.ndarray, bank: np.ndarray, *, device: torch.device = CPU, rows_per_block: int = 512
+) -> np.ndarray:
     """float64 (queries,): distance of each query to its nearest row of the bank, by brute force."""
     center = bank.mean(axis=0, dtype=np.float64)
-    rows = bank.astype(np.float64) - center
-    squares = np.einsum("ij,ij->i", rows, rows)
+    rows = torch.from_numpy(bank.astype(np.float64) - center).to(device)
+    squares = rows.square().sum(dim=1)
     result = np.empty(len(queries))
     for start in range(0, len(queries), rows_per_block):
         part = queries[start : start + rows_per_block].astype(np.float64)
-        nearest = (squares - 2.0 * ((part - center) @ rows.T)).argmin(axis=1)
+        asked = torch.from_numpy(part - center).to(device)
+        nearest = torch.addmm(squares, asked, rows.T, alpha=-2.0).argmin(dim=1).cpu().numpy()
         result[start : start + len(part)] = np.linalg.norm(part - bank[nearest], axis=1)
     return result
 

@@ -72,19 +72,16 @@ class MemoryBank:
         return self._query_index(queries, kept)
 
     def _query_device(self, queries: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
-        """Exact search on the GPU; on the CPU for what it cannot decide, and for all once its memory runs out."""
+        """Exact search on the GPU; on the CPU once its memory runs out."""
         assert self.device is not None
         try:
             self._on_device = self._on_device or DeviceSearch(self.features, self.device)
-            distances, indices, decided = self._on_device.search(queries, kept)
+            return self._on_device.search(queries, kept)
         except torch.OutOfMemoryError:
             logger.warning("out of GPU memory searching %d rows, going on with the CPU", len(self))
             self.device = self._on_device = None
             torch.cuda.empty_cache()
             return self.exact_search.search(queries, kept)
-        if len(open_queries := np.flatnonzero(~decided)):
-            distances[open_queries], indices[open_queries] = self.exact_search.search(queries[open_queries], kept)
-        return distances, indices
 
     def _query_index(self, queries: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
         """Ask the approximate index for a few more than needed, then order them by their true distances."""

@@ -22,11 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_contracts.errors import FedpatchError
 from pipeline_lib.coreset.center_distances import CenterDistances, RowBlock
 from pipeline_lib.coreset.centered import CenteredFeatures, squared_norms
 from pipeline_lib.coreset.quotas import GroupQuotas
-from pipeline_lib.coreset.selection import CoresetSelection, Progress, check_features
+from pipeline_lib.coreset.selection import CoresetSelection, Progress, check_centers, check_features
 from pipeline_lib.coreset.upper_bounds import UpperBounds
 from pipeline_lib.neighbors.block_threads import Mapper, block_mapper
 
@@ -70,7 +69,7 @@ def greedy_coreset_selection(
     Raises FedpatchError for values that are not finite, a size out of range, or quotas that do not reach it.
     """
     check_features(features, target_size)
-    given = _checked_centers(initial_centers, features.shape[1])
+    given = check_centers(initial_centers, features.shape[1])
     quotas = GroupQuotas(groups, group_quotas, rows=len(features), target_size=target_size)
     with block_mapper(threads) as map_blocks:
         state = _LazyFarthestFirst(features, target_size, given, quotas, rng, map_blocks, scratch)
@@ -259,15 +258,3 @@ class _LazyFarthestFirst:
         radius = float(np.sqrt(self.bounds[pool].max(initial=0.0)))
         scale = self.points.scale
         return CoresetSelection(self.indices, radius / scale, np.sqrt(self.pick_squares) / scale)
-
-
-def _checked_centers(centers: np.ndarray | None, dim: int) -> np.ndarray:
-    if centers is None:
-        return np.empty((0, dim), np.float16)
-    if centers.ndim != 2 or centers.shape[1] != dim or centers.dtype.kind != "f":
-        raise FedpatchError(
-            f"initial_centers are {centers.dtype} of shape {centers.shape}; give floats (centers, {dim}), as features"
-        )
-    if not np.isfinite(centers).all():
-        raise FedpatchError("initial_centers hold NaN or infinity; they must be finite")
-    return centers

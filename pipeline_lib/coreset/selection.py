@@ -48,6 +48,19 @@ def check_features(features: np.ndarray, target_size: int) -> None:
         )
 
 
+def check_centers(centers: np.ndarray | None, dim: int) -> np.ndarray:
+    """The places that are covered already, (centers, dim), none of them unless given; FedpatchError for others."""
+    if centers is None:
+        return np.empty((0, dim), np.float16)
+    if centers.ndim != 2 or centers.shape[1] != dim or centers.dtype.kind != "f":
+        raise FedpatchError(
+            f"initial_centers are {centers.dtype} of shape {centers.shape}; give floats (centers, {dim}), as features"
+        )
+    if not np.isfinite(centers).all():
+        raise FedpatchError("initial_centers hold NaN or infinity; they must be finite")
+    return centers
+
+
 def refuse_non_finite(features: np.ndarray, *, rows_per_block: int = 65536) -> None:
     """Raise FedpatchError, naming the first row, when a value is NaN or infinite."""
     for start in range(0, len(features), rows_per_block):

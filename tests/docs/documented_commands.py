@@ -91,7 +91,7 @@ SERVED = "tests/e2e/prefect_stack.py::ServedStack.start"
 STACK = "tests/e2e/prefect_stack.py::Stack.start"
 STATION = "tests/e2e/station_users.py::Plant.start"
 BENCHMARKS = "tests/docs/test_commands.py::test_what_measures_takes_the_arguments_of_the_docs"
-GPU = "tests/docs/test_commands.py::test_the_check_of_a_gpu_says_that_there_is_none"
+GPU = "tests/benchmarks/test_gpu_check.py::test_full_sizes_are_refused_without_a_gpu"
 CI = ".ci/run"
 
 ELSEWHERE = {
@@ -215,7 +215,9 @@ ELSEWHERE = {
     "python -m benchmarks.overhead": BENCHMARKS,
     "python -m benchmarks.profiles": BENCHMARKS,
     "python -m benchmarks.recovery": BENCHMARKS,
-    "python -m benchmarks.gpu_check": GPU,
+    "python -m benchmarks.gpu_check --json": GPU,
+    "python -m benchmarks.device_work": BENCHMARKS,
+    "python -m benchmarks.device_work --against DIR": BENCHMARKS,
     "python -m benchmarks.scale": BENCHMARKS,
     "python -m benchmarks.scale --coordinator": BENCHMARKS,
     "python -m benchmarks.engines": BENCHMARKS,

@@ -14,10 +14,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from cyclopts import CycloptsError
 
-import benchmarks.gpu_check
 from benchmarks.__main__ import ROWS
 from flows.cli import main
 from flows.cli.options import app
@@ -158,14 +156,6 @@ def test_what_measures_takes_the_arguments_of_the_docs(
     if module == "__main__":
         assert all(row in shown for row in ROWS)
         assert "--quick" in shown
-
-
-def test_the_check_of_a_gpu_says_that_there_is_none(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert benchmarks.gpu_check.main() == 2
-    assert capsys.readouterr().err == "there is no CUDA device\n"
 
 
 @pytest.fixture
