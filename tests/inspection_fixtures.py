@@ -12,6 +12,7 @@ STAND_IN = cast(
     RunModel,
     SimpleNamespace(
         directory=Path("runs/first"),
+        of_stations=False,
         missed=lambda category: f"{category}: missed",
         colour_scale=lambda category, score: (5.0, 15.0),
         promised=lambda category: f"{category}: promised",

@@ -172,6 +172,7 @@ class DecisionPage:
             scales=self._scales(shown),
             gradient=", ".join(f"#{colour:06x}" for colour in ANCHORS),
             near=f"{100 * NEAR:g}",
+            of_stations=self._model.of_stations,
         )
         write_file(self.path, text.encode())
 

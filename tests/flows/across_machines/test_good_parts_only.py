@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.experiment.runs import show_runs
 from pipeline_lib.configuration.files import load_run_config
+from pipeline_lib.inspection.run_model import open_run_model
 from tests.dataset_fixtures import write_tiny_autovi
 from tests.station_fixtures import STATIONS, coordinate, document_of, values
 
@@ -23,7 +25,7 @@ def plants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_a_run_of_stations_says_of_itself_where_its_configuration_does_not(
-    calls: list[str], tmp_path: Path
+    calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = values(tmp_path)
     del given["federated"]
@@ -39,3 +41,14 @@ def test_what_a_run_of_stations_says_of_itself_where_its_configuration_does_not(
     assert "Training images stay with the clients" in page
     for untrue in ("lie in one place", "One place holds all images", "nothing is uploaded", "baseline"):
         assert untrue not in page, untrue
+    capsys.readouterr()
+    show_runs([out], markdown=False, as_json=False)
+    shown = capsys.readouterr()
+    decision = document.categories["pipe_clip"].decision
+    assert decision is not None
+    assert f"{decision.false_alarms} of 4: " in shown.out
+    assert "AUROC" not in shown.out
+    assert "fedpatch benchmark" not in shown.err
+    model = open_run_model(out)
+    assert model.of_stations
+    assert "from 7 normal images (3 of station-a, 4 of station-b)" in model.promised("pipe_clip")
