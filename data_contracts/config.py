@@ -524,6 +524,10 @@ class ExperimentConfig(Section):
         }
         return {key: name for key, name in named.items() if re.fullmatch(EXTENSION_PATTERN, name)}
 
+    def as_mode(self, mode: Literal["centralized", "federated", "local_only"]) -> ExperimentConfig:
+        """The same with another `federated.mode`, validated."""
+        return self.model_copy(update={"federated": self.federated.as_mode(mode)})
+
     def with_layout(self, layout: Layout) -> ExperimentConfig:
         """The same with another `dataset.layout`."""
         return self.model_copy(update={"dataset": self.dataset.model_copy(update={"layout": layout})})

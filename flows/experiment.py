@@ -42,7 +42,7 @@ def centralized_experiment(config: Annotated[ExperimentConfig, CENTRALIZED_FORM]
 
     What this machine cannot hold is refused before it begins, unless `force`.
     """
-    config = config.model_copy(update={"federated": config.federated.as_mode("centralized")})
+    config = config.as_mode("centralized")
     refuse_unwritable([config])
     refuse_without_weights([config])
     refuse_what_does_not_fit({"": config}, force=force)
@@ -63,8 +63,7 @@ def federated_experiment(config: Annotated[ExperimentConfig, FEDERATED_FORM], fo
     What this machine cannot hold is refused before it begins, unless `force`.
     """
     local_only = config.federated.mode == "local_only"
-    federated = config.federated.as_mode("local_only" if local_only else "federated")
-    config = config.model_copy(update={"federated": federated})
+    config = config.as_mode("local_only" if local_only else "federated")
     refuse_unwritable([config])
     refuse_without_weights([config])
     refuse_what_does_not_fit({"": config}, force=force)

@@ -87,6 +87,7 @@ def station_coordinator(
         raise ConfigError(
             f"coreset_percentage_by_station names {', '.join(unknown)}, but the stations are {', '.join(stations)}"
         )
+    config = config.as_mode("federated")  # whatever it says: stations are never one place
     own = own_config(config)
     if problem := quorum_out_of_reach(min_clients=own.federated.min_clients, n_clients=len(stations)):
         raise ConfigError(problem)

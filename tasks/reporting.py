@@ -11,12 +11,11 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from data_contracts.config import ExperimentConfig
 from data_contracts.federation import Federation
 from data_contracts.manifests import ExperimentResult, MeasuredBanks, Partition, PreparedDataset
-from data_contracts.results import HEADLINES, MetricsDocument
+from data_contracts.results import MetricsDocument
 from data_contracts.settings import BackboneSettings, Place
 from pipeline_lib.report import finished_run
 from pipeline_lib.results import documents, experiment, run_directory, tables
 from pipeline_lib.results import summary as run_summary
-from pipeline_lib.results.tables import per_cent
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.references import manifests_in
 from tasks.galleries import draw_galleries
@@ -117,7 +116,7 @@ def publish_results(result: ExperimentResult, place: Place, *, part: str = "") -
         description=f"{document.experiment}: result, clients, heat maps, report",
     )
     get_run_logger().info("run directory: %s", directory)  # what waits with --watch has nothing else
-    return ", ".join(f"{metric.title} {per_cent(metric.of(document.mean))}" for metric in HEADLINES)
+    return tables.headline_text(document)
 
 
 def _key(part: str, what: str) -> str:

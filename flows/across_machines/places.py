@@ -19,11 +19,10 @@ def own_config(config: ExperimentConfig) -> ExperimentConfig:
     """
     if isinstance(config.dataset.group, dict) and "file" in config.dataset.group:
         raise ConfigError("dataset.group: a file lies on one machine; stations take {pattern: ...} or found")
-    return config.model_copy(
+    return config.as_mode("federated").model_copy(
         update={
             "dataset": config.dataset.model_copy(update={"root": None}),
             "runtime": config.runtime.model_copy(update={"store": None, "out": None}),
-            "federated": config.federated.as_mode("federated"),
         }
     )
 

@@ -12,7 +12,8 @@ NEXT = {
     "init": "fedpatch run {file} --out runs/first; images and time before: fedpatch dataset validate {file}; "
     "fedpatch plan {file}",
     "acquire": "check it: fedpatch dataset validate {root}",
-    "import": "check it: fedpatch dataset validate {root}",
+    "import": "a configuration for it: fedpatch init {root}; then check it, at its sizes: "
+    "fedpatch dataset validate own.yaml",
     "synthesize": "a configuration for it: fedpatch init {root}",
     "validate": "a configuration for it, where there is none: fedpatch init {data}",
     "validate, configuration": "what a run will need: fedpatch plan {data}",
@@ -29,6 +30,8 @@ NEXT = {
     "fedpatch benchmark {run}/config.yaml --out runs/compared",
     "show, several": "with seeds and intervals: fedpatch benchmark {run}/config.yaml --out runs/compared; put the one "
     "that you choose in use: fedpatch model promote RUN_DIR",
+    "show, stations": "on new images: fedpatch score {run} IMAGES --out scored",
+    "show, several, stations": "put the one that you choose in use: fedpatch model promote RUN_DIR",
     "evaluate": "beside a run: fedpatch show {out} RUN_DIR",
     "score": "open {page}",
     "score, nowhere": "with pictures and tables: fedpatch score {run} IMAGES --out scored --explain",
@@ -38,6 +41,8 @@ NEXT = {
     "doctor, problems": "mend what is marked as a problem, then: fedpatch doctor",
     "doctor of a station": "its worker: prefect worker start --pool stations --work-queue {station}; then a run can "
     "come: open docs/stations.md#two-stations-good-parts-only",
+    "doctor of a station, at work": "a run can come, once the other stations' workers run, too: open "
+    "docs/stations.md#two-stations-good-parts-only",
     "doctor of a station, problems": "mend what is marked as a problem, then: fedpatch doctor --station {station}",
     "store status": "what may go: fedpatch store prune --dry-run",
 }

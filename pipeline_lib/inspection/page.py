@@ -198,6 +198,7 @@ class DecisionPage:
             is_given=self._model.fixed_threshold is not None,
             misses=misses[:MISSES_SHOWN],
             n_misses=len(misses),
+            of_stations=self._model.of_stations,
         )
         write_file(self.path, text.encode())
 

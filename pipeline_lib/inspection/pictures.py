@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from data_contracts.errors import ImageError
 from data_contracts.settings import ImageReading
@@ -87,7 +87,8 @@ def _neighbor_tile(neighbor: Neighbor, size: tuple[float, float], reading: Image
         except ImageError:
             pass  # moved since: the tile says that there is no picture
     tile = Image.new("RGB", (TILE_PX, TILE_PX), (225, 225, 225))
-    ImageDraw.Draw(tile).text((12, TILE_PX // 2 - 12), "image stays\nat its station", fill=(90, 90, 90))
+    font, middle = ImageFont.load_default(size=TILE_PX / 6), (TILE_PX / 2, TILE_PX / 2)
+    ImageDraw.Draw(tile).text(middle, "no picture", fill=(60, 60, 60), font=font, anchor="mm")
     return tile
 
 

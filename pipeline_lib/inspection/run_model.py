@@ -181,6 +181,12 @@ class RunModel:
             self._row_clients[category] = self._read_row_clients(category)
         return self._row_clients[category]
 
+    @property
+    def of_stations(self) -> bool:
+        """Whether its images lie at stations: thresholds are of several clients, and no table lists their images."""
+        thresholds = [] if self.index is not None else map(self.calibrated, self.categories)
+        return any(found is not None and found.by_client for found in thresholds)
+
     def _read_row_clients(self, category: str) -> list[str] | None:
         entry = self.saved.banks[self.bank_name(category)]
         with np.load(self.directory / str(entry["file"]), allow_pickle=False) as arrays:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -79,9 +79,13 @@ def calibrated_threshold(calibration: pd.DataFrame, wanted: DecisionConfig) -> T
     None without scores. Raises ConfigError as `decision_threshold` does.
     """
     groups = calibration["group"].to_numpy(np.int64) if "group" in calibration else None
-    return decision_threshold(
+    found = decision_threshold(
         calibration["score"].to_numpy(float), wanted.target_false_alarm_rate, promise=wanted.promise, groups=groups
     )
+    if found is None or "client_id" not in calibration or calibration["client_id"].nunique() < 2:
+        return found
+    counts = calibration["client_id"].value_counts().sort_index()
+    return replace(found, by_client=tuple((str(client), int(n)) for client, n in counts.items()))
 
 
 def _decision(calibration: pd.DataFrame, scores: pd.DataFrame, wanted: DecisionConfig) -> ThresholdResult:

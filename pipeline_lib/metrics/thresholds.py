@@ -28,6 +28,7 @@ from data_contracts.config import DecisionConfig, Promise
 from data_contracts.errors import ConfigError
 
 CONFIDENCE = 0.95
+CLIENTS_NAMED = 5
 _ROUNDING = 1e-9  # shares of groups do not add up exactly
 
 
@@ -43,15 +44,22 @@ class Threshold:
     n_groups: int  # an image that stands alone is a group
     n: int  # scores
     grouped: bool = False  # whether images were said to be of groups
+    by_client: tuple[tuple[str, int], ...] = ()  # (client, its scores), where they are of several
 
     def promise(self) -> str:
-        """What it promises, of how many images, on which condition."""
+        """What it promises, of how many images, of whom, on which condition."""
         of_groups = f" of {self.n_groups} groups" if self.grouped else ""
         return (
-            f"threshold from {self.n} normal images{of_groups}: of good images about {100 * self.nominal_rate:.1f} % "
-            f"are called defective, at most {100 * self.upper_bound:.1f} % with {100 * CONFIDENCE:g} % confidence, "
-            f"{condition(grouped=self.grouped)}"
+            f"threshold from {self.n} normal images{of_groups}{self._of_clients()}: of good images about "
+            f"{100 * self.nominal_rate:.1f} % are called defective, at most {100 * self.upper_bound:.1f} % with "
+            f"{100 * CONFIDENCE:g} % confidence, {condition(grouped=self.grouped)}"
         )
+
+    def _of_clients(self) -> str:
+        if len(self.by_client) > CLIENTS_NAMED:
+            return f" of {len(self.by_client)} clients"
+        of_each = ", ".join(f"{n} of {client}" for client, n in self.by_client)
+        return f" ({of_each})" if of_each else ""
 
     def shortfall(self) -> str:
         """Why its nominal rate is above the one that was asked for, and what is needed; empty where it is not."""

@@ -79,8 +79,7 @@ class FederatedPatchCore:
     ) -> None:
         resolved = config if isinstance(config, ExperimentConfig) else parse_config(config)
         if resolved.federated.mode != "federated":
-            federated = resolved.federated.as_mode("federated")
-            resolved = resolved.model_copy(update={"federated": federated})
+            resolved = resolved.as_mode("federated")
         self.config = resolved
         try_extensions(resolved, keys=["aggregation.strategy"])
         if extractor is None:

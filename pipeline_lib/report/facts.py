@@ -10,7 +10,7 @@ from data_contracts.results import HEADLINES, Decision, MetricsDocument
 from data_contracts.validation import ValidationReport
 from pipeline_lib.report.record import RunRecord
 from pipeline_lib.results.outside_masks import outside_mask_warnings
-from pipeline_lib.results.tables import THIN_CLASS, per_cent
+from pipeline_lib.results.tables import ALARMS, THIN_CLASS, false_alarms, per_cent
 from pipeline_lib.upload.volume import more_than_images
 
 
@@ -43,18 +43,11 @@ def _headline_values(document: MetricsDocument) -> dict[str, float | None]:
 
 def _false_alarms(document: MetricsDocument) -> tuple[str, str, str] | None:
     """The one figure of test images that are all good; None where there are others, none, or no threshold."""
-    decided = _in_use(document)
-    n_good = sum(one.n_good for one in decided)
-    if not n_good or any(values.n_defective for values in document.categories.values()):
+    if (found := false_alarms([*document.categories.values()])) is None:
         return None
-    count = sum(one.false_alarms for one in decided)
-    return "good called defective", per_cent(count / n_good), f"{count} of {n_good}{_interval(decided)}"
-
-
-def _interval(decided: Sequence[Decision]) -> str:
-    """Of the false alarms of one category; that of several is in their table."""
-    (interval,) = (one.realised_ci95 for one in decided) if len(decided) == 1 else (None,)
-    return f" (95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f} %)" if interval else ""
+    count, n_good, interval = found
+    ends = f" (95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f} %)" if interval else ""
+    return ALARMS, per_cent(count / n_good), f"{count} of {n_good}{ends}"
 
 
 def _in_use(document: MetricsDocument) -> list[Decision]:

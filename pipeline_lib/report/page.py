@@ -161,7 +161,9 @@ def _figures(record: RunRecord, name: str) -> list[tuple[str, Markup]]:
         chart = score_histogram(
             good, defective, threshold=threshold, description=f"Scores of the test images of {name}"
         )
-        found.append((f"Image scores: good and defective, each as shares of its class; dashed: {meaning}", chart))
+        of = " and ".join(name for name, scores in (("good", good), ("defective", defective)) if len(scores))
+        dashed = "" if threshold is None else f"; dashed: {meaning}, {threshold:.4g}"
+        found.append((f"Image scores: {of}, as shares of the class{dashed}", chart))
     roc = _curve(record.curves, name, "roc")
     if len(roc) and values.image_auroc is not None:
         chart = curve_chart(

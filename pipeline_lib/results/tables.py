@@ -17,6 +17,8 @@ from data_contracts.results import (
 )
 
 THIN_CLASS = 20
+CHANCE, ALARMS = "sPRO by chance", "good called defective"
+TITLES = (*(metric.title for metric in METRICS), CHANCE)
 
 
 def per_cent(value: float | None, interval: tuple[float, float] | None = None) -> str:
@@ -28,8 +30,34 @@ def per_cent(value: float | None, interval: tuple[float, float] | None = None) -
 
 
 def metric_rows(document: MetricsDocument) -> list[dict[str, Any]]:
-    """A row a category and one for their mean: the metrics in per cent with intervals, and counts."""
-    return [_row(name, values) for name, values in {**document.categories, "mean": document.mean}.items()]
+    """A row a category and one for their mean: what `measured` leaves of the metrics in per cent with intervals, and
+    counts."""
+    rows = [_row(name, values, [values]) for name, values in document.categories.items()]
+    return measured([*rows, _row("mean", document.mean, [*document.categories.values()])])
+
+
+def measured(rows: Sequence[Mapping[str, Any]], titles: Sequence[str] = TITLES) -> list[dict[str, Any]]:
+    """The rows without the metrics of these titles, and without false alarms, that none of them has a value of."""
+    empty = [title for title in (*titles, ALARMS) if all(row.get(title, "-") == "-" for row in rows)]
+    return [{title: value for title, value in row.items() if title not in empty} for row in rows]
+
+
+def false_alarms(categories: Sequence[CategoryMetrics]) -> tuple[int, int, tuple[float, float] | None] | None:
+    """The one figure of test images that are all good: (called defective by the threshold in use, of so many, 95 %
+    interval of the share where it is of one category); None where there are others, none, or no threshold."""
+    decided = [one.decision for one in categories if one.decision is not None and one.threshold is not None]
+    n_good = sum(one.n_good for one in decided)
+    if not n_good or any(one.n_defective for one in categories):
+        return None
+    return sum(one.false_alarms for one in decided), n_good, decided[0].realised_ci95 if len(decided) == 1 else None
+
+
+def alarm_cells(categories: Sequence[CategoryMetrics]) -> dict[str, str]:
+    """Title -> `false_alarms`: the count, the share in per cent and its interval."""
+    if (found := false_alarms(categories)) is None:
+        return {ALARMS: "-"}
+    count, n_good, interval = found
+    return {ALARMS: f"{count} of {n_good}: {per_cent(count / n_good, interval)}"}
 
 
 def headline_cells(values: MetricValues) -> dict[str, str]:
@@ -37,12 +65,22 @@ def headline_cells(values: MetricValues) -> dict[str, str]:
     return {metric.title: per_cent(metric.of(values), metric.interval(values)) for metric in HEADLINES}
 
 
-def _row(name: str, values: MetricValues) -> dict[str, Any]:
+def headline_text(document: MetricsDocument) -> str:
+    """The headline metrics, means over categories in per cent, that have a value, or the false alarms, in one line."""
+    cells = {
+        **headline_cells(document.mean.model_copy(update={"ci95": {}})),
+        **alarm_cells([*document.categories.values()]),
+    }
+    return ", ".join(f"{title} {text}" for title, text in cells.items() if text != "-")
+
+
+def _row(name: str, values: MetricValues, categories: Sequence[CategoryMetrics]) -> dict[str, Any]:
     thin = isinstance(values, CategoryMetrics) and 0 < values.n_defective < THIN_CLASS
     return {
         "category": name,
         **{metric.title: per_cent(metric.of(values), metric.interval(values)) for metric in METRICS},
-        "sPRO by chance": per_cent(AUC_SPRO.chance(values)),
+        CHANCE: per_cent(AUC_SPRO.chance(values)),
+        **alarm_cells(categories),
         "good": values.n_good,
         "defective": f"{values.n_defective} (few)" if thin else str(values.n_defective),
     }
@@ -103,13 +141,13 @@ def local_rows(document: MetricsDocument) -> list[dict[str, Any]]:
     for category in document.categories:
         found = [(name, own[category]) for name, own in document.local_clients.items() if category in own]
         found.sort(key=lambda item: AUC_SPRO.of(item[1]) or 0.0)
-        rows += [{"client": name, **_row(category, values)} for name, values in found]
-    return rows
+        rows += [{"client": name, **_row(category, values, [values])} for name, values in found]
+    return measured(rows)
 
 
 def round_rows(federation: FederationSummary) -> list[dict[str, Any]]:
     """A row a round: who delivered, what travelled, what is covered, and what the banks score after it."""
-    return [
+    rows = [
         {
             "round": one.round,
             "clients": len(one.delivered),
@@ -123,6 +161,7 @@ def round_rows(federation: FederationSummary) -> list[dict[str, Any]]:
         }
         for one in federation.rounds
     ]
+    return measured(rows)
 
 
 def choice_warnings(config: ExperimentConfig, federation: FederationSummary) -> list[str]:

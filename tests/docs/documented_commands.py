@@ -47,6 +47,7 @@ SESSION = (
     "fedpatch init DIR",
     "fedpatch dataset validate DIR",
     "fedpatch dataset validate own.yaml",
+    "fedpatch dataset validate own.yaml --set dataset.root=DIR",
     "fedpatch plan CONFIG",
     "fedpatch plan configs/demo.yaml --set model.coreset_percentage=0.05",
     "fedpatch plan own.yaml",
@@ -90,6 +91,7 @@ SESSION = (
 SERVED = "tests/e2e/prefect_stack.py::ServedStack.start"
 STACK = "tests/e2e/prefect_stack.py::Stack.start"
 STATION = "tests/e2e/station_users.py::Plant.start"
+TWO = "tests/e2e/test_two_stations.py::test_the_blocks_of_the_page_end_with_new_photographs_scored"
 BENCHMARKS = "tests/docs/test_commands.py::test_what_measures_takes_the_arguments_of_the_docs"
 GPU = "tests/benchmarks/test_gpu_check.py::test_full_sizes_are_refused_without_a_gpu"
 CI = ".ci/run"
@@ -139,6 +141,13 @@ ELSEWHERE = {
     "prefect flow-run retry ID": "tests/e2e/test_one_server.py::test_the_documented_server_runs_the_nightly_benchmark",
     "prefect worker start --pool local": "tests/e2e/prefect_stack.py::Stack.start_worker",
     "prefect worker start --pool stations --work-queue station-a": STATION,
+    "prefect worker start --pool stations --work-queue station-b": TWO,
+    "fedpatch dataset import --good PHOTOS_A --category part --out $FEDPATCH_DATASET": TWO,
+    "fedpatch dataset import --good PHOTOS_B --category part --out $FEDPATCH_DATASET": TWO,
+    "fedpatch init $FEDPATCH_DATASET --out ~/stations/own.yaml": TWO,
+    "fedpatch doctor --station station-b": TWO,
+    'fedpatch model promote "$(ls -d runs/two_stations-* | tail -1)"': TWO,
+    "fedpatch score models/current NEW_PHOTOS --out scored": TWO,
     "prefect deployment run 'federated-experiment/on-demand' ...": (
         "tests/e2e/test_three_uses.py::test_by_name_results_come_back_and_bad_parameters_are_refused"
     ),
@@ -154,18 +163,9 @@ ELSEWHERE = {
         "tests/e2e/test_stations.py::test_the_whole_story_of_three_stations"
     ),
     'prefect deployment run station-coordinator/on-demand --param \'stations=["station-a", "station-b"]\' '
-    '--param "config=$config" --watch': "tests/e2e/test_stations.py::test_the_whole_story_of_three_stations",
-    "fedpatch dataset import --good photos --category part --out data": (
-        "tests/flows/cli/test_no_images.py::test_what_import_makes_of_them_is_a_data_set_without_a_table_of_no_masks"
-    ),
-    "fedpatch init data": (
-        "tests/docs/test_station_walk.py::test_the_settings_of_a_first_configuration_reach_the_stations"
-    ),
-    "fedpatch exchange show /mnt/fedpatch --station station-a": (
+    '--param "config=$config" --watch': TWO,
+    "fedpatch exchange show ~/stations/exchange --station station-a": (
         "tests/pipeline_lib/stations/test_exchange.py::test_what_each_station_sent_is_shown_with_bytes_and_when"
-    ),
-    "fedpatch score models/current IMAGES --out scored --explain": (
-        "tests/docs/test_station_walk.py::test_a_copied_run_scores_where_its_path_of_weights_does_not_exist"
     ),
     "fedpatch exchange prune /mnt/fedpatch --keep-days 30 --dry-run": (
         "tests/pipeline_lib/stations/test_exchange.py::test_the_command_names_what_goes_and_says_when_something_stays"

@@ -78,5 +78,8 @@ def test_a_station_serves_its_own_queue_and_can_be_read_in_the_shared_place() ->
 def test_a_station_needs_no_path_of_the_machine_that_deployed_it() -> None:
     """`prefect deploy` adds a step that changes to its own directory to every block that has none."""
     blocks = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    (station,) = (block for block in blocks if block["entrypoint"] == "flows.stations.station_client")
-    assert station["pull"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
+    stations = [block for block in blocks if block["entrypoint"] == "flows.stations.station_client"]
+    for station in stations:
+        assert station["pull"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
+        assert station["work_pool"]["work_queue_name"] == station["name"]
+    assert [station["name"] for station in stations] == ["station-a", "station-b"]

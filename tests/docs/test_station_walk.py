@@ -28,9 +28,12 @@ def test_the_settings_of_a_first_configuration_reach_the_stations(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     call("init", tiny_root)
-    found = re.search(r"config=\$\(python -c '(.+)'\)", (ROOT / "docs/stations.md").read_text())
+    found = re.search(r"config=\$\(python -c '(.+)' < \S+\)", (ROOT / "docs/stations.md").read_text())
     assert found
-    made = subprocess.run([sys.executable, "-c", found[1]], capture_output=True, text=True, check=True).stdout
+    given = Path("own.yaml").read_text()
+    made = subprocess.run(
+        [sys.executable, "-c", found[1]], input=given, capture_output=True, text=True, check=True
+    ).stdout
     sent, own = ExperimentConfig.model_validate(json.loads(made)), load_config(Path("own.yaml"))
     assert (sent.preprocessing, sent.model) == (own.preprocessing, own.model)
     assert sent.preprocessing.size_by_category

@@ -8,8 +8,11 @@ from data_contracts.errors import ArtifactError
 from data_contracts.results import HALVES_EXPLAINED, METRICS_FILES, SUBSET_TITLES, SUBSETS, MetricsDocument
 from flows.cli.next_steps import say_next
 from flows.cli.printing import print_json, print_table
+from pipeline_lib.configuration.files import read_yaml
 from pipeline_lib.results.outside_masks import comparison_warnings
-from pipeline_lib.results.tables import headline_cells, markdown_table
+from pipeline_lib.results.tables import alarm_cells, headline_cells, markdown_table, measured
+
+PAIR, COUNTS = "AUROC / AUC-sPRO@0.05", "good, defective"
 
 
 def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None:
@@ -32,7 +35,8 @@ def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None
             for name, run in zip(names, runs, strict=True)
             if category in run["all"].categories
         ]
-        print(markdown_table(rows))
+        columns = [f"{title}: {of}" for title in SUBSET_TITLES.values() for of in (PAIR, COUNTS)]
+        print(markdown_table(measured(rows, columns)))
     else:
         rows = [
             _half_row(category, name, run, half)
@@ -41,7 +45,7 @@ def show_runs(directories: list[Path], *, markdown: bool, as_json: bool) -> None
             for name, run in zip(names, runs, strict=True)
             if half in run and category in run["all"].categories
         ]
-        print_table(rows, "per cent [95 % interval]")
+        print_table(measured(rows), "per cent [95 % interval]")
         if any(len(run) > 1 for run in runs):
             print("\n".join(HALVES_EXPLAINED))
         for warning in comparison_warnings({name: [run["all"]] for name, run in zip(names, runs, strict=True)}):
@@ -75,7 +79,10 @@ def _of_seeds(directory: Path) -> list[Path]:
 def _say_next(directories: list[Path]) -> None:
     if not all(map(_is_run, directories)):
         return
-    say_next("show" if len(directories) == 1 else "show, several", run=directories[-1])
+    count = "" if len(directories) == 1 else ", several"
+    dataset = read_yaml(directories[-1] / "config.yaml").get("dataset") or {}
+    of_stations = dataset.get("root") is None  # no images for a benchmark
+    say_next(f"show{count}{', stations' * of_stations}", run=directories[-1])
 
 
 def read_halves(directory: Path) -> dict[str, MetricsDocument]:
@@ -101,16 +108,17 @@ def _row(category: str, name: str, run: dict[str, MetricsDocument]) -> dict[str,
     row = {"category": category, "experiment": name}
     for half, title in SUBSET_TITLES.items():
         if half not in run:
-            row[f"{title}: AUROC / AUC-sPRO@0.05"] = row[f"{title}: good, defective"] = "-"
+            row[f"{title}: {PAIR}"] = row[f"{title}: {COUNTS}"] = "-"
             continue
         values = run[half].categories[category]
-        row[f"{title}: AUROC / AUC-sPRO@0.05"] = " / ".join(headline_cells(values).values())
-        row[f"{title}: good, defective"] = f"{values.n_good}, {values.n_defective}"
-    return row
+        cells = headline_cells(values).values()
+        row[f"{title}: {PAIR}"] = " / ".join(cells) if {*cells} != {"-"} else "-"
+        row[f"{title}: {COUNTS}"] = f"{values.n_good}, {values.n_defective}"
+    return row | alarm_cells([run["all"].categories[category]])
 
 
 def _half_row(category: str, name: str, run: dict[str, MetricsDocument], half: str) -> dict[str, str]:
     """As `_row`, of one half: below each other they fit a terminal, and runs are beside each other."""
     values = run[half].categories[category]
     names = {"category": category, "experiment": name, "subset": SUBSET_TITLES[half]}
-    return names | headline_cells(values) | {"good, defective": f"{values.n_good}, {values.n_defective}"}
+    return names | headline_cells(values) | alarm_cells([values]) | {COUNTS: f"{values.n_good}, {values.n_defective}"}

@@ -38,7 +38,9 @@ def examine(store: Path | None, station: str | None, *, as_json: bool) -> None:
                 print(f"         -> {check.advice}")
     problems = any(check.status == "problem" for check in checks)
     if not as_json:
-        say_next(f"doctor{' of a station' * bool(station)}{', problems' * problems}", station=station or "")
+        at_work = any(check.name == "work queue" and check.status == "ok" for check in checks)
+        state = ", problems" if problems else ", at work" if at_work else ""
+        say_next(f"doctor{' of a station' * bool(station)}{state}", station=station or "")
     if problems:
         raise SystemExit(1)
 

@@ -106,7 +106,8 @@ def exchange_checks(station: str) -> Iterator[Check]:
         yield Check("FEDPATCH_EXCHANGE", "problem", str(error), "correct it")
         return
     if exchange.is_directory and not Path(exchange.root).is_dir():
-        yield Check("FEDPATCH_EXCHANGE", "problem", f"there is no directory {exchange.root}", "mount it, or correct it")
+        advice = "mount it, or make it where all stations are on this machine, or correct it"
+        yield Check("FEDPATCH_EXCHANGE", "problem", f"there is no directory {exchange.root}", advice)
         return
     try:
         left = exchange.try_out(station)
@@ -206,8 +207,8 @@ def queue_checks(client: SyncPrefectClient, station: str) -> Iterator[Check]:
     except ObjectNotFound:
         yield Check(
             "deployment", "problem", f"there is no {name}",
-            "at the server prefect deploy --all --no-prompt; a station that prefect.yaml lacks: first copy its block "
-            f"station-a with name and work_queue_name {station}",
+            "at the server prefect deploy --all --no-prompt; a station that prefect.yaml lacks: first copy the "
+            f"lines of station-b, with name and work_queue_name {station}",
         )  # fmt: skip
         return
     pool, queue_name = deployment.work_pool_name or "", deployment.work_queue_name or ""

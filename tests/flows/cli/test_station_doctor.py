@@ -77,6 +77,10 @@ def test_a_sound_station_has_no_problem_and_leaves_nothing_behind(
     assert list((tmp_path / "shared").iterdir()) == []
     assert not (tmp_path / "store").exists()
     with pytest.raises(SystemExit):
+        main(["doctor", "--station", station])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("next: a run can come")
+    with pytest.raises(SystemExit):
         main(["doctor", "--station", station, "--json"])
     shown = [one["name"] for one in json.loads(capsys.readouterr().out)]
     assert shown.index("Prefect server") < shown.index("FEDPATCH_STATION") < shown.index("work queue")
@@ -126,7 +130,7 @@ def test_a_shared_place_is_not_made_where_it_is_not_mounted(station: str, monkey
     place = Path(os.environ["FEDPATCH_EXCHANGE"])
     place.rmdir()
     (check,) = exchange_checks(station)
-    assert (check.status, check.advice) == ("problem", "mount it, or correct it")
+    assert (check.status, check.advice[:27]) == ("problem", "mount it, or make it where ")
     assert not place.exists()
     monkeypatch.setenv("FEDPATCH_EXCHANGE", "gopher://place")
     (check,) = exchange_checks(station)

@@ -276,6 +276,8 @@ def test_what_is_promised_names_its_condition() -> None:
         "one: dataset.group)"
     )
     assert grouped.promise().startswith("threshold from 48 normal images of 24 groups: of good images about 4.0 %")
+    many = replace(alone, by_client=tuple((f"station-{n}", 8) for n in range(6)))
+    assert many.promise().startswith("threshold from 48 normal images of 6 clients: of good")
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(-1, 5)), min_size=1, max_size=60), st.integers(2, 12))

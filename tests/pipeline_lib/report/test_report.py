@@ -73,7 +73,7 @@ def test_the_decision_in_use_is_what_the_page_speaks_of(tiny_root: Path) -> None
     )
     assert "defective found 25.0 % report half: 25.0" in text
     assert text.count("By the threshold of the decision, 11.5.") == 2
-    assert text.count("dashed: the threshold of the decision") == 2
+    assert text.count("good and defective, as shares of the class; dashed: the threshold of the decision, 11.5") == 2
     assert "that lets 95 %" not in text
     for gallery in galleries:
         own = record.scores[record.scores.category == gallery.category]
@@ -101,6 +101,8 @@ def test_of_good_images_alone_the_false_alarms_come_first_and_nothing_empty_foll
     assert "By category, all of test" not in text
     assert page.count("<svg") == 1  # the scores, with the threshold above all of them
     assert 'class="mark"' in page
+    assert "Image scores: good, as shares of the class; dashed: the threshold of the decision, 99 " in text
+    assert "Reading the figures" not in text
     assert "Decisions by thresholds from normal training images" in text
 
 

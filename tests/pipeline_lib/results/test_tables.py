@@ -9,11 +9,19 @@ import pytest
 
 from data_contracts.config import ExperimentConfig
 from data_contracts.manifests import IndexedDataset, Manifest
-from data_contracts.results import CategoryMetrics, ClientSummary, FederationSummary, MetricsDocument, MetricValues
+from data_contracts.results import (
+    CategoryMetrics,
+    ClientSummary,
+    Decision,
+    FederationSummary,
+    MetricsDocument,
+    MetricValues,
+)
 from data_contracts.settings import BackboneSettings
 from pipeline_lib.results.tables import (
     choice_warnings,
     client_rows,
+    headline_text,
     markdown_table,
     metric_rows,
     per_cent,
@@ -73,6 +81,24 @@ def test_a_row_a_category_and_their_mean() -> None:
     }
     assert (rows[0]["image AUROC"], rows[0]["AUC-sPRO@0.05"], rows[0]["defective"]) == ("-", "-", "20")
     assert (rows[2]["image AUROC"], rows[2]["AUC-sPRO@0.05"], rows[2]["defective"]) == ("90.0", "-", "39")
+
+
+def test_of_good_images_alone_the_false_alarms_are_listed_and_no_metric() -> None:
+    decision = Decision(threshold=3.0, false_alarms=1, n_good=8, realised_ci95=(0.003, 0.527))
+    good = {name: CategoryMetrics(n_good=8, decision=decision) for name in ("nut", "bolt")}
+    document = MetricsDocument(experiment="x", config_hash="0", seed=1, categories=good, mean=MetricValues(n_good=16))
+    rows = metric_rows(document)
+    assert rows[0] == {
+        "category": "nut",
+        "good called defective": "1 of 8: 12.5 [0.3, 52.7]",
+        "good": 8,
+        "defective": "0",
+    }
+    assert rows[2]["good called defective"] == "2 of 16: 12.5"
+    assert headline_text(document) == "good called defective 2 of 16: 12.5"
+    document.mean = MetricValues(image_auroc=0.9, ci95={"image_auroc": (0.8, 0.95)})
+    document.categories["nut"].n_defective = 3
+    assert headline_text(document) == "image AUROC 90.0"
 
 
 def test_clients_that_delivered_failed_and_were_skipped() -> None:
