@@ -193,9 +193,8 @@ ELSEWHERE = {
     "fedpatch benchmark configs/benchmark_made_up.yaml --set dataset.root=MADE --out runs/made_up": (
         "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare"
     ),
-    "fedpatch benchmark configs/benchmark_one_bank.yaml --set dataset.root=DIR --out runs/one_bank": (
-        "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare"
-    ),
+    "fedpatch benchmark configs/benchmark_one_bank.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
+    "--out runs/one_bank": "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare",
     "fedpatch dataset synthesize --out DIR --scale 0.5 --images 60": (
         "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare"
     ),
@@ -222,6 +221,8 @@ ELSEWHERE = {
     "python -m benchmarks.scale --coordinator": BENCHMARKS,
     "python -m benchmarks.engines": BENCHMARKS,
     "python -m benchmarks --only coreset_1pct": BENCHMARKS,
+    "python -m benchmarks --threads 1 --only score_warm search_152 search_wide": BENCHMARKS,
+    "python -m benchmarks --threads 1 --against DIR --only search_152 search_wide": BENCHMARKS,
     "python -m benchmarks --large": BENCHMARKS,
     "python -m benchmarks --only warm": BENCHMARKS,
     "python -m benchmarks --threads 1 --against DIR --only coreset_1pct": BENCHMARKS,
