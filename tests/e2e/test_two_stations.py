@@ -92,4 +92,4 @@ def test_the_blocks_of_the_page_end_with_new_photographs_scored(tmp_path: Path) 
     assert sent == {"station-a": 8, "station-b": 12}  # a fifth is for the test
     assert load_run_config(run)[0].preprocessing.size_by_category["part"] != (400, 400)
     assert (plant.checkout / "scored/index.html").is_file()
-    assert "3 images" in done.stdout or "accepted" in done.stdout
+    assert re.search(r"\d accepted$", done.stdout, re.MULTILINE)
