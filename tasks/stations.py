@@ -98,11 +98,11 @@ def publish(publication: Publication, place: Place) -> int:
 
 
 def say_sent(sent: ClientUploads) -> None:
-    """In the log of the station's run, called by the flow itself: bytes sent against those of its images."""
+    """In the log of the station's run, called by the flow itself: the bytes of its rows against those of its images."""
     log = get_run_logger()
     upload_bytes = sum(upload.size_bytes for upload in sent.uploads)
     image_bytes = sum(upload.raw_image_bytes for upload in sent.uploads)
-    log.info("station %s sent %s", sent.client_id, volume.sent_text(upload_bytes, image_bytes))
+    log.info("station %s sent its rows, %s", sent.client_id, volume.sent_text(upload_bytes, image_bytes))
     if warning := volume.more_than_images({sent.client_id: (upload_bytes, image_bytes)}):
         log.warning("%s", warning)
 
@@ -295,10 +295,10 @@ def show_stations(stations: Sequence[str], uploads: Sequence[ClientUploads], mis
                 "station": station,
                 "training images": sum(upload.n_images for upload in first),
                 "rows sent": sum(upload.rows for upload in own),
-                "bytes sent": sum(upload.size_bytes for upload in own),
+                "bytes of rows": sum(upload.size_bytes for upload in own),
                 "missing": missing.get(station, ""),
             }
         )
     create_table_artifact(
-        key="stations", table=rows, description="What each station sent over all rounds, and why another is missing"
+        key="stations", table=rows, description="What each station sent for the bank over all rounds, and why another is missing"
     )

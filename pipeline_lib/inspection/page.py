@@ -168,6 +168,7 @@ class DecisionPage:
         self._embed(shown)
         lower, higher = other_rates(self._model, categories)
         misses = known_misses(self._model, categories)
+        of_stations = self._model.of_stations
         text = page_template("pipeline_lib.inspection", "index.html.j2").render(
             made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
             model=self._model.directory,
@@ -190,7 +191,7 @@ class DecisionPage:
             scales=self._scales(shown),
             gradient=", ".join(f"#{colour:06x}" for colour in ANCHORS),
             near=f"{100 * NEAR:g}",
-            explaining="" if "--explain" in self._options else self._command("why", "--explain"),
+            explaining="" if "--explain" in self._options or of_stations else self._command("why", "--explain"),
             fewer=lower and self._command(f"at_{lower:g}", "--false-alarm-rate", f"{lower:g}"),
             more=higher and self._command(f"at_{higher:g}", "--false-alarm-rate", f"{higher:g}"),
             higher=f"{100 * (higher or 0):g}",
@@ -198,7 +199,7 @@ class DecisionPage:
             is_given=self._model.fixed_threshold is not None,
             misses=misses[:MISSES_SHOWN],
             n_misses=len(misses),
-            of_stations=self._model.of_stations,
+            of_stations=of_stations,
         )
         write_file(self.path, text.encode())
 

@@ -188,7 +188,7 @@ def clients(federation: FederationSummary) -> Table:
     states |= dict.fromkeys(federation.skipped_clients, ("skipped", "no images"))
     rows += [(Cell(n), Cell(cause, mark=state), *[Cell(UNDEFINED)] * 6) for n, (state, cause) in states.items()]
     columns = (
-        "client", "state", "images", "patches", "rows sent", "bytes sent", "share of its image bytes",
+        "client", "state", "images", "patches", "rows sent", "bytes of rows", "share of its image bytes",
         "covering radius",
     )  # fmt: skip
     return Table("Clients: what each had and sent", columns, tuple(rows), text_columns=2)

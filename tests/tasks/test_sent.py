@@ -28,5 +28,5 @@ def test_a_station_says_what_it_sent_and_warns_where_its_images_have_less(
     with caplog.at_level(logging.INFO):
         stations.say_sent(ClientUploads(client_id="station-a", uploads=(sent,), provenance=()))
     assert [record.levelname for record in caplog.records] == levels
-    assert f"station station-a sent 0.4 MB for {image_bytes / 1e6:g} MB of images" in caplog.text
+    assert f"station station-a sent its rows, 0.4 MB for {image_bytes / 1e6:g} MB of images" in caplog.text
     assert ("lower model.coreset_percentage" in caplog.text) == (len(levels) == 2)
