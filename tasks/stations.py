@@ -300,5 +300,7 @@ def show_stations(stations: Sequence[str], uploads: Sequence[ClientUploads], mis
             }
         )
     create_table_artifact(
-        key="stations", table=rows, description="What each station sent for the bank over all rounds, and why another is missing"
+        key="stations",
+        table=rows,
+        description="What each station sent for the bank over all rounds, and why another is missing",
     )
