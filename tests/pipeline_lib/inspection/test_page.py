@@ -190,13 +190,18 @@ def test_what_a_threshold_misses_is_counted_on_the_runs_own_defective_images() -
         "To look at, as defective or close, would be 4 of 20 normal training images, scored without themselves"
     )
     model.scores = pd.DataFrame(
-        {"category": "clip", "label_index": [0, 1, 1, 1, 1], "score": [9.0, 0.5, 3.0, 1.9, 3.0], "group": [*"abcde"]}
+        {
+            "category": "clip",
+            "label_index": [0, 0, 1, 1, 1, 1],
+            "score": [9.0, 0.2, 0.5, 3, 1.9, 3],
+            "group": [*"abcdef"],
+        }
     )
     said = "Of 4 known defective test images this threshold finds 2 (50 %, with 95 % confidence 7 to 93 %), and"
     assert missed(model, "clip") == f"{said} misses 2"
     assert looked_at(model, "clip") == (  # 1.9 is close to 2, 0.5 is not
         "To look at, as defective or close, would be 3 of 4 known defective test images (75 %, with 95 % confidence 19 "
-        "to 99 %); 1 of 1 good test images (100 %, with 95 % confidence 2 to 100 %); 4 of 20 normal training images, "
+        "to 99 %); 1 of 2 good test images (50 %, with 95 % confidence 1 to 99 %); 4 of 20 normal training images, "
         "scored without themselves"
     )
     model.fixed_threshold = 0.1

@@ -403,7 +403,9 @@ def test_a_number_and_its_per_cent_stay_in_one_line_and_the_configuration_as_it_
     assert "share of 5 %" in configuration
 
 
-def test_a_word_of_a_head_is_not_broken_at_its_hyphen(page: str) -> None:
+def test_a_word_of_a_head_is_not_broken_at_its_hyphen(tiny_root: Path) -> None:
+    measured = document("all", {"pipe_clip": category_fields(auc_spro_chance={"0.05": 0.1})})
+    page = render_report(*made_up_run(tiny_root, documents={"all": measured}))
     assert "<span>AUC-sPRO@0.05</span> <span>above</span> <span>chance</span></th>" in page
 
 
