@@ -299,7 +299,7 @@ def test_the_command_names_refused_images_and_what_is_wrong(
     assert call(["score", "--model", str(runs / "federated"), str(bad), str(a_defective_one(runs))]) == 0
     shown = capsys.readouterr()
     assert "1 refused" in shown.out
-    assert "threshold from 9 normal images" in shown.out
+    assert "Threshold from 9 normal images" in shown.out
     assert f"fedpatch: refused {bad}: cannot read image" in shown.err
     for arguments, message in (
         (["score", str(runs / "federated"), str(bad)], "the file is empty"),
