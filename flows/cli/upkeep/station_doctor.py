@@ -146,7 +146,8 @@ def umask_check() -> Check:
 
 
 def worker_check(station: str) -> Check:
-    """Whether a worker that runs on this machine has the variables of this shell."""
+    """Whether the station's worker on this machine has the variables of this shell; one of another server is not it."""
+    server = get_current_settings().api.url
     for process in psutil.process_iter(["pid", "cmdline"]):
         words = process.info["cmdline"] or []
         if not {"worker", "start", station} <= set(words):
@@ -158,6 +159,8 @@ def worker_check(station: str) -> Check:
             return Check(
                 "worker here", "note", f"process {process.pid}, whose variables this user may not read", advice
             )
+        if server and own.get("PREFECT_API_URL", server) != server:
+            continue
         other = [name for name in VARIABLES if own.get(name) != os.environ.get(name)]
         if not other:
             return Check("worker here", "ok", f"process {process.pid}, with the variables of this shell")

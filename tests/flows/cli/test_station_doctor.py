@@ -191,17 +191,24 @@ def test_a_umask_that_keeps_other_stations_out_is_noted(mask: int, expected: str
 def test_a_worker_that_was_started_before_a_variable_was_set_is_found(station: str, tmp_path: Path) -> None:
     assert worker_check(station).found == "none runs"
     words = ["worker", "start", "--pool", "stations", "--work-queue", station]
-    for left_out, expected in (("FEDPATCH_EXCHANGE", "problem"), ("", "ok")):
+    here, elsewhere = "http://127.0.0.1:4200/api", "http://another.example:4200/api"
+    for left_out, server, expected in (
+        ("FEDPATCH_EXCHANGE", here, "problem"), ("FEDPATCH_EXCHANGE", elsewhere, "none runs"), ("", here, "ok")
+    ):  # fmt: skip
         environment = {name: value for name, value in os.environ.items() if name != left_out}
         sleeper = [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(600)", *words]
-        worker = subprocess.Popen(sleeper, env=environment, stdout=subprocess.PIPE)
+        worker = subprocess.Popen(sleeper, env=environment | {"PREFECT_API_URL": server}, stdout=subprocess.PIPE)
         try:
             assert worker.stdout is not None
             assert worker.stdout.readline() == b"up\n"
-            check = worker_check(station)
+            with temporary_settings({PREFECT_API_URL: here}):
+                check = worker_check(station)
         finally:
             worker.kill()
             worker.communicate()
+        if server == elsewhere:
+            assert check.found == expected
+            continue
         assert check.status == expected
         assert f"process {worker.pid}" in check.found
         assert ("FEDPATCH_EXCHANGE not set" in check.found) == bool(left_out)
