@@ -38,10 +38,12 @@ def serving(directory: Path, **given: str) -> Iterator[tuple[subprocess.Popen[by
         )  # fmt: skip
     try:
         wait_until(lambda: "deployment run" in said.read_text(), make, said)
+        wait_until(lambda: len(started(directory)) == 2, make, said)  # server and worker
         yield make, said
     finally:
         if make.poll() is None:
             os.killpg(make.pid, signal.SIGKILL)
+            make.wait()
 
 
 def wait_until(seen: Callable[[], bool], make: subprocess.Popen[bytes], said: Path) -> None:
@@ -65,7 +67,6 @@ def test_a_sigterm_to_make_ends_all_and_ready_prints_what_another_terminal_needs
     given = {"PREFECT_HOME": str(tmp_path / "a home"), "FEDPATCH_STORE": "/srv/store", "FEDPATCH_PORT": "4399"}
     with serving(tmp_path, **given) as (make, said):
         processes = started(tmp_path)
-        assert len(processes) == 2  # server and worker
         make.send_signal(signal.SIGTERM)
         make.wait(30)
         assert not [process for process in processes if process.is_running()]
