@@ -29,6 +29,7 @@ def serving(directory: Path, **given: str) -> Iterator[tuple[subprocess.Popen[by
     for name, text in (("prefect", PREFECT), ("python", PYTHON), ("sleep", NO_PAUSE)):
         (directory / name).write_text(text)
         (directory / name).chmod(0o755)
+    (directory / "python.processes").touch()
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("FEDPATCH_", "PREFECT_"))} | given
     said = directory / "said"
     with said.open("wb") as log:
