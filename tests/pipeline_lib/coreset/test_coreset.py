@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from data_contracts.errors import FedpatchError
 from pipeline_lib.coreset import kcenter, upper_bounds
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.coreset.selection import coreset_size
 from pipeline_lib.coreset.subsampling import covering_radius, density_subsampling, random_subsampling
+from tests.feature_fixtures import any_rows
 from tests.reference_coreset import replay, slow_k_center
 
 TOLERANCE = 1e-5  # a pick's distance may be this much below the true maximum, relative
@@ -140,11 +140,7 @@ def test_constant_data() -> None:
 
 @settings(max_examples=60)
 @given(
-    features=arrays(
-        np.float32,
-        st.tuples(st.integers(1, 25), st.integers(1, 4)),
-        elements=st.one_of(st.integers(-3, 3), st.floats(-(2.0**100), 2.0**100, width=32)),
-    ),
+    features=any_rows(),
     share=st.floats(0.01, 1),
 )
 def test_any_finite_data(features: np.ndarray, share: float) -> None:

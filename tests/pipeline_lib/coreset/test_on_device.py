@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from benchmarks.device_work import Work
 from data_contracts.errors import FedpatchError
@@ -17,6 +16,7 @@ from pipeline_lib.coreset import on_device
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.coreset.on_device import kcenter_selection, select_on_device
 from pipeline_lib.neighbors import on_device as rows_on_device
+from tests.feature_fixtures import any_rows, features
 from tests.reference_coreset import replay, slow_k_center
 
 CPU = torch.device("cpu")
@@ -24,13 +24,6 @@ CPU = torch.device("cpu")
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-def features(rows: int = 300, dim: int = 9, *, seed: int = 0) -> np.ndarray:
-    """With duplicates and an offset."""
-    values = rng(seed).standard_normal((rows, dim)) + 100
-    values[: rows // 4] = values[rows // 4 : 2 * (rows // 4)]
-    return values.astype(np.float32)
 
 
 def assert_exact(values: np.ndarray, size: int, *, initial_centers: np.ndarray | None = None) -> None:
@@ -130,11 +123,7 @@ def test_duplicates_of_selected_rows_follow_in_order() -> None:
 @pytest.mark.usefixtures("small_blocks")
 @settings(max_examples=30)
 @given(
-    values=arrays(
-        np.float32,
-        st.tuples(st.integers(1, 25), st.integers(1, 4)),
-        elements=st.one_of(st.integers(-3, 3), st.floats(-(2.0**100), 2.0**100, width=32)),
-    ),
+    values=any_rows(),
     share=st.floats(0.01, 1),
 )
 def test_any_finite_data(values: np.ndarray, share: float) -> None:

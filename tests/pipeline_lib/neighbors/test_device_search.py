@@ -20,15 +20,9 @@ from pipeline_lib.neighbors.on_device import (
     product_unit,
     squared_differences,
 )
+from tests.feature_fixtures import any_rows, features
 
 CPU = torch.device("cpu")
-
-
-def features(rows: int = 300, dim: int = 9, *, seed: int = 0) -> np.ndarray:
-    """With duplicates and an offset."""
-    values = np.random.default_rng(seed).standard_normal((rows, dim)) + 100
-    values[: rows // 4] = values[rows // 4 : 2 * (rows // 4)]
-    return values.astype(np.float32)
 
 
 def assert_same(bank: np.ndarray, queries: np.ndarray, kept: int) -> None:
@@ -111,11 +105,7 @@ def test_out_of_gpu_memory_goes_on_with_the_cpu(monkeypatch: pytest.MonkeyPatch)
 
 @settings(max_examples=40)
 @given(
-    values=arrays(
-        np.float32,
-        st.tuples(st.integers(2, 25), st.integers(1, 4)),
-        elements=st.one_of(st.integers(-3, 3), st.floats(-(2.0**100), 2.0**100, width=32)),
-    ),
+    values=any_rows(least=2),
     share=st.floats(0.1, 1),
 )
 def test_any_finite_data(values: np.ndarray, share: float) -> None:
