@@ -1,6 +1,7 @@
 """Matrix products of bfloat16 whose entries bound squared distances from below, by a rigorous margin.
 
-Fast on processors that multiply bfloat16 (AVX512-BF16 or AMX), by oneDNN, and not used on others.
+Fast on processors that multiply tiles of bfloat16 (AMX), by oneDNN, and not used on others: with AVX512-BF16 alone
+float32 is faster in three of four rows of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -76,14 +77,14 @@ def underflow(terms: int) -> float:
 
 @functools.cache
 def has_fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16, and torch's product of it is rounded as BFloat16Factors expects.
+    """Whether this processor multiplies tiles of bfloat16, and torch's product is rounded as BFloat16Factors expects.
 
     FEDPATCH_BFLOAT16=0 in the environment says no, for a comparison.
     """
     if os.environ.get("FEDPATCH_BFLOAT16") == "0":
         return False
-    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-    return any(check() for check in checks if check is not None) and bfloat16_product_is_accurate()
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return has_tiles is not None and has_tiles() and bfloat16_product_is_accurate()
 
 
 def bfloat16_product_is_accurate() -> bool:

@@ -1,7 +1,7 @@
 """Lower bounds of all squared distances between many rows and a few queries, by one matrix product in low precision.
 
 Two forms, with the same meaning and rigorous error margins: float32 by NumPy, and bfloat16 by oneDNN, faster on
-processors that multiply bfloat16 (AVX512-BF16 or AMX) and never used on others. Bounds come rows first,
+processors that multiply tiles of bfloat16 (AMX) and never used on others. Bounds come rows first,
 (rows, queries), with the rows padded to whole runs of RUN, beside the smallest of every run.
 """
 

@@ -5,7 +5,7 @@ of every distance. The row with the smallest is measured, and only rows whose lo
 can be nearer: a handful of many thousands for features of a backbone. They are measured by direct differences in
 float64, so that the answer is exact (to the float32 it is returned in) for any offset and scale, and does not depend on
 the number of threads. For one neighbour in a large bank the product leaves out clusters of rows that are too far away
-(pipeline_lib.neighbors.clusters); where bfloat16 is multiplied, it takes all rows.
+(pipeline_lib.neighbors.clusters); where tiles of bfloat16 are multiplied (AMX), it takes all rows.
 """
 
 from __future__ import annotations

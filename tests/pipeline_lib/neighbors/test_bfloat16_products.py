@@ -81,13 +81,13 @@ def test_no_allowed_product_is_more_than_the_distance(
 
 def test_a_product_that_is_rounded_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.mm
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     monkeypatch.setattr(bfloat16_products, "bfloat16_product_is_accurate", lambda: True)
     assert has_fast_bfloat16.__wrapped__()
     monkeypatch.setenv("FEDPATCH_BFLOAT16", "0")
     assert not has_fast_bfloat16.__wrapped__()
     monkeypatch.undo()
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     monkeypatch.setattr(torch, "mm", lambda left, right: real(left, right) * 1.03)
     assert not has_fast_bfloat16.__wrapped__()
 
