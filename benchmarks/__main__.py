@@ -1,7 +1,8 @@
 """`python -m benchmarks --json FILE [--quick] [--only ID ...]`: every comparison, each in a process of its own.
 
 With `--against DIR` rows compare this checkout with another one instead of their peer (benchmarks.against).
-FEDPATCH_BFLOAT16=0 in the environment switches products of bfloat16 off in a search.
+FEDPATCH_BFLOAT16=0 in the environment switches products of bfloat16 off in a search; --avx2 has torch, NumPy, OpenBLAS
+and FAISS use AVX2 alone on a processor that has more.
 
 A row first checks that results are equal, then times both sides in turn in one process. FAISS's OpenBLAS is older than
 NumPy's and does not know recent processors; OPENBLAS_CORETYPE gives both the best kernels that they have in common.
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.against import SIDES, against
-from benchmarks.processor import processor
+from benchmarks.processor import processor, use_avx2_alone
 
 ROWS = {  # id -> module that has a function of that name
     "coreset_1pct": "coreset_rows",
@@ -49,6 +50,7 @@ def main() -> int:
     parser.add_argument("--large", action="store_true", help=f"the long rows alone: {', '.join(LARGE)}")
     parser.add_argument("--only", nargs="+", choices=sorted(ROWS), metavar="ID", help=", ".join(ROWS))
     parser.add_argument("--against", type=Path, metavar="DIR", help=f"another checkout; {', '.join(SIDES)}")
+    parser.add_argument("--avx2", action="store_true", help="both sides use AVX2 alone, whatever the processor has")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--row", choices=sorted(ROWS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -59,15 +61,17 @@ def main() -> int:
     names = arguments.only or (SIDES if arguments.against else usual)
     if arguments.against and (others := [name for name in names if name not in SIDES]):
         parser.error(f"--against is for {', '.join(SIDES)}; not for {', '.join(others)}")
+    if arguments.avx2:
+        use_avx2_alone()
     if arguments.quick:
         print("floors (wanted) are for full size: at this size a ratio says whether a row runs, not how fast it is")
     rows: list[dict[str, Any]] = []
     failed = False
     print(f"{'id':<18} {'ratio':>9} {'lowest':>9} {'wanted':>14}  equal  peer and work")
-    measured_on = processor()
+    measured_on = processor(avx2_alone=arguments.avx2)
     for name in names:
         start = time.perf_counter()
-        found = _run_apart(name, arguments.against, quick=arguments.quick, threads=arguments.threads)
+        found = _run_apart(name, arguments, measured_on["instruction_sets"])
         failed |= found is None
         for row in found or []:
             rows.append({**row, "quick": arguments.quick, "processor": measured_on})
@@ -89,25 +93,18 @@ def _print_row(row: dict[str, Any], *, quick: bool) -> None:
     print(f"{'':<18} {', '.join(f'{key} {value}' for key, value in row['figures'].items())}", flush=True)
 
 
-def kernels() -> str:
-    """The OpenBLAS kernels for both sides."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    return "SkylakeX" if "avx512dq" in flags else "Haswell" if "avx2" in flags else ""
-
-
-def _run_apart(name: str, against: Path | None, *, quick: bool, threads: int) -> list[dict[str, Any]] | None:
+def _run_apart(name: str, arguments: argparse.Namespace, instruction_sets: list[str]) -> list[dict[str, Any]] | None:
     """The rows under an id, from a fresh process; None when it failed."""
+    threads = arguments.threads
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
     environment.pop("OPENBLAS_CORETYPE", None)
     environment.pop("OPENBLAS_L2_SIZE", None)
-    if kernel := kernels():
-        environment["OPENBLAS_CORETYPE"] = kernel
-    command = [sys.executable, "-m", "benchmarks", "--row", name, "--threads", str(threads)] + ["--quick"] * quick
-    if against is not None:
-        command += ["--against", str(against.resolve())]
+    if "avx2" in instruction_sets:
+        environment["OPENBLAS_CORETYPE"] = "SkylakeX" if "avx512f" in instruction_sets else "Haswell"
+    command = [sys.executable, "-m", "benchmarks", "--row", name, "--threads", str(threads)]
+    command += ["--quick"] * arguments.quick
+    if arguments.against is not None:
+        command += ["--against", str(arguments.against.resolve())]
     root = Path(__file__).parents[1]
     done = subprocess.run(command, env=environment, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:

@@ -60,9 +60,7 @@ def print_pairs() -> None:
             if (clusters := search.clusters) is None:
                 return
             queries = features(kind, category, "test", rows=8192)[::8]
-            centered = search._centered(queries) * search.scale
-            squares = (centered**2).sum(axis=1)
-            short, _ = search._forms(centered, squares)
+            short, _, squares = search._forms(queries)
             found = search._clustered_candidates(queries, short, squares)
             assert found is not None
             rows, _, reach = found

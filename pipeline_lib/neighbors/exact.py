@@ -36,6 +36,7 @@ MIDDLE_SIZE = 320
 LONG_SIZES = (32, 48, 64, 96, 128, 192, 256)
 LONG_EXPLAINED = 0.95
 STEP_BYTES = 1 << 20  # of differences that are squared while they are in cache
+FORM_ROWS = 128  # whose forms are made at a time, while they are in cache as float64
 QUERIES_OF_CLUSTERS = (16, 4096)  # fewest and most at a time
 MOST_PAIRS = 1 << 22  # candidates that are held at a time
 MODERATE = 1e15  # raw values below it have float32 squares
@@ -79,7 +80,7 @@ class ExactSearch:
         sample = rows[:: max(1, len(rows) // SAMPLED_ROWS)].astype(np.float64)
         self.center: np.ndarray = sample.mean(axis=0)
         sample -= self.center
-        norms = np.concatenate([_squares(self._centered(rows[s : s + 4096])) for s in range(0, len(rows), 4096)])
+        norms = np.concatenate([_squares(self._centered(part)) for part in _in_cache(rows)])
         largest = float(np.sqrt(norms.max()))
         self.scale = 2.0 ** -float(np.frexp(largest)[1]) if largest > 0 else 1.0
         self.moderate = largest + float(np.abs(self.center).max()) < MODERATE
@@ -113,8 +114,7 @@ class ExactSearch:
 
         def fill(start: int) -> None:
             part = slice(start, start + 2048)
-            centered = self._centered(self.rows[part]) * self.scale
-            short, middle = self._forms(centered, self.squares[part])
+            short, middle, _ = self._forms(self.rows[part])
             self.bounds.put(start, short, self.squares[part])
             if self.middle is not None:
                 self.middle[part] = middle
@@ -127,8 +127,19 @@ class ExactSearch:
         result -= self.center
         return result
 
-    def _forms(self, centered: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Short form, and middle form where there is one, of centered and scaled rows."""
+    def _forms(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Short forms, middle forms where there are any, and squared norms of rows, centered and scaled."""
+        parts = []
+        for part in _in_cache(raw):
+            centered = self._centered(part)
+            centered *= self.scale
+            squares = _squares(centered)
+            parts.append((*self._forms_in_cache(centered, squares), squares))
+        short, middle, squares = zip(*parts, strict=True)
+        joined = None if self.middle_basis is None else np.concatenate(middle)
+        return np.concatenate(short), joined, np.concatenate(squares)
+
+    def _forms_in_cache(self, centered: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         if self.basis is None:
             return centered, None
         if self.middle_basis is None:
@@ -138,7 +149,8 @@ class ExactSearch:
         short = np.empty((len(centered), size + 1))
         short[:, :-1] = middle[:, :size]
         short[:, -1] = np.sqrt(np.maximum(squares - _squares(short[:, :-1]), 0.0))
-        return short, middle.astype(np.float32)
+        with np.errstate(over="ignore"):  # of a query that is too far away for forms
+            return short, middle.astype(np.float32)
 
     def search(self, queries: np.ndarray, num_neighbors: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """(distances float32, not squared; indices int64), both (queries, k), nearest first, k at most the rows.
@@ -168,11 +180,9 @@ class ExactSearch:
 
     def _search_block(self, queries: np.ndarray, kept: int, buffer: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Distances of all rows whose bound leaves them a chance; by clusters where no buffer is given."""
-        centered = self._centered(queries) * self.scale
-        squares = _squares(centered)
+        short, middle, squares = self._forms(queries)
         if squares.max() > SAFE_NORM**2 or (self.moderate and np.abs(queries).max() > MODERATE):
             return self._measure_all(queries, kept)
-        short, middle = self._forms(centered, squares)
         if buffer is not None:
             rows, numbers, reach = self._candidates(queries, short, squares, kept, buffer)
         elif (found := self._clustered_candidates(queries, short, squares)) is not None:
@@ -277,6 +287,10 @@ class ExactSearch:
 def _squares(rows: np.ndarray) -> np.ndarray:
     result: np.ndarray = np.einsum("ij,ij->i", rows, rows)
     return result
+
+
+def _in_cache(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[start : start + FORM_ROWS] for start in range(0, len(rows), FORM_ROWS))
 
 
 def _steps(pairs: int, bytes_of_each: int) -> Iterator[slice]:

@@ -74,9 +74,8 @@ def test_far_clusters_are_left_out() -> None:
     search = ExactSearch(bank, threads=1)
     assert search.clusters is not None
     assert isinstance(search.bounds, Float32Bounds)
-    centered = search._centered(bank[:100] + np.float32(0.01)) * search.scale
-    squares = (centered**2).sum(axis=1)
-    left = search.bounds.left(search._forms(centered, squares)[0])
+    short, _, squares = search._forms(bank[:100] + np.float32(0.01))
+    left = search.bounds.left(short)
     _, to_centers = search.clusters.nearby(left, squares)
     reach = np.full(100, (0.1 * search.scale) ** 2)
     pairs = sum(len(places) for places, _ in search.clusters.within(left, squares, to_centers, reach))
