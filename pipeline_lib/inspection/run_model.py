@@ -62,6 +62,7 @@ class RunModel:
     scores: pd.DataFrame | None = None  # IMAGE_SCORES of the run's test images, with their group
     colour_scales: dict[str, Scale] = field(default_factory=dict)  # of the categories in the run's report
     _training_images: dict[str, str] | None = None
+    _thresholds: dict[tuple[str, float, Promise], Threshold | None] = field(default_factory=dict, init=False)
     _models: dict[str, PatchCore] = field(default_factory=dict)
     _sizes: dict[str, TrainingSizes | None] = field(default_factory=dict)
     _provenance: dict[str, pd.DataFrame | None] = field(default_factory=dict)
@@ -97,9 +98,12 @@ class RunModel:
         """The threshold with its nominal rate and bound. Raises ConfigError as `decision_threshold` does."""
         if self.calibration is None:
             return None
-        own = self.calibration[self.calibration.category == category]
-        wanted = DecisionConfig(target_false_alarm_rate=self.target_rate, promise=self.promise)
-        return calibrated_threshold(own, wanted)
+        asked = (category, self.target_rate, self.promise)
+        if asked not in self._thresholds:
+            own = self.calibration[self.calibration.category == category]
+            wanted = DecisionConfig(target_false_alarm_rate=self.target_rate, promise=self.promise)
+            self._thresholds[asked] = calibrated_threshold(own, wanted)
+        return self._thresholds[asked]
 
     def promised(self, category: str) -> str:
         """What a category's threshold promises, in words; empty for one that was given, and without any."""
