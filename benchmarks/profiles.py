@@ -19,8 +19,9 @@ import torch
 import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.real_features import Kind, bank, features
+from benchmarks.real_features import Kind, bank, features, images_of
 from benchmarks.rows import seconds
+from benchmarks.score_rows import CATEGORY, IMAGES, warm_scorer
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.neighbors.exact import ExactSearch
 
@@ -34,13 +35,15 @@ def main() -> None:
     narrow = features("narrow", "magnetic_tile", "train", rows=200_000)
     few = features("narrow", "magnetic_tile", "train", rows=100_000)
     wide = features("wide", "magnetic_tile", "train", rows=50_000)
-    queries = features("wide", "magnetic_tile", "test", rows=8192)
-    rows = bank("wide", "magnetic_tile", rows=20_000, out_of=100_000)
+    score, _ = warm_scorer(quick=False)
+    images = images_of(CATEGORY, "test", IMAGES)
     cases: dict[str, Callable[[], object]] = {
         "coreset_1pct": lambda: select(narrow, 2000),
         "coreset_10pct": lambda: select(few, 10_000),
         "coreset_wide": lambda: select(wide, 500),
-        "search_wide, with its preparation": lambda: ExactSearch(rows, threads=1).search(queries),
+        "search_152, tiles": tiles_search("narrow"),
+        "search_wide, tiles": tiles_search("wide"),
+        "score_warm": lambda: [score(path) for path in images],
     }
     for name, work in cases.items():
         work()
@@ -51,12 +54,19 @@ def main() -> None:
     print_pairs()
 
 
+def tiles_search(kind: Kind) -> Callable[[], object]:
+    """The search of a row, in a bank that is prepared."""
+    search = ExactSearch(bank(kind, "magnetic_tile", rows=20_000, out_of=100_000), threads=1)
+    queries = features(kind, "magnetic_tile", "test", rows=8192)
+    return lambda: search.search(queries)
+
+
 def print_pairs() -> None:
     """Of a search by clusters: which share of the rows a query is multiplied with, and how many are left then."""
     kinds: tuple[Kind, ...] = ("narrow", "wide")
     for kind in kinds:
         for category in ("ballscrew", "magnetic_tile"):
-            search = ExactSearch(bank(kind, category, rows=20_000, out_of=100_000))
+            search = ExactSearch(bank(kind, category, rows=20_000, out_of=100_000), threads=1)
             if (clusters := search.clusters) is None:
                 return
             queries = features(kind, category, "test", rows=8192)[::8]

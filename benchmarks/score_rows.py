@@ -17,7 +17,7 @@ from benchmarks.real_features import cache_directory, images_of
 from benchmarks.rows import Row, paired, seconds
 from benchmarks.warm_rows import run_real3
 from pipeline_lib.inspection.decisions import decide_image
-from pipeline_lib.inspection.run_model import open_run_model
+from pipeline_lib.inspection.run_model import RunModel, open_run_model
 
 CATEGORY = "magnetic_tile"
 TRAINING_IMAGES = 213  # 1 % of their patches: a bank of 2,181 rows
@@ -51,23 +51,11 @@ def score_warm(*, quick: bool) -> list[Row]:
     """
     from benchmarks.end_to_end_child import Peer, batches
 
-    place = cache_directory() / "score-warm"
-    name = "quick" if quick else "model"
-    if not (place / name / "model.json").exists():
-        settings = ["federated.mode=centralized", "model.alignment=corners_as_patchcore"]
-        settings += [f"dataset.categories=[{CATEGORY}]", f"dataset.max_images={TRAINING_IMAGES}"]
-        run_real3(place, name, *settings, quick=quick)
-    model = open_run_model(place / name)
+    own, model = warm_scorer(quick=quick)
     side = Peer(neighbors=1)
     side.model.memory_bank = torch.from_numpy(model.patchcore(CATEGORY).memory_bank.features)
     side.model.eval()
     images = images_of(CATEGORY, "test", IMAGES)
-
-    def own(path: Path) -> float:
-        decision = decide_image(model, path, category=CATEGORY)
-        assert decision.anomaly_map is not None
-        assert decision.score is not None
-        return decision.score
 
     @torch.no_grad()
     def peer(path: Path) -> float:
@@ -94,6 +82,25 @@ def score_warm(*, quick: bool) -> list[Row]:
             peer_images_per_s=round(len(images) / statistics.median(pairs.peer), 1),
         )
     ]
+
+
+def warm_scorer(*, quick: bool) -> tuple[Callable[[Path], float], RunModel]:
+    """From an image file to its score, with decision and map, and the model that scores: a run that is made once."""
+    place = cache_directory() / "score-warm"
+    name = "quick" if quick else "model"
+    if not (place / name / "model.json").exists():
+        settings = ["federated.mode=centralized", "model.alignment=corners_as_patchcore"]
+        settings += [f"dataset.categories=[{CATEGORY}]", f"dataset.max_images={TRAINING_IMAGES}"]
+        run_real3(place, name, *settings, quick=quick)
+    model = open_run_model(place / name)
+
+    def score(path: Path) -> float:
+        decision = decide_image(model, path, category=CATEGORY)
+        assert decision.anomaly_map is not None
+        assert decision.score is not None
+        return decision.score
+
+    return score, model
 
 
 def own_side(name: str, *, quick: bool) -> Callable[[], np.ndarray]:
