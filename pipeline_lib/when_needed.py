@@ -20,7 +20,11 @@ else:
     from types import ModuleType
 
     class _WhenNeeded(ModuleType):
+        _module: ModuleType | None = None
+
         def __getattr__(self, name: str) -> object:
-            return getattr(importlib.import_module(self.__name__), name)
+            if self._module is None:
+                self._module = importlib.import_module(self.__name__)
+            return getattr(self._module, name)
 
     timm, torch, torchvision = map(_WhenNeeded, __all__)
