@@ -32,6 +32,10 @@ from pipeline_lib.results.tables import THIN_CLASS
 from pipeline_lib.results.warnings import counted_findings
 
 SPRO_X_END = 0.3
+PARTITION_KEYS = {  # of `federated`: they make clients of one data set
+    *("num_clients", "partitioning", "partition_path", "partition_groups"),
+    *("alpha", "client_assignments", "qc_sample_ratio"),
+}
 _TNR = f"{100 * THRESHOLD_TNR:.0f}"
 CAPTIONS = {
     "hits": "defective and above the threshold; the highest scores of each defect folder in turn",
@@ -107,7 +111,7 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         findings=facts.findings(record.validation) if record.validation else None,
         facts=facts.run_facts(record),
         packages=sorted(dict(record.environment.get("packages") or {}).items()),
-        config_yaml=yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        config_yaml=_config_yaml(record),
         gradient=", ".join(f"#{colour:06x}" for colour in ANCHORS),
         kinds=KINDS,
         captions=CAPTIONS,
@@ -115,6 +119,14 @@ def render_report(record: RunRecord, galleries: Sequence[CategoryGallery] = ()) 
         thin_class=THIN_CLASS,
         n_pictures=sum(bool(e.image) for g in galleries for examples in g.examples.values() for e in examples),
     )
+
+
+def _config_yaml(record: RunRecord) -> str:
+    """The configuration; of stations, which are the clients themselves, without what makes clients of one data set."""
+    left_out = {"federated": PARTITION_KEYS} if record.validation is None else None
+    values = record.config.model_dump(mode="json", exclude=left_out)
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return text
 
 
 def _there(record: RunRecord) -> list[str]:

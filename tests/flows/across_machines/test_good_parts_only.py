@@ -39,7 +39,15 @@ def test_what_a_run_of_stations_says_of_itself_where_its_configuration_does_not(
     assert document.federation.mode == "federated"
     page = (out / "report.html").read_text()
     assert "Training images stay with the clients" in page
-    for untrue in ("lie in one place", "One place holds all images", "nothing is uploaded", "baseline"):
+    assert "min_clients: all" in page
+    untrue_of_stations = ("num_clients", "partitioning", "qc_sample_ratio")
+    for untrue in (
+        "lie in one place",
+        "One place holds all images",
+        "nothing is uploaded",
+        "baseline",
+        *untrue_of_stations,
+    ):
         assert untrue not in page, untrue
     capsys.readouterr()
     show_runs([out], markdown=False, as_json=False)
