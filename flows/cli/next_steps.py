@@ -10,7 +10,7 @@ from pathlib import Path
 NEXT = {
     "demo": "on images of your own: fedpatch init DIR",
     "init": "fedpatch run {file} --out runs/first; images and time before: fedpatch dataset validate {file}; "
-    "fedpatch plan {file}",
+    "fedpatch plan {file}; where images stay at several stations: open docs/stations.md",
     "acquire": "check it: fedpatch dataset validate {root}",
     "import": "a configuration for it: fedpatch init {root}; then check it, at its sizes: "
     "fedpatch dataset validate own.yaml",
