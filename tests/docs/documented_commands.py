@@ -193,6 +193,12 @@ ELSEWHERE = {
     "fedpatch benchmark configs/benchmark_made_up.yaml --set dataset.root=MADE --out runs/made_up": (
         "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare"
     ),
+    "fedpatch benchmark configs/benchmark_upload.yaml --set dataset.root=MADE --out runs/upload": (
+        "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare"
+    ),
+    "fedpatch benchmark configs/benchmark_upload.yaml --set dataset.root=DIR --out runs/upload": (
+        "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare"
+    ),
     "fedpatch benchmark configs/benchmark_one_bank.yaml --set dataset.root=DIR --set dataset.group.file=GROUPS "
     "--out runs/one_bank": "tests/flows/test_benchmark.py::test_the_benchmarks_of_three_seeds_name_what_they_compare",
     "fedpatch dataset synthesize --out DIR --scale 0.5 --images 60": (

@@ -355,6 +355,10 @@ def test_the_benchmarks_of_three_seeds_name_what_they_compare() -> None:
     assert all((c.model.rows == "picks") == name.endswith("picks") for name, c in rows.items())
     made_up = load_benchmark(ROOT / "configs" / "benchmark_made_up.yaml", ["dataset.root=/data"]).configs()
     assert {c.model.rows for c in made_up.values()} == {"picks", "cell_means"}
+    upload = load_benchmark(ROOT / "configs" / "benchmark_upload.yaml", ["dataset.root=/data"]).configs()
+    federated = [c for c in upload.values() if c.federated.mode == "federated"]
+    assert [c.aggregation.oversample_factor for c in federated] == [1, 1.25, 1.5, 2]
+    assert {c.federated.partitioning for c in federated} == {"time"}
     one_bank = load_benchmark(ROOT / "configs" / "benchmark_one_bank.yaml", ["dataset.root=/data"]).configs()
     assert [c.federated.mode for c in one_bank.values()] == ["centralized", "federated"]
     assert all(c.aggregation.bank_scope == "global" for c in one_bank.values())
