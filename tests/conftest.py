@@ -24,7 +24,10 @@ settings.load_profile("untimed")  # no test is timed: on a busy machine any exam
 
 ROOT = Path(__file__).resolve().parent.parent
 TOGETHER = {  # files whose tests share a server; every other test goes where there is room
-    "guarded": ("test_killed.py", "test_nightly.py", "test_postgresql_and_password.py", "test_webhook.py"),
+    "guarded": (
+        *("test_killed.py", "test_nightly.py", "test_postgresql_and_password.py", "test_stations.py"),
+        "test_webhook.py",
+    ),
     "served": ("test_commands_beside_a_server.py", "test_in_the_ui.py", "test_serve.py", "test_three_uses.py"),
     "browser": ("test_report_in_browser.py",),
 }
