@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""What a figure is measured on: the processor, all of it or AVX2 alone."""
 
 from __future__ import annotations
 

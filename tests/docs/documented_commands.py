@@ -228,6 +228,7 @@ ELSEWHERE = {
     "python -m benchmarks.engines": BENCHMARKS,
     "python -m benchmarks --only coreset_1pct": BENCHMARKS,
     "python -m benchmarks --avx2 --threads 1 --only coreset_1pct": BENCHMARKS,
+    "python -m benchmarks --only search_wide search_152": BENCHMARKS,
     "python -m benchmarks --large": BENCHMARKS,
     "python -m benchmarks --only warm": BENCHMARKS,
     "python -m benchmarks --threads 1 --against DIR --only coreset_1pct": BENCHMARKS,
