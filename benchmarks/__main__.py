@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.against import SIDES, against
+from benchmarks.against import AGAINST, against
 from benchmarks.processor import processor, use_avx2_alone
 
 ROWS = {  # id -> module that has a function of that name
@@ -36,10 +36,11 @@ ROWS = {  # id -> module that has a function of that name
     "memory": "memory_rows",
     "warm": "warm_rows",
     "scale": "scale_rows",
+    "autovi_tenth": "autovi_rows",
     "score_cold": "score_rows",
     "score_warm": "score_rows",
 }
-LARGE = ("scale",)  # take a quarter of an hour and more: with --large, or by name
+LARGE = ("scale", "autovi_tenth")  # take a quarter of an hour and more: with --large, or by name
 
 
 def main() -> int:
@@ -49,7 +50,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="reduced sizes, under five minutes in all")
     parser.add_argument("--large", action="store_true", help=f"the long rows alone: {', '.join(LARGE)}")
     parser.add_argument("--only", nargs="+", choices=sorted(ROWS), metavar="ID", help=", ".join(ROWS))
-    parser.add_argument("--against", type=Path, metavar="DIR", help=f"another checkout; {', '.join(SIDES)}")
+    parser.add_argument("--against", type=Path, metavar="DIR", help=f"another checkout; {', '.join(AGAINST)}")
     parser.add_argument("--avx2", action="store_true", help="both sides use AVX2 alone, whatever the processor has")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--row", choices=sorted(ROWS), help=argparse.SUPPRESS)
@@ -58,9 +59,9 @@ def main() -> int:
         _run_here(arguments.row, arguments.against, quick=arguments.quick, threads=arguments.threads)
         return 0
     usual = LARGE if arguments.large else [name for name in ROWS if name not in LARGE]
-    names = arguments.only or (SIDES if arguments.against else usual)
-    if arguments.against and (others := [name for name in names if name not in SIDES]):
-        parser.error(f"--against is for {', '.join(SIDES)}; not for {', '.join(others)}")
+    names = arguments.only or [name for name in usual if not arguments.against or name in AGAINST]
+    if arguments.against and (others := [name for name in names if name not in AGAINST]):
+        parser.error(f"--against is for {', '.join(AGAINST)}; not for {', '.join(others)}")
     if arguments.avx2:
         use_avx2_alone()
     if arguments.quick:

@@ -28,6 +28,7 @@ SIDES = {  # row -> (module with `own_side`, times faster than the checkout that
     "search_152": ("search_rows", 1.0, 3),
     "score_cold": ("score_rows", 2.0, 5),
 }
+AGAINST = (*SIDES, "autovi_tenth")
 PROGRAM = (
     "import sys; here, other, name, quick, threads = sys.argv[1:]; sys.path.insert(0, here); import benchmarks; "
     "sys.path.insert(0, other); from benchmarks.against import serve; serve(name, quick == '1', int(threads))"
@@ -36,6 +37,10 @@ PROGRAM = (
 
 def against(name: str, other: Path, *, quick: bool, threads: int) -> list[Row]:
     """The row's own side here against the same in the checkout `other`."""
+    if name == "autovi_tenth":  # whole runs, in processes of their own
+        from benchmarks.autovi_rows import autovi_tenth_against
+
+        return autovi_tenth_against(other, quick=quick)
     _, wanted, repetitions = SIDES[name]
     if not (other / "pipeline_lib").is_dir():
         raise SystemExit(f"{other} is no checkout of this project: it has no pipeline_lib")

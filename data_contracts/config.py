@@ -464,6 +464,11 @@ class RuntimeConfig(Section):
         True,
         description="on a GPU: the same float32 convolutions every time; false: the fastest, with TF32",
     )
+    keep_features: bool = Field(
+        True,
+        description="keep all images' features in the store, patches x dimensions x 2 bytes; false, on the CPU alone: "
+        "compute them again for the coresets, the thresholds and the scores",
+    )
 
 
 class ExperimentConfig(Section):

@@ -54,6 +54,7 @@ class Place(Settings):
     deterministic: bool = True
     batch_size: int = 32
     num_workers: int = 4
+    keep_features: bool = True
 
 
 def place_of(config: ExperimentConfig) -> Place:
@@ -76,6 +77,7 @@ def place_of(config: ExperimentConfig) -> Place:
         deterministic=config.runtime.deterministic,
         batch_size=config.training.batch_size,
         num_workers=config.training.num_workers,
+        keep_features=config.runtime.keep_features,
     )
 
 

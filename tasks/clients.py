@@ -35,6 +35,7 @@ def extract_client_features(
         version=code_version("pipeline_lib.features.extraction"),
         batch_size=place.batch_size,
         num_workers=place.num_workers,
+        remade_from=None if place.keep_features else place.data_root,
         progress=progress_bar(f"extract-{client.client_id}", f"{client.client_id}: images extracted"),
     )
     return store.write_table("patch_features", table, PATCH_FEATURES)

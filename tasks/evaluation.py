@@ -39,6 +39,7 @@ def extract_test_features(
         version=code_version("pipeline_lib.features.extraction"),
         batch_size=place.batch_size,
         num_workers=place.num_workers,
+        remade_from=None if place.keep_features else place.data_root,
         progress=progress_log(f"{category}: test images extracted"),
     )
     return store.write_table("patch_features", table, PATCH_FEATURES)

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from data_contracts.errors import DownloadError, FedpatchError
 from data_contracts.settings import Place
 from pipeline_lib.configuration.hardware import choose_cuda_kernels, limit_threads
-from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.features.feature_store import FeatureStore
 from tasks.caching.policy import RECORDS_DIRECTORY, stage_policy
 
 P = ParamSpec("P")
@@ -66,13 +66,11 @@ def step(name: str, *, run_name: str | None = None, **options: Any) -> Callable[
 
 def on_store(task_: Task[P, R], place: Place) -> Task[P, R]:
     """The task with its cache, results and locks on the place's store."""
-    return task_.with_options(
-        cache_policy=stage_policy(task_, place.store), result_storage=place.store / RECORDS_DIRECTORY
-    )
+    return task_.with_options(cache_policy=stage_policy(task_, place), result_storage=place.store / RECORDS_DIRECTORY)
 
 
-def open_store(place: Place) -> ArtifactStore:
+def open_store(place: Place) -> FeatureStore:
     """The place's artifact store, with this process's threads and kernels set as the place says: for what computes."""
     limit_threads(place.threads)
     choose_cuda_kernels(deterministic=place.deterministic)
-    return ArtifactStore(place.store)
+    return FeatureStore(place)

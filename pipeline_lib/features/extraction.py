@@ -1,8 +1,8 @@
 """Patch features of images, computed once an image and backbone and shared by every experiment that needs them.
 
-An image's features are stored under the hash of its file, the backbone, the size and the version of the code, on a GPU
-also by how it computes, in float16 (relative error 2^-11). Whoever holds the image finds them again; nobody reads the
-features of images that are not its own.
+An image's features are stored, or how to make them again (`recipes`), under the hash of its file, the backbone, the
+size and the version of the code, on a GPU also by how it computes, in float16 (relative error 2^-11). Whoever holds the
+image finds them again; nobody reads the features of images that are not its own.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 
 from data_contracts.config import canonical_hash
-from data_contracts.errors import DatasetError
+from data_contracts.errors import ArtifactError, ConfigError, DatasetError
 from data_contracts.manifests import Cells, Manifest
 from data_contracts.settings import AS_EARLIER, BackboneSettings, ImageReading, Reading
 from pipeline_lib.configuration.hardware import kernels_key
 from pipeline_lib.dataset.images import load_image
 from pipeline_lib.features.preprocessing import preprocess_image
+from pipeline_lib.features.recipes import Recipe, can_be_had, write_recipe
 from pipeline_lib.storage.artifact_store import ArtifactStore, sha256_of_file
 from pipeline_lib.storage.references import image_manifests
 from pipeline_lib.storage.scratch import scratch_array
@@ -94,6 +95,7 @@ def extract_features(
     version: str | None = None,
     batch_size: int = 32,
     num_workers: int = 4,
+    remade_from: Path | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Make sure that every image's features are in the store; returns a table in schema PATCH_FEATURES.
@@ -101,8 +103,15 @@ def extract_features(
     With a `version` of the code, features that were computed before by this code are taken from the store. On the CPU
     images go through one at a time: cache-sized work, and the same bytes whatever else is in the batch. On a GPU, what
     memory sent through in smaller batches or on the CPU counts as computed in batches of `batch_size` all the same.
-    Raises DatasetError when a file has changed since it was indexed, OSError when it cannot be opened.
+    With the data set's root `remade_from` the store keeps how to make features in place of them.
+    Raises DatasetError when a file has changed since it was indexed, OSError when it cannot be opened, ConfigError for
+    `remade_from` on a GPU, where features made again are not the same to the bit.
     """
+    if remade_from is not None and extractor.device.type != "cpu":
+        raise ConfigError(
+            "runtime.keep_features: false makes features again where they are needed, which gives the same bytes on "
+            f"the CPU alone; this run computes on {extractor.device.type}: set runtime.device: cpu, or keep them"
+        )
     cudnn = torch.backends.cudnn
     kernels = kernels_key(
         extractor.device, batch_size=batch_size, deterministic=cudnn.deterministic, tf32=cudnn.allow_tf32
@@ -122,7 +131,7 @@ def extract_features(
     manifests: dict[int, tuple[Manifest, tuple[int, int], int]] = {}
     missing = []
     for position, row in enumerate(rows):
-        found = None if version is None else _stored_features(store, key(row, version))
+        found = None if version is None else _stored_features(store, key(row, version), kept=remade_from is None)
         if found is None:
             missing.append(position)
         else:
@@ -136,7 +145,16 @@ def extract_features(
             row = rows[position]
             if not np.isfinite(array).all():
                 raise DatasetError(f"{row.path}: its features are not finite in float16; check mean, std and weights")
-            manifest = store.write_array("image_features", array, durable=False)
+            manifest = store.write_array("image_features", array, durable=False, keep=remade_from is None)
+            if remade_from is not None:
+                recipe = Recipe(
+                    image=row.path.relative_to(remade_from).as_posix(),
+                    image_sha256=row.sha256,
+                    size=sizes[row.category],
+                    reading=reading.of(row.category),
+                    backbone=extractor.settings,
+                )
+                write_recipe(store, manifest, recipe)
             if version is not None:
                 record = {"manifest": manifest.model_dump(), "grid": grid, "dim": array.shape[1]}
                 store.remember(RECORDS, key(row, version), record)
@@ -168,12 +186,29 @@ def read_patches(
     return patches
 
 
-def _stored_features(store: ArtifactStore, key: str) -> tuple[Manifest, tuple[int, int], int] | None:
+def make_again(recipe: Recipe, features: Manifest, store: ArtifactStore, data_root: Path) -> np.ndarray:
+    """An image's features (patch, dim), float16, that the store does not keep; checked as those that it keeps.
+
+    Raises ArtifactError when other bytes come out, else as `extract_features`.
+    """
+    path = data_root / recipe.image
+    pixels = _load_pixels(path, recipe.image_sha256, recipe.size, recipe.reading)
+    extractor = shared_extractor(recipe.backbone, torch.device("cpu"))
+    array: np.ndarray = extract_batch(extractor, pixels[None])[0][0]
+    if store.write_array("image_features", array, keep=False).sha256 != features.sha256:
+        raise ArtifactError(
+            f"{path}: its features come out otherwise than before, as on another processor or with another library; "
+            "run with runtime.keep_features: true"
+        )
+    return array
+
+
+def _stored_features(store: ArtifactStore, key: str, *, kept: bool) -> tuple[Manifest, tuple[int, int], int] | None:
     record = store.recall(RECORDS, key)
     if record is None:
         return None
     manifest = Manifest.model_validate(record["manifest"])
-    if not store.is_intact(manifest):
+    if not can_be_had(store, manifest, kept=kept):
         logger.warning("stored features are missing or damaged, computing them again: %s", manifest.path)
         return None
     return manifest, (record["grid"][0], record["grid"][1]), record["dim"]
@@ -195,12 +230,12 @@ def _table_row(row: ImageRow, manifest: Manifest, grid: tuple[int, int], dim: in
     }
 
 
-def _load_pixels(row: ImageRow, size: tuple[int, int], reading: ImageReading) -> torch.Tensor:
-    if not row.path.exists():
-        raise FileNotFoundError(f"{row.path} is gone since it was indexed")
-    if sha256_of_file(row.path) != row.sha256:
-        raise DatasetError(_changed(row.path, reading))
-    return torch.from_numpy(preprocess_image(load_image(row.path, reading), width=size[0], height=size[1]))
+def _load_pixels(path: Path, sha256: str, size: tuple[int, int], reading: ImageReading) -> torch.Tensor:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is gone since it was indexed")
+    if sha256_of_file(path) != sha256:
+        raise DatasetError(_changed(path, reading))
+    return torch.from_numpy(preprocess_image(load_image(path, reading), width=size[0], height=size[1]))
 
 
 def _changed(path: Path, reading: ImageReading) -> str:
@@ -243,7 +278,10 @@ def _batches(
             for later in groups[len(pending) + number : number + ahead]:
                 chosen = [rows[p] for p in later]
                 pending.append(
-                    [pool.submit(_load_pixels, r, sizes[r.category], reading.of(r.category)) for r in chosen]
+                    [
+                        pool.submit(_load_pixels, r.path, r.sha256, sizes[r.category], reading.of(r.category))
+                        for r in chosen
+                    ]
                 )
             loaded = [future.result() for future in pending.pop(0)]  # type: ignore[attr-defined]
             yield group, torch.stack(loaded)

@@ -57,6 +57,12 @@ class PlannedClient:
     upload_bytes: int  # at most
     image_bytes: int = 0  # of its image files; 0: not known
 
+    @property
+    def patches_by_bank(self) -> dict[str, int]:
+        """In proportion to the bank's rows, rounded up."""
+        rows = sum(self.coreset_rows.values())
+        return {bank: -(-self.patches * own // rows) for bank, own in self.coreset_rows.items()}
+
 
 @dataclass(frozen=True)
 class ExperimentPlan:

@@ -13,7 +13,7 @@ import psutil
 
 from pipeline_lib.coreset.cell_means import BLOCK_ROWS
 from pipeline_lib.coreset.shards import shard_count
-from pipeline_lib.planning.experiment import ExperimentPlan
+from pipeline_lib.planning.experiment import ExperimentPlan, PlannedClient
 from pipeline_lib.planning.shared_steps import Steps, bank_key, coreset_key, feature_key, score_key
 from pipeline_lib.server.regions import REGION_OVERSAMPLING, region_members
 
@@ -32,8 +32,8 @@ def disk_bytes(plan: ExperimentPlan, steps: Steps | None = None) -> dict[str, in
     steps = steps or Steps()
     images = sum(part.images for part in [*plan.train.values(), *plan.test.values()])
     rows = sum(sum(client.coreset_rows.values()) for client in plan.clients)
-    largest = max((client.patches for client in plan.clients), default=0)
-    at_a_time = largest * min(len(plan.clients), tasks_at_a_time(plan))
+    largest = sorted((max(client.patches_by_bank.values()) for client in plan.clients), reverse=True)
+    at_a_time = sum(largest[: tasks_at_a_time(plan)])
     scorings = len(plan.clients) if plan.config.federated.mode == "local_only" else 1
     maps = scorings * sum(part.patches * 4 + part.images * 400 for part in plan.test.values())
     saved = 0
@@ -51,9 +51,10 @@ def disk_bytes(plan: ExperimentPlan, steps: Steps | None = None) -> dict[str, in
     if plan.config.model.rows == "cell_means":  # the cell of each patch; what each row of a bank is made of
         uploads += (sum(client.patches for client in plan.clients) * 4 + images * 8) * plan.config.federated.rounds
         moved = sum(plan.bank_rows.values()) * 12 + rows * 4 + len(plan.clients) * 8 * len(plan.bank_rows)
+    values = plan.dim * 2 if plan.config.runtime.keep_features else 0
     copies = 2 if steps.is_new("banks", bank_key(plan)) else 1  # in the store, and in the run directory
     return {
-        "patch features": sum(part.patches * plan.dim * 2 + part.images * FILE_BYTES for part in extracted),
+        "patch features": sum(part.patches * values + part.images * FILE_BYTES for part in extracted),
         "uploads": uploads if steps.is_new("coresets", coreset_key(plan)) else 0,
         "memory banks": (sum(plan.bank_rows.values()) * (plan.dim * 4 + 4) + moved) * copies
         + 4096 * len(plan.bank_rows),
@@ -83,45 +84,57 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
         averaging = patches * 12 + averaged(rows) if config.model.rows == "cell_means" else 0
         return max(selecting, averaging) + arrays + (70 + 10 * config.runtime.threads) * MIB
 
+    def client_selection(client: PlannedClient) -> int:
+        """One bank after the other; what is sent for those before stays until all are written."""
+        largest = max(selection(n, client.coreset_rows[bank]) for bank, n in client.patches_by_bank.items())
+        return largest + (sum(client.coreset_rows.values()) - max(client.coreset_rows.values())) * dim * 4
+
+    def merge(bank: str) -> int:
+        """Where no more is sent than is kept, rows are only put together and written."""
+        sent, kept = rows_merged_at_a_time(plan, bank), plan.bank_rows[bank]
+        selecting = sent * (20 + dim * 12) if sent > kept else 0
+        moving = averaged(kept) if config.model.rows == "cell_means" else 0
+        return sent * dim * 4 * 4 + selecting + moving + 70 * MIB
+
     def averaged(rows: int) -> int:
         """Search among the rows, sums and means of them, a block of what is added up."""
         return rows * (dim * 28 + 2400) + BLOCK_ROWS * dim * 14 + 10 * config.runtime.threads * MIB
 
-    clients = sorted((selection(c.patches, sum(c.coreset_rows.values())) for c in plan.clients), reverse=True)
-    merged = rows_merged_at_a_time(plan)
-    aggregation = merged * dim * 4 * 4 + merged * (20 + dim * 8) + 70 * MIB
-    if config.model.rows == "cell_means":
-        aggregation += averaged(max(plan.bank_rows.values(), default=0))
+    clients = sorted(map(client_selection, plan.clients), reverse=True)
+    merges = sorted(map(merge, plan.bank_rows), reverse=True)
     bank = max(plan.bank_rows.values(), default=0) * (dim * 4 * 2 + 260 * 4 + (321 * 4 if dim >= 512 else 0) + 16)
-    scoring = bank + 32_768 * dim * 4 * 4 + 20 * MIB * config.runtime.threads
+    again = 0 if config.runtime.keep_features else resized * 3 * 4 * MAPS_OF_A_FORWARD_PASS + native * 9
+    scoring = again + bank + 32_768 * dim * 4 * 4 + 20 * MIB * config.runtime.threads
     measuring = max(
         (_measuring_bytes(part.images, part.defective, part.native_px) for part in plan.test.values()), default=0
     )
+    clients_at_once = min(workers, len(plan.clients))
     found = {
         "extract": PROCESS_BYTES + workers * extraction,
-        "select coresets": PROCESS_BYTES + sum(clients[:workers]),
-        "aggregate": PROCESS_BYTES + min(workers, len(plan.bank_rows)) * aggregation,
+        "select coresets": PROCESS_BYTES + sum(clients[:workers]) + clients_at_once * again,
+        "aggregate": PROCESS_BYTES + sum(merges[:workers]),
         "score": PROCESS_BYTES + min(workers, max(1, len(plan.test))) * scoring,
         "measure": PROCESS_BYTES + min(workers, max(1, len(plan.test))) * measuring,
     }
+    if config.decision.blocks:  # a bank, and its rows without those of a block
+        rows = max(plan.bank_rows.values(), default=0) * dim * 4
+        found["calibrate"] = PROCESS_BYTES + clients_at_once * (scoring + rows)
     if config.evaluation.coverage:
-        at_once = min(workers, len(plan.clients))
         banks = 1 if config.aggregation.bank_scope == "global" else len(plan.bank_rows)  # a client opens all of its own
         largest = max((client.patches for client in plan.clients), default=0)
-        found["coverage"] = PROCESS_BYTES + at_once * (scoring + (banks - 1) * bank + largest * 4)
+        found["coverage"] = PROCESS_BYTES + clients_at_once * (scoring + (banks - 1) * bank + largest * 4)
     return found
 
 
-def rows_merged_at_a_time(plan: ExperimentPlan) -> int:
-    """All that is sent; with regions those of the largest region, and what all regions keep for the largest bank."""
+def rows_merged_at_a_time(plan: ExperimentPlan, bank: str) -> int:
+    """All that is sent for a bank; with regions those of the largest region, and what all regions keep."""
     aggregation = plan.config.aggregation
-    sent = {client.client_id: sum(client.coreset_rows.values()) for client in plan.clients}
+    sent = {client.client_id: client.coreset_rows.get(bank, 0) for client in plan.clients}
     if aggregation.regions is None or plan.config.federated.mode != "federated":
         return sum(sent.values())
     regions = region_members(sent, aggregation.regions)
     largest = max(sum(sent[client] for client in region) for region in regions)
-    kept = REGION_OVERSAMPLING * max(plan.bank_rows.values(), default=0)
-    return min(sum(sent.values()), largest + kept)
+    return min(sum(sent.values()), largest + REGION_OVERSAMPLING * plan.bank_rows[bank])
 
 
 def tasks_at_a_time(plan: ExperimentPlan) -> int:

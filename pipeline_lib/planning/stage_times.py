@@ -101,13 +101,21 @@ def stage_seconds(plan: ExperimentPlan, probe: Probe | None = None, steps: Steps
     def once(step: str, key: str, seconds: float) -> float:
         return seconds if steps.is_new(step, key) else 0.0
 
+    def extraction(split: str, category: str, at_once: int) -> float:
+        part = getattr(plan, split)[category]
+        return float(part.images * probe.seconds_per_image(plan, split, category, at_once))
+
     def extracted(split: str, parts: Mapping[str, PlannedImages], at_once: int) -> float:
         return sum(
-            part.images * probe.seconds_per_image(plan, split, category, at_once)
-            for category, part in parts.items()
+            extraction(split, category, at_once)
+            for category in parts
             if steps.is_new("features", feature_key(plan, split, category))
         )
 
+    if not plan.config.runtime.keep_features:
+        again = sum(extraction("train", category, clients_at_once) for category in plan.train)
+        selected, searched = selected + again, searched + again
+        scored += sum(extraction("test", category, tests_at_once) for category in plan.test)
     found = {
         "start and report": START_S,
         "index and validate": once("index", index_key(plan), native * INDEX_S_PER_MPX / workers),
@@ -136,11 +144,11 @@ def _resampled_s(plan: ExperimentPlan) -> float:
 
 
 def _selected(client: PlannedClient, model: ModelConfig) -> float:
-    """Patches times rows, over the client's banks and their shards; a bank has patches in proportion to its rows."""
-    rows = client.coreset_rows.values()
-    patches = [client.patches * n / max(1, sum(rows)) for n in rows]
-    shards = [shard_count(n, model.shard_patches) for n in patches]
-    return sum(n * size / parts for n, size, parts in zip(patches, rows, shards, strict=True))
+    """Patches times rows, over the client's banks and their shards."""
+    return sum(
+        patches * client.coreset_rows[bank] / shard_count(patches, model.shard_patches)
+        for bank, patches in client.patches_by_bank.items()
+    )
 
 
 def _searched(plan: ExperimentPlan, parts: Mapping[str, PlannedImages]) -> float:

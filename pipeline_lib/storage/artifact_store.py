@@ -111,16 +111,26 @@ class ArtifactStore:
     # --- writing -----------------------------------------------------------------------------------------------
 
     def write_bytes(
-        self, kind: ArtifactKind, content: bytes | memoryview, *, suffix: str, rows: int = 0, durable: bool = True
+        self,
+        kind: ArtifactKind,
+        content: bytes | memoryview,
+        *,
+        suffix: str,
+        rows: int = 0,
+        durable: bool = True,
+        keep: bool = True,
     ) -> Manifest:
-        """Store `content`; the same content twice is one file."""
+        """Store `content`; the same content twice is one file. Without `keep` only say what its manifest is."""
         digest = hashlib.sha256(content).hexdigest()
         relative = f"objects/{kind}/{digest[:2]}/{digest}.{suffix}"
+        manifest = Manifest(kind=kind, path=relative, sha256=digest, size_bytes=len(content), rows=rows)
+        if not keep:
+            return manifest
         path = self.root / relative
         if not (path.is_file() and path.stat().st_size == len(content) and sha256_of_file(path) == digest):
             write_file(path, content, durable=durable)
         note_use(path)
-        return Manifest(kind=kind, path=relative, sha256=digest, size_bytes=len(content), rows=rows)
+        return manifest
 
     def write_arrays(
         self, kind: ArtifactKind, arrays: Mapping[str, np.ndarray], *, rows: int, compressed: bool = False
@@ -131,11 +141,13 @@ class ArtifactStore:
         save(buffer, allow_pickle=False, **dict(arrays))
         return self.write_bytes(kind, buffer.getbuffer(), suffix="npz", rows=rows)
 
-    def write_array(self, kind: ArtifactKind, array: np.ndarray, *, durable: bool = True) -> Manifest:
-        """Store one array as npy; `rows` is its first dimension."""
+    def write_array(
+        self, kind: ArtifactKind, array: np.ndarray, *, durable: bool = True, keep: bool = True
+    ) -> Manifest:
+        """Store one array as npy; `rows` is its first dimension. `keep` as in `write_bytes`."""
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
-        return self.write_bytes(kind, buffer.getbuffer(), suffix="npy", rows=len(array), durable=durable)
+        return self.write_bytes(kind, buffer.getbuffer(), suffix="npy", rows=len(array), durable=durable, keep=keep)
 
     def write_table(self, kind: ArtifactKind, frame: pd.DataFrame, schema: pa.Schema) -> Manifest:
         """Store a table as Parquet in exactly this schema."""

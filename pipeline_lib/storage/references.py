@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 from pydantic import ValidationError
 
 from data_contracts.manifests import Manifest
+
+RECIPE_SUFFIX: Final = ".recipe.json"  # after an artifact's path: how to make it again where it is not kept
 
 
 def manifests_in(value: Any) -> Iterator[Manifest]:

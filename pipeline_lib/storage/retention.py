@@ -14,7 +14,7 @@ from data_contracts.manifests import Manifest
 from data_contracts.numbers import require_number
 from pipeline_lib.storage.artifact_store import TEMPORARY_SUFFIX, ArtifactStore
 from pipeline_lib.storage.file_lock import remove_if_unlocked
-from pipeline_lib.storage.references import image_manifests
+from pipeline_lib.storage.references import RECIPE_SUFFIX, image_manifests
 
 GRACE_SECONDS = 6 * 3600.0
 DAY_SECONDS = 86_400.0
@@ -49,12 +49,14 @@ class PruneReport:
 
 
 def register_run(store: ArtifactStore, run_id: str, manifests: Iterable[Manifest], *, run_directory: str) -> None:
-    """Note which artifacts a finished run refers to; the image features behind its patch features count too."""
+    """Note which artifacts a finished run refers to; image features behind its patch features count, and recipes."""
     paths = set()
     for manifest in manifests:
         paths.add(manifest.path)
         if manifest.kind == "patch_features":
-            paths.update(image.path for image in image_manifests(store.read_table(manifest)))
+            images = [image.path for image in image_manifests(store.read_table(manifest))]
+            recipes = [path + RECIPE_SUFFIX for path in images]
+            paths.update(images, (recipe for recipe in recipes if (store.root / recipe).is_file()))
     store.remember("runs", run_id, {"time": time.time(), "run_directory": run_directory, "paths": sorted(paths)})
 
 
@@ -120,6 +122,7 @@ def prune_store(
     old_runs = {path for path in old if path.startswith(RUNS) and Path(path).stem not in runs}
     going |= old_runs | {path for path in old if path.endswith(TEMPORARY_SUFFIX)}
     present = set(files) - going
+    present |= {path.removesuffix(RECIPE_SUFFIX) for path in present}
     notes = {path for path in old - old_runs if path.startswith(NOTES) and not path.startswith(RUNS)}
     going |= {path for path in notes if _lacks_artifacts(store.root / path, present)}
     locks = {path for path in old if path.startswith("locks/")}

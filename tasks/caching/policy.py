@@ -26,6 +26,7 @@ from data_contracts.manifests import Manifest
 from data_contracts.settings import AggregationSettings, BackboneSettings, Place
 from pipeline_lib.configuration.hardware import is_cpu, kernels_key, pick_device
 from pipeline_lib.extensions import extension_digest, is_extension
+from pipeline_lib.features.recipes import can_be_had
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.references import image_manifests, manifests_in
 from tasks.caching.code_version import task_version
@@ -44,6 +45,7 @@ class StagePolicy(CachePolicy):
     stage: str = ""
     version: str = ""
     store_root: str = ""
+    keep_features: bool = True
     ignored: tuple[str, ...] = ("place",)
 
     def compute_key(
@@ -70,7 +72,7 @@ class StagePolicy(CachePolicy):
         if not locks.acquire_lock(key, holder, acquire_timeout=0):
             return
         try:
-            problem = record_problem(record, ArtifactStore(self.store_root))
+            problem = record_problem(record, ArtifactStore(self.store_root), keep_features=self.keep_features)
             if problem:
                 logger.warning("stage %s runs again: %s", self.stage, problem)
                 record.unlink(missing_ok=True)
@@ -78,10 +80,15 @@ class StagePolicy(CachePolicy):
             locks.release_lock(key, holder)
 
 
-def stage_policy(task: Task[..., Any], store_root: Path) -> StagePolicy:
-    """The policy of a stage on one store."""
-    policy = StagePolicy(stage=task.name, version=task_version(task), store_root=str(store_root))
-    policy.lock_manager = FlockLockManager(Path(store_root) / LOCKS_DIRECTORY)
+def stage_policy(task: Task[..., Any], place: Place) -> StagePolicy:
+    """The policy of a stage on the place's store."""
+    policy = StagePolicy(
+        stage=task.name,
+        version=task_version(task),
+        store_root=str(place.store),
+        keep_features=place.keep_features,
+    )
+    policy.lock_manager = FlockLockManager(place.store / LOCKS_DIRECTORY)
     policy.isolation_level = IsolationLevel.SERIALIZABLE
     return policy
 
@@ -143,7 +150,7 @@ def _upload_identity(manifest: Manifest) -> dict[str, Any]:
     return {name: canonical_value(getattr(manifest, name)) for name in sorted(extra)}
 
 
-def record_problem(record: Path, store: ArtifactStore) -> str | None:
+def record_problem(record: Path, store: ArtifactStore, *, keep_features: bool = True) -> str | None:
     """Why a result record does not count, or None when it does."""
     try:
         manifests = list(manifests_in(json.loads(record.read_text(encoding="utf-8"))))
@@ -154,6 +161,6 @@ def record_problem(record: Path, store: ArtifactStore) -> str | None:
             return f"artifact {manifest.path} is missing or damaged"
         if manifest.kind == "patch_features":
             for image in image_manifests(store.read_table(manifest)):
-                if not store.is_intact(image):
+                if not can_be_had(store, image, kept=keep_features):
                     return f"artifact {image.path} is missing or damaged"
     return None

@@ -64,7 +64,11 @@ def run(values: dict[str, Any]) -> Any:
 
 
 def metrics(values: dict[str, Any]) -> MetricsDocument:
-    return MetricsDocument.model_validate_json((Path(values["runtime"]["out"]) / "metrics.json").read_text())
+    return document_of(Path(values["runtime"]["out"]))
+
+
+def document_of(run: Path) -> MetricsDocument:
+    return MetricsDocument.model_validate_json((run / "metrics.json").read_text())
 
 
 ALL_STAGES = {"index": 1, "partition": 1, "extract": 5, "coreset": 3, "aggregate": 2, "score": 2, "measure": 2}
@@ -114,6 +118,44 @@ def test_a_federated_run_measures_gives_the_same_bytes_with_any_workers_and_is_t
     assert run(again).is_completed()
     assert calls == {}
     assert metrics(again).categories == document.categories
+
+
+@pytest.mark.slow
+def test_features_that_are_not_kept_give_the_same_bytes_and_are_made_where_they_are_asked_for(
+    tiny_root: Path, tmp_path: Path, finished: Path, calls: Counter[str]
+) -> None:
+    root = shutil.copytree(tiny_root, tmp_path / "data")
+
+    def values(name: str, root: Path = root, **runtime: Any) -> dict[str, Any]:
+        return experiment_values(root, tmp_path / "store", tmp_path / name, runtime=runtime)
+
+    def others(store: Path) -> set[str]:
+        leave_out = (
+            "metrics_document",
+            "image_features",
+            "validation_report",
+        )  # times and the data set's root are in them
+        return {name for name in artifacts(store) if not name.startswith(leave_out)}
+
+    assert run(values("without", keep_features=False)).is_completed()
+    assert calls == ALL_STAGES
+    assert {path.suffix for path in (tmp_path / "store" / "objects" / "image_features").rglob("*.*")} == {".json"}
+    assert others(tmp_path / "store") == others(finished / "store")
+    assert metrics(values("without")).config_hash == document_of(finished / "run").config_hash
+    calls.clear()
+    moved = root.rename(tmp_path / "moved")
+    values_again = experiment_values(
+        moved,
+        tmp_path / "store",
+        tmp_path / "again",
+        model={"coreset_percentage": 0.2},
+        runtime={"keep_features": False},
+    )
+    assert run(values_again).is_completed()
+    assert calls == {"coreset": 3, "aggregate": 2, "score": 2, "measure": 2}
+    calls.clear()
+    assert run(values("kept", root=moved)).is_completed()
+    assert calls == {"extract": 5}
 
 
 def test_a_change_redoes_the_steps_from_the_first_that_it_concerns(
@@ -178,8 +220,7 @@ def test_lost_artifacts_are_made_again_and_nothing_else(
         calls.clear()
         assert run(values).is_completed()
         assert calls == {redone: 2}  # what was made from it is intact
-    before = MetricsDocument.model_validate_json((finished / "run" / "metrics.json").read_text())
-    assert metrics(values).categories == before.categories
+    assert metrics(values).categories == document_of(finished / "run").categories
 
 
 def test_a_changed_image_redoes_its_client_and_what_hangs_on_it(

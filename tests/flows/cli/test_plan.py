@@ -75,7 +75,7 @@ def test_coverage_counts_where_it_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("regions", "rows"), [(None, 60), (1, 30 + 10), (2, 50 + 10), ({"x": ("b",), "y": ("a", "c")}, 40 + 10)]
+    ("regions", "rows"), [(None, 45), (1, 20 + 10), (2, 35 + 10), ({"x": ("b",), "y": ("a", "c")}, 25 + 10)]
 )
 def test_with_regions_a_merge_needs_memory_for_the_largest_and_for_what_all_keep(regions: Any, rows: int) -> None:
     sent = {"a": {"clip": 15, "bolt": 15}, "b": {"clip": 20}, "c": {"clip": 10}}
@@ -83,7 +83,25 @@ def test_with_regions_a_merge_needs_memory_for_the_largest_and_for_what_all_keep
     config = ExperimentConfig.model_validate({"federated": {"num_clients": 3}, "aggregation": {"regions": regions}})
     backbone: Any = None
     plan = ExperimentPlan(config, 4, {}, {}, clients, {"clip": 5, "bolt": 3}, backbone)
-    assert resources.rows_merged_at_a_time(plan) == rows
+    assert resources.rows_merged_at_a_time(plan, "clip") == rows
+
+
+def test_a_stage_needs_memory_for_the_banks_that_it_is_at() -> None:
+    banks = {f"category {number}": 1000 for number in range(6)}
+    backbone: Any = None
+
+    def needed(banks: dict[str, int], **aggregation: Any) -> dict[str, int]:
+        clients = [PlannedClient(name, 9, 10 * sum(banks.values()), banks, 1) for name in "ab"]
+        values = {"aggregation": aggregation, "model": {"rows": "picks"}, "runtime": {"workers": 2}}
+        config = ExperimentConfig.model_validate({"federated": {"num_clients": 2}, **values})
+        kept = {bank: aggregation.get("global_bank_size", 2 * sent) for bank, sent in banks.items()}
+        return resources.memory_bytes(ExperimentPlan(config, 1536, {}, {}, clients, kept, backbone))
+
+    two = dict(list(banks.items())[:2])
+    all_six, pair = needed(banks), needed(two)
+    assert all_six["aggregate"] == pair["aggregate"]  # two at a time
+    assert all_six["select coresets"] - pair["select coresets"] == 2 * 4 * 1000 * 1536 * 4  # sent, and not yet written
+    assert needed(two, global_bank_size=1000)["aggregate"] > pair["aggregate"]  # what is not kept is selected from
 
 
 def test_means_cost_a_search_of_all_patches_a_step_and_their_counts() -> None:

@@ -13,6 +13,7 @@ import pytest
 from data_contracts.tables import PATCH_FEATURES
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.file_lock import remove_if_unlocked, try_lock_file
+from pipeline_lib.storage.references import RECIPE_SUFFIX
 from pipeline_lib.storage.retention import DAY_SECONDS, prune_store, register_run, store_status
 
 
@@ -57,11 +58,20 @@ def test_old_runs_go_with_their_artifacts_and_stale_temporary_files_too(tmp_path
     assert store_status(store).size_bytes == 0
 
 
-def test_image_features_behind_a_table_count_as_referred(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep", [True, False])
+def test_image_features_behind_a_table_count_as_referred(tmp_path: Path, keep: bool) -> None:
+    """Also where a recipe lies in their place: an index entry that names them stays with it."""
     import numpy as np
 
     store = ArtifactStore(tmp_path)
-    image = store.write_array("image_features", np.zeros((4, 3), np.float16))
+    image = store.write_array("image_features", np.zeros((4, 3), np.float16), keep=keep)
+    file = store.path(image)
+    if not keep:
+        file = file.with_name(file.name + RECIPE_SUFFIX)
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+    size = file.stat().st_size
+    store.remember("image_features", "key", {"manifest": image.model_dump()})
     row = {
         "image_id": "a", "category": "c", "image_sha256": "0", "image_bytes": 1, "grid_height": 2, "grid_width": 2,
         "cells": [0.5, 0.5, 2.0, 2.0],
@@ -73,7 +83,10 @@ def test_image_features_behind_a_table_count_as_referred(tmp_path: Path) -> None
     assert prune_store(store, keep_days=30).removed_files == 0
     status = store_status(store)
     assert status.files_by_kind == {"image_features": 1, "patch_features": 1}
-    assert status.referred_bytes == image.size_bytes + table.size_bytes
+    assert status.referred_bytes == size + table.size_bytes
+    assert prune_store(store, keep_days=30, now=time.time() + 31 * DAY_SECONDS).removed_files == 4  # the run's, too
+    assert not file.exists()
+    assert store.recall("image_features", "key") is None
 
 
 def test_the_oldest_runs_go_until_the_size_is_met(tmp_path: Path) -> None:
