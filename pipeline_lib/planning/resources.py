@@ -67,7 +67,7 @@ def disk_bytes(plan: ExperimentPlan, steps: Steps | None = None) -> dict[str, in
 
 def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
     """Peak memory of each stage at most, with the process itself."""
-    config, dim = plan.config, plan.dim
+    config, dim, means = plan.config, plan.dim, plan.config.model.rows == "cell_means"
     workers = tasks_at_a_time(plan)
     parts = [*plan.train.values(), *plan.test.values()]
     resized = max((part.resized_px[0] * part.resized_px[1] for part in parts), default=0)
@@ -81,7 +81,7 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
         rows, whole = -(-all_rows // shards), 0 if shards == 1 else all_rows * dim * 8 + patches // shards * dim * 2
         arrays = 2 * min(patches * (dim + 4) * 2, IN_MEMORY_BYTES) + whole
         selecting = patches * 32 + (rows + 512) * dim * 14
-        averaging = patches * 12 + averaged(rows) if config.model.rows == "cell_means" else 0
+        averaging = patches * 12 + averaged(rows) if means else 0
         return max(selecting, averaging) + arrays + (70 + 10 * config.runtime.threads) * MIB
 
     def client_selection(client: PlannedClient) -> int:
@@ -92,9 +92,10 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
     def merge(bank: str) -> int:
         """Where no more is sent than is kept, rows are only put together and written."""
         sent, kept = rows_merged_at_a_time(plan, bank), plan.bank_rows[bank]
-        selecting = sent * (20 + dim * 12) if sent > kept else 0
-        moving = averaged(kept) if config.model.rows == "cell_means" else 0
-        return sent * dim * 4 * 4 + selecting + moving + 70 * MIB
+        together = sent * dim * 4 * 4 + 70 * MIB
+        if sent <= kept:
+            return together
+        return together + sent * (20 + dim * 12) + (averaged(kept) if means else 0)
 
     def averaged(rows: int) -> int:
         """Search among the rows, sums and means of them, a block of what is added up."""
@@ -116,9 +117,10 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
         "score": PROCESS_BYTES + min(workers, max(1, len(plan.test))) * scoring,
         "measure": PROCESS_BYTES + min(workers, max(1, len(plan.test))) * measuring,
     }
-    if config.decision.blocks:  # a bank, and its rows without those of a block
+    if config.decision.blocks:  # a bank, and its rows without those of a block; of means, what a block put into them
         rows = max(plan.bank_rows.values(), default=0) * dim * 4
-        found["calibrate"] = PROCESS_BYTES + clients_at_once * (scoring + rows)
+        own = max((n for client in plan.clients for n in client.coreset_rows.values()), default=0) * dim * 16
+        found["calibrate"] = PROCESS_BYTES + clients_at_once * (scoring + rows + (own if means else 0))
     if config.evaluation.coverage:
         banks = 1 if config.aggregation.bank_scope == "global" else len(plan.bank_rows)  # a client opens all of its own
         largest = max((client.patches for client in plan.clients), default=0)
