@@ -140,7 +140,7 @@ class _DiskPeak(threading.Thread):
         self.stop = threading.Event()
 
     def run(self) -> None:
-        while not self.stop.wait(0.5):
+        while not self.stop.wait(2):
             self.bytes = max(self.bytes, _named_bytes(self.root) + _mapped_bytes(self.root))
 
 
