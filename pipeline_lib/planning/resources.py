@@ -154,12 +154,15 @@ def shortages(plan: ExperimentPlan, directories: list[Path]) -> list[str]:
             f"the stage {stage!r} may need {_amount(needed)} of memory, {_amount(there)} are available: "
             "fewer runtime.workers or a lower model.coreset_percentage need less"
         )
-    on_disk = sum(disk_bytes(plan).values())
+    parts = disk_bytes(plan)
+    on_disk, features = sum(parts.values()), parts["patch features"]
+    kept = plan.config.runtime.keep_features
+    less = f", on the CPU runtime.keep_features: false needs {_amount(features)} less" if kept else ""
     for directory in directories:
         if on_disk > (free := free_disk_bytes(directory)):
             found.append(
                 f"it may write {_amount(on_disk)}, {_amount(free)} are free in {directory}: "
-                "`fedpatch store prune` frees space, runtime.store names another place"
+                f"`fedpatch store prune` frees space, runtime.store names another place{less}"
             )
     return found
 

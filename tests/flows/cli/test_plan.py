@@ -211,6 +211,7 @@ def test_a_run_that_would_not_fit_is_refused_first(
     assert found.startswith("layout autovi")
     assert line.startswith("fedpatch: the run would not fit: ")
     assert words in line
+    assert ("on the CPU runtime.keep_features: false needs " in line) == (what == "free_disk_bytes")
     assert "--force" in line
     assert not (tmp_path / "store").exists()
 
