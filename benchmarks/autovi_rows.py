@@ -84,6 +84,7 @@ def _run(checkout: Path, root: Path, name: str, *settings: str, quick: bool) -> 
         "run", str(checkout / "configs" / "autovi_iid.yaml"), "--json", "--force", "--out", str(root / name),
     ]  # fmt: skip
     threads = os.environ["OMP_NUM_THREADS"]
+    (root / "prefect").mkdir(parents=True, exist_ok=True)
     given = [f"dataset.root={_images(quick=quick)}", f"runtime.store={root / 'store'}", "model.weights=random"]
     for setting in (*given, f"runtime.workers={threads}", *settings):
         command += ["--set", setting]
