@@ -231,7 +231,9 @@ ELSEWHERE = {
     "python -m benchmarks --only search_wide search_152": BENCHMARKS,
     "python -m benchmarks --large": BENCHMARKS,
     "python -m benchmarks --only autovi_tenth": BENCHMARKS,
-    "fedpatch dataset synthesize --out made": "tests/pipeline_lib/dataset/test_synthetic.py::test_counts_are_autovis_own_by_default",
+    "fedpatch dataset synthesize --out made": (
+        "tests/pipeline_lib/dataset/test_synthetic.py::test_counts_are_autovis_own_by_default"
+    ),
     "fedpatch plan configs/autovi_iid.yaml --set dataset.root=made --set model.weights=random": (
         "tests/flows/cli/test_plan.py::test_a_table_for_people"
     ),
