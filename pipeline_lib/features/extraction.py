@@ -128,6 +128,18 @@ def extract_features(
             kernels=kernels,
         )
 
+    def keep_recipe(row: ImageRow, features: Manifest) -> None:
+        """Also of features that were there: their image may lie elsewhere by now."""
+        if remade_from is not None:
+            recipe = Recipe(
+                image=row.path.relative_to(remade_from).as_posix(),
+                image_sha256=row.sha256,
+                size=sizes[row.category],
+                reading=reading.of(row.category),
+                backbone=extractor.settings,
+            )
+            write_recipe(store, features, recipe)
+
     manifests: dict[int, tuple[Manifest, tuple[int, int], int]] = {}
     missing = []
     for position, row in enumerate(rows):
@@ -136,6 +148,7 @@ def extract_features(
             missing.append(position)
         else:
             manifests[position] = found
+            keep_recipe(row, found[0])
     done = len(manifests)
     if progress:
         progress(done, len(rows))
@@ -146,15 +159,7 @@ def extract_features(
             if not np.isfinite(array).all():
                 raise DatasetError(f"{row.path}: its features are not finite in float16; check mean, std and weights")
             manifest = store.write_array("image_features", array, durable=False, keep=remade_from is None)
-            if remade_from is not None:
-                recipe = Recipe(
-                    image=row.path.relative_to(remade_from).as_posix(),
-                    image_sha256=row.sha256,
-                    size=sizes[row.category],
-                    reading=reading.of(row.category),
-                    backbone=extractor.settings,
-                )
-                write_recipe(store, manifest, recipe)
+            keep_recipe(row, manifest)
             if version is not None:
                 record = {"manifest": manifest.model_dump(), "grid": grid, "dim": array.shape[1]}
                 store.remember(RECORDS, key(row, version), record)
@@ -198,7 +203,7 @@ def make_again(recipe: Recipe, features: Manifest, store: ArtifactStore, data_ro
     if store.write_array("image_features", array, keep=False).sha256 != features.sha256:
         raise ArtifactError(
             f"{path}: its features come out otherwise than before, as on another processor or with another library; "
-            "run with runtime.keep_features: true"
+            "run again, which extracts them anew"
         )
     return array
 

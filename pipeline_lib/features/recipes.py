@@ -47,7 +47,7 @@ def read_recipe(store: ArtifactStore, features: Manifest) -> Recipe | None:
     try:
         return Recipe.model_validate_json(content)
     except ValueError as error:
-        raise ArtifactError(f"{path} is damaged: delete it and run again, which writes it anew") from error
+        raise ArtifactError(f"{path} is damaged: run again, which extracts the image anew") from error
 
 
 def can_be_had(store: ArtifactStore, features: Manifest, *, kept: bool) -> bool:

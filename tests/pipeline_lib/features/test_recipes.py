@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline_lib.features import extraction
 from pipeline_lib.features.extraction import ImageRow, extract_features, image_rows, read_patches
 from pipeline_lib.features.extractor import FeatureExtractor
 from pipeline_lib.features.feature_store import FeatureStore
-from pipeline_lib.features.recipes import recipe_path
+from pipeline_lib.features.recipes import can_be_had, recipe_path
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.references import image_manifests
 from tests.dataset_fixtures import write_image, write_tiny_autovi
@@ -83,7 +84,18 @@ def test_a_kept_file_that_is_damaged_is_made_again_too(
     np.testing.assert_array_equal(store.read_array(manifest), true)
 
 
-def test_what_cannot_be_made_again_is_said(
+def test_they_are_found_where_the_image_lies_by_now(
+    rows: list[ImageRow], root: Path, store: FeatureStore, extractor: FeatureExtractor
+) -> None:
+    before = extract_features(rows[:1], store, extractor, SIZES, version="1", remade_from=root)
+    moved = rows[0].path.rename(root / "pipe_clip" / "train" / "good" / "moved.png")
+    row = replace(rows[0], path=moved)
+    after = extract_features([row], store, extractor, SIZES, version="1", remade_from=root)
+    assert before.equals(after)
+    assert len(read_patches(after, store)) == 64
+
+
+def test_what_cannot_be_made_again_is_said_and_made_anew_by_the_next_run(
     rows: list[ImageRow], root: Path, store: FeatureStore, extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = extract_features(rows, store, extractor, SIZES, remade_from=root)
@@ -95,12 +107,13 @@ def test_what_cannot_be_made_again_is_said(
     with pytest.raises(FileNotFoundError, match="is gone since it was indexed"):
         store.read_array(manifests[1])
     recipe_path(store, manifests[2]).write_text("{")
-    with pytest.raises(ArtifactError, match=r"recipe\.json is damaged: delete it and run again"):
+    with pytest.raises(ArtifactError, match=r"recipe\.json is damaged: run again"):
         store.read_array(manifests[2])
     original = extraction.extract_batch
     monkeypatch.setattr(extraction, "extract_batch", lambda *a: (original(*a)[0] + np.float16(1), (8, 12)))
-    with pytest.raises(ArtifactError, match=r"come out otherwise than before.*runtime\.keep_features: true"):
+    with pytest.raises(ArtifactError, match=r"come out otherwise than before.*run again"):
         store.read_array(manifests[3])
+    assert [can_be_had(store, manifest, kept=False) for manifest in manifests] == [False] * 4
 
 
 def test_on_a_gpu_they_are_kept(rows: list[ImageRow], root: Path, store: FeatureStore) -> None:
