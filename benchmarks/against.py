@@ -37,13 +37,13 @@ PROGRAM = (
 
 def against(name: str, other: Path, *, quick: bool, threads: int) -> list[Row]:
     """The row's own side here against the same in the checkout `other`."""
+    if not (other / "pipeline_lib").is_dir():
+        raise SystemExit(f"{other} is no checkout of this project: it has no pipeline_lib")
     if name == "autovi_tenth":  # whole runs, in processes of their own
         from benchmarks.autovi_rows import autovi_tenth_against
 
         return autovi_tenth_against(other, quick=quick)
     _, wanted, repetitions = SIDES[name]
-    if not (other / "pipeline_lib").is_dir():
-        raise SystemExit(f"{other} is no checkout of this project: it has no pipeline_lib")
     with (
         _Side(HERE, name, quick=quick, threads=threads) as own,  # first, since it makes the features if need be
         _Side(other, name, quick=quick, threads=threads) as peer,

@@ -1,7 +1,7 @@
 """A tenth of AutoVI as the guide describes it: WideResNet-50-2 at the native sizes, 10 %, five clients.
 
 Images are made up in AutoVI's counts and sizes, weights are random: sizes and times are those of any weights. A run
-is `fedpatch run configs/autovi_iid.yaml`, with rows that are picks, as the guide has them.
+is `fedpatch run configs/autovi_iid.yaml`; beside another checkout its rows are picks, which every checkout has.
 """
 
 from __future__ import annotations

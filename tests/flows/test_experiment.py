@@ -130,11 +130,7 @@ def test_features_that_are_not_kept_give_the_same_bytes_and_are_made_where_they_
         return experiment_values(root, tmp_path / "store", tmp_path / name, runtime=runtime)
 
     def others(store: Path) -> set[str]:
-        leave_out = (
-            "metrics_document",
-            "image_features",
-            "validation_report",
-        )  # times and the data set's root are in them
+        leave_out = ("metrics_document", "image_features", "validation_report")  # times, and the data set's root
         return {name for name in artifacts(store) if not name.startswith(leave_out)}
 
     assert run(values("without", keep_features=False)).is_completed()
