@@ -132,6 +132,7 @@ def calibrate_client(
                     settings.scoring,
                     n_blocks=settings.blocks,
                     groups=None if groups is None else numbers,
+                    device=hardware.pick_device(place.device),
                 )
     scores = calibration.calibration_table(uploads.client_id, by_category)
     return store.write_table("calibration_scores", scores, tables.calibration_schema(scores.columns))

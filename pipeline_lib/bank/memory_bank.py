@@ -43,7 +43,7 @@ class MemoryBank:
             raise FedpatchError(f"search is {search!r}; it accepts exact, ivf, hnsw, pq")
         if search != "exact" and not use_faiss:
             raise FedpatchError(f"search: {search} is an index of faiss; set use_faiss: true, or search: exact")
-        self.search, self.threads = search, threads
+        self.search, self.seed, self.threads = search, seed, threads
         self.index = build_index(self.features, search, seed=seed) if search != "exact" else None
         self._exact: ExactSearch | None = None  # made when first used
         self.device = device if device is not None and device.type == "cuda" else None
@@ -56,6 +56,16 @@ class MemoryBank:
     def dim(self) -> int:
         """Dimensions of a row."""
         return int(self.features.shape[1])
+
+    def revised(self, features: np.ndarray, source: np.ndarray) -> MemoryBank:
+        """A bank of `features`: row i is own row `source[i]`, to the bit, or another one where that is -1.
+
+        Answers like one made anew, of which the CPU's exact search is spared most.
+        """
+        bank = MemoryBank(features, search=self.search, seed=self.seed, threads=self.threads, device=self.device)
+        if self.search == "exact" and self.device is None:
+            bank._exact = self.exact_search.revised(bank.features, source)
+        return bank
 
     def query(self, queries: np.ndarray, num_neighbors: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Distances (float32, not squared) and bank rows (int64), both (queries, k), nearest first.

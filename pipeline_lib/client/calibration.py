@@ -23,6 +23,7 @@ from pipeline_lib.bank.memory_bank import MemoryBank
 from pipeline_lib.bank.scoring import score_images
 from pipeline_lib.client.fold_banks import OwnMeans, Sent
 from pipeline_lib.storage.artifact_store import ArtifactStore
+from pipeline_lib.when_needed import torch
 
 
 def time_blocks(categories: Sequence[str], n_blocks: int, groups: Sequence[int] | None = None) -> np.ndarray:
@@ -83,6 +84,7 @@ def out_of_fold_scores(
     *,
     n_blocks: int,
     groups: Sequence[int] | None = None,
+    device: torch.device | None = None,
 ) -> pd.DataFrame:
     """Scores of a client's normal images, each by the bank without the rows of its block: columns block and score.
 
@@ -91,14 +93,16 @@ def out_of_fold_scores(
     to score are left out.
     """
     blocks = time_blocks([str(c) for c in table.category], n_blocks, groups)
+    whole = MemoryBank(
+        bank_rows, use_faiss=settings.use_faiss, search=settings.search, seed=settings.seed, device=device
+    )
     frames = []
     for block in range(int(blocks.max(initial=-1)) + 1):
         images = table[blocks == block]
-        rows = bank_without(bank_rows, origins, images, store)
+        rows, source = bank_without(bank_rows, origins, images, store)
         if not len(rows):
             continue
-        bank = MemoryBank(rows, use_faiss=settings.use_faiss, search=settings.search, seed=settings.seed)
-        scored = score_images(images, store, bank, settings)
+        scored = score_images(images, store, whole.revised(rows, source), settings)
         frame = pd.DataFrame({"block": block, "score": scored.scores})
         frames.append(frame if groups is None else frame.assign(group=np.asarray(groups)[blocks == block]))
     if not frames:
@@ -108,13 +112,17 @@ def out_of_fold_scores(
 
 def bank_without(
     bank_rows: np.ndarray, origins: pd.DataFrame | OwnMeans, images: pd.DataFrame, store: ArtifactStore
-) -> np.ndarray:
-    """The rows (row, dim) of a bank without those of these images, or without their patches where rows are means."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows (row, dim) of a bank without those of these images, or without their patches where rows are means.
+
+    Beside them, int64 (row,), which row of the bank each is; -1 for a mean that lost some patches.
+    """
     if isinstance(origins, OwnMeans):
         return origins.bank_without(bank_rows, images, store)
     kept = np.ones(len(bank_rows), dtype=bool)
     kept[origins.loc[origins.image.isin(images.image_id), "bank_row"].to_numpy(np.int64)] = False
-    return bank_rows[kept]
+    source = np.flatnonzero(kept)
+    return bank_rows[source], source
 
 
 def calibration_table(client_id: str, by_category: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -63,10 +63,13 @@ class OwnMeans:
         starts = np.cumsum([0, *(len(rows) for rows, _, _ in sent[:-1])])
         return cls(moved, tuple(origin.cells() for _, _, origin in sent), own, starts, errors)
 
-    def bank_without(self, bank_rows: np.ndarray, images: pd.DataFrame, store: ArtifactStore) -> np.ndarray:
+    def bank_without(
+        self, bank_rows: np.ndarray, images: pd.DataFrame, store: ArtifactStore
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The bank's rows (row, dim) without these images' patches, float32; images: PATCH_FEATURES of some.
 
-        Rows that stand for no patch in the first place are left out, too: they lie where a patch was picked.
+        Beside them which row of the bank each is, -1 for one that lost patches. Rows that stand for no patch in the
+        first place are left out, too: they lie where a patch was picked.
         """
         patches = read_patches(images, store, dtype=np.float16, scratch=store.root / "scratch")
         sizes = (images.grid_height * images.grid_width).to_numpy()
@@ -84,11 +87,12 @@ class OwnMeans:
                 taken = total if self.errors is None else total + count * self.errors[start + row]
                 removed[place] = removed.get(place, 0.0) + taken
                 counts[place] -= count
-        rows = bank_rows.astype(np.float32)
+        rows, source = bank_rows.astype(np.float32), np.arange(len(bank_rows))
         for place, taken in removed.items():
+            source[place] = -1
             if counts[place] > 0:
                 rows[place] = (self.moved.counts[place] * bank_rows[place].astype(np.float64) - taken) / counts[place]
-        return rows[counts > 0]
+        return rows[counts > 0], source[counts > 0]
 
 
 def _errors(

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from data_contracts.errors import FedpatchError
-from pipeline_lib.coreset.centered import CenteredFeatures, squared_norms
-from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT
+from pipeline_lib.coreset.centered import CenteredFeatures
+from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT, squared_norms
 from pipeline_lib.when_needed import torch
 
 PAIRS_PER_STEP = 2048

@@ -9,7 +9,7 @@ import numpy as np
 from data_contracts.errors import FedpatchError
 from pipeline_lib.coreset.selection import refuse_non_finite
 from pipeline_lib.neighbors.block_threads import Mapper
-from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT, choose_basis
+from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT, choose_basis, squared_norms
 from pipeline_lib.storage.scratch import scratch_array
 
 SAMPLED_ROWS = 1024
@@ -154,9 +154,3 @@ class CenteredFeatures:
 def power_of_two_scale(norm: float) -> float:
     """The power of two that brings `norm` to [0.5, 1); 1 for a norm of 0."""
     return 2.0 ** -float(np.frexp(norm)[1]) if norm > 0 else 1.0
-
-
-def squared_norms(rows: np.ndarray) -> np.ndarray:
-    """Sum of squares of each row, in the rows' own dtype."""
-    result: np.ndarray = np.einsum("ij,ij->i", rows, rows)
-    return result

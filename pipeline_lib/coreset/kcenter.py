@@ -23,11 +23,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline_lib.coreset.center_distances import CenterDistances, RowBlock
-from pipeline_lib.coreset.centered import CenteredFeatures, squared_norms
+from pipeline_lib.coreset.centered import CenteredFeatures
 from pipeline_lib.coreset.quotas import GroupQuotas
 from pipeline_lib.coreset.selection import CoresetSelection, Progress, check_centers, check_features
 from pipeline_lib.coreset.upper_bounds import UpperBounds
 from pipeline_lib.neighbors.block_threads import Mapper, block_mapper
+from pipeline_lib.neighbors.short_forms import squared_norms
 
 CANDIDATES_PER_ROUND = 8192  # at most; fewer of few rows
 ROWS_PER_PRODUCT = 512

@@ -60,14 +60,22 @@ class BFloat16Factors:
             self.values[:, self.other] = 1.0
             self.values[:, self.own.start] = FAR
 
-    def put(self, part: slice, rows: np.ndarray, squares: np.ndarray) -> None:
+    def taken(self, rows: np.ndarray, count: int) -> BFloat16Factors:
+        """Those of some rows of a `negated` one, in their order, with room for `count`."""
+        taken = BFloat16Factors(count, self.size, negated=True)
+        taken.kept = self.kept
+        taken.values[: len(rows)] = self.values[torch.from_numpy(rows)]
+        return taken
+
+    def put(self, part: slice | np.ndarray, rows: np.ndarray, squares: np.ndarray) -> None:
         """Set rows: float64 (rows, size), and their squared norms (rows,)."""
-        target = self.values[part]
+        target = torch.empty((len(rows), self.size + 4), dtype=torch.bfloat16)
         target[:, : self.size] = torch.from_numpy(rows).float() * self.factor
         target[:, self.other] = 1.0
         changed = torch.from_numpy(squares * self.kept + self.moved)
         first = changed.float().bfloat16()
         target[:, self.own] = torch.stack([first, (changed - first.double()).float().bfloat16()], dim=1)
+        self.values[part if isinstance(part, slice) else torch.from_numpy(part)] = target
 
 
 def underflow(terms: int) -> float:

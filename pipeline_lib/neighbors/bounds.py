@@ -7,6 +7,8 @@ processors that multiply tiles of bfloat16 (AMX) and never used on others. Bound
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from pipeline_lib.neighbors.bfloat16_products import FAR, BFloat16Factors, underflow
@@ -36,11 +38,18 @@ class Float32Bounds:
         self.columns = np.zeros((padded_rows(rows), size + 1), np.float32)
         self.columns[rows:, -1] = FAR
 
-    def put(self, start: int, forms: np.ndarray, squares: np.ndarray) -> None:
-        """Set rows from number `start` on: float64 (rows, size) and their squared norms."""
-        part = self.columns[start : start + len(forms)]
-        part[:, :-1] = -2.0 * forms
-        part[:, -1] = squares * (1.0 - 2.0 * self.unit)
+    def put(self, rows: slice | np.ndarray, forms: np.ndarray, squares: np.ndarray) -> None:
+        """Set these rows: float64 (rows, size) and their squared norms."""
+        self.columns[rows, :-1] = -2.0 * forms
+        self.columns[rows, -1] = squares * (1.0 - 2.0 * self.unit)
+
+    def taken(self, rows: np.ndarray) -> Float32Bounds:
+        """Those of some rows, in their order."""
+        taken = copy.copy(self)
+        taken.columns = np.zeros((padded_rows(len(rows)), self.columns.shape[1]), np.float32)
+        taken.columns[: len(rows)] = self.columns[rows]
+        taken.columns[len(rows) :, -1] = FAR
+        return taken
 
     def left(self, forms: np.ndarray) -> np.ndarray:
         """float32 (queries, size + 1): the queries' side of the product."""
@@ -79,9 +88,15 @@ class BFloat16Bounds:
         self.error = shortening
         self.rows = BFloat16Factors(padded_rows(rows), size, negated=True, error=shortening)
 
-    def put(self, start: int, forms: np.ndarray, squares: np.ndarray) -> None:
-        """Set rows from number `start` on: float64 (rows, size) and their squared norms."""
-        self.rows.put(slice(start, start + len(forms)), forms, squares)
+    def put(self, rows: slice | np.ndarray, forms: np.ndarray, squares: np.ndarray) -> None:
+        """Set these rows: float64 (rows, size) and their squared norms."""
+        self.rows.put(rows, forms, squares)
+
+    def taken(self, rows: np.ndarray) -> BFloat16Bounds:
+        """Those of some rows, in their order."""
+        taken = copy.copy(self)
+        taken.rows = self.rows.taken(rows, padded_rows(len(rows)))
+        return taken
 
     def bounds(self, forms: np.ndarray, squares: np.ndarray, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Bounds (rows, queries) in `buffer`, as the bits of bfloat16, and the smallest of each run (runs, queries)."""

@@ -6,6 +6,7 @@ radius r is at least |q - c| - r away from a query q. How far the nearest row ma
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,23 +30,47 @@ class Clusters:
         forms = bounds.columns[:rows, :-1] * np.float32(-0.5)
         centers = forms[np.linspace(0, rows - 1, rows // ROWS_A_CLUSTER).astype(int)]
         for step in range(LLOYD_STEPS + 1):
-            nearest = np.concatenate(
-                [_squares_less_own(centers, forms[s : s + STEP]).argmin(axis=1) for s in range(0, rows, STEP)]
-            )
-            self.order = np.argsort(nearest, kind="stable")
-            _, starts = np.unique(nearest[self.order], return_index=True)
-            self.starts = np.union1d(starts, np.arange(0, rows, MOST_ROWS))
-            self.ends = np.append(self.starts[1:], rows)
-            centers = centers[nearest[self.order[self.starts]]]
+            nearest = _nearest(centers, forms)
+            kept = self._arrange(nearest)
+            centers = centers[kept]
             if step < LLOYD_STEPS:
                 sums = np.add.reduceat(forms[self.order], self.starts, axis=0)
                 centers = sums / (self.ends - self.starts)[:, None].astype(np.float32)
-        self.centers = centers
-        far = forms[self.order].astype(np.float64) - np.repeat(centers, self.ends - self.starts, axis=0)
-        squares = np.maximum.reduceat(np.einsum("ij,ij->i", far, far), self.starts)
-        self.radii: np.ndarray = np.sqrt(squares) * ENLARGED
-        self.center_squares: np.ndarray = np.einsum("ij,ij->i", centers, centers, dtype=np.float64)
+        self._center(centers)
+        far = _distances(forms[self.order], np.repeat(centers, self.ends - self.starts, axis=0))
+        self.radii: np.ndarray = np.maximum.reduceat(far, self.starts)
         bounds.columns[:rows] = bounds.columns[self.order]
+
+    def revised(self, bounds: Float32Bounds, places: np.ndarray, new: np.ndarray) -> Clusters:
+        """Clusters of the rows in `bounds`: row i was at `places[i]` here, but for those of the numbers `new`.
+
+        Centers stay; a new row goes to the nearest.
+        """
+        clusters = copy.copy(self)
+        clusters.bounds = bounds
+        of = np.repeat(np.arange(len(self.centers)), self.ends - self.starts)[places]
+        forms = bounds.columns[new, :-1] * np.float32(-0.5)
+        of[new] = _nearest(self.centers, forms)
+        radii = self.radii.copy()
+        np.maximum.at(radii, of[new], _distances(forms, self.centers[of[new]]))
+        kept = clusters._arrange(of)
+        clusters.radii = radii[kept]
+        clusters._center(self.centers[kept])
+        bounds.columns[: len(of)] = bounds.columns[clusters.order]
+        return clusters
+
+    def _arrange(self, of: np.ndarray) -> np.ndarray:
+        """Put rows in the order of the clusters that they are `of` (row,), and say which of those each cluster is."""
+        self.order = np.argsort(of, kind="stable")
+        _, starts = np.unique(of[self.order], return_index=True)
+        self.starts = np.union1d(starts, np.arange(0, len(of), MOST_ROWS))
+        self.ends = np.append(self.starts[1:], len(of))
+        kept: np.ndarray = of[self.order[self.starts]]
+        return kept
+
+    def _center(self, centers: np.ndarray) -> None:
+        self.centers = centers
+        self.center_squares: np.ndarray = np.einsum("ij,ij->i", centers, centers, dtype=np.float64)
 
     def nearby(self, left: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places of a few rows that are near each query, (queries, places), and squared distances to the centers.
@@ -91,6 +116,18 @@ class Clusters:
             hits = np.flatnonzero(asked @ self.bounds.columns[start:end].T <= most[:, None])
             found, within = np.divmod(hits, end - start)
             yield start + within, found if whole else numbers[found]
+
+
+def _nearest(centers: np.ndarray, forms: np.ndarray) -> np.ndarray:
+    parts = [_squares_less_own(centers, forms[s : s + STEP]).argmin(axis=1) for s in range(0, len(forms), STEP)]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def _distances(forms: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """float64 (forms,): no less than the distances of forms to as many centers."""
+    far = forms.astype(np.float64) - centers
+    distances: np.ndarray = np.sqrt(np.einsum("ij,ij->i", far, far)) * ENLARGED
+    return distances
 
 
 def _squares_less_own(centers: np.ndarray, forms: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ the number of threads. For one neighbour in a large bank the product leaves out 
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 
@@ -20,26 +21,13 @@ from pipeline_lib.neighbors.bfloat16_products import has_fast_bfloat16
 from pipeline_lib.neighbors.block_threads import block_mapper, resolve_threads
 from pipeline_lib.neighbors.bounds import RUN, BFloat16Bounds, Bounds, Float32Bounds, padded_rows
 from pipeline_lib.neighbors.clusters import FEWEST_ROWS, Clusters
-from pipeline_lib.neighbors.short_forms import (
-    ENOUGH,
-    FLOAT32_UNIT,
-    choose_basis,
-    principal_basis,
-    shorten,
-    shortening_error,
-)
+from pipeline_lib.neighbors.forms import MIDDLE_SIZE, MODERATE, Forms, QueryForms
+from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT, shortening_error, squared_norms
 
-SAMPLED_ROWS = 2048
 PRODUCT_BYTES = 10 << 20  # of one thread; about what stays in cache
-WIDE = 512  # dimensions from which a middle form pays
-MIDDLE_SIZE = 320
-LONG_SIZES = (32, 48, 64, 96, 128, 192, 256)
-LONG_EXPLAINED = 0.95
 STEP_BYTES = 1 << 20  # of differences that are squared while they are in cache
-FORM_ROWS = 128  # whose forms are made at a time, while they are in cache as float64
 QUERIES_OF_CLUSTERS = (16, 4096)  # fewest and most at a time
 MOST_PAIRS = 1 << 22  # candidates that are held at a time
-MODERATE = 1e15  # raw values below it have float32 squares
 SAFE_NORM = 2.0**50  # scaled norm of a query beyond which float32 squares might overflow
 
 
@@ -77,80 +65,52 @@ class ExactSearch:
     def __init__(self, rows: np.ndarray, *, threads: int | None = None) -> None:
         self.rows = rows
         self.threads = threads
-        sample = rows[:: max(1, len(rows) // SAMPLED_ROWS)].astype(np.float64)
-        self.center: np.ndarray = sample.mean(axis=0)
-        sample -= self.center
-        norms = np.concatenate([_squares(self._centered(part)) for part in _in_cache(rows)])
-        largest = float(np.sqrt(norms.max()))
-        self.scale = 2.0 ** -float(np.frexp(largest)[1]) if largest > 0 else 1.0
-        self.moderate = largest + float(np.abs(self.center).max()) < MODERATE
-        self.squares: np.ndarray = norms * self.scale**2
-        dim = rows.shape[1]
         kind: type[Bounds] = BFloat16Bounds if has_fast_bfloat16() else Float32Bounds
         with block_mapper(threads):
-            self.basis = self._choose_basis(sample * self.scale, kind)
-            self.middle_basis: np.ndarray | None = None
-            if self.basis is not None and dim >= WIDE and len(sample) >= 2 * MIDDLE_SIZE:
-                middle, _ = principal_basis(sample * self.scale, MIDDLE_SIZE)
-                self.middle_basis, self.basis = middle, np.ascontiguousarray(middle[:, : self.basis.shape[1]])
-        size = dim if self.basis is None else self.basis.shape[1] + 1
-        self.bounds = kind(len(rows), size, shortening_error(dim, size) if size < dim else 0.0)
-        self.middle = None if self.middle_basis is None else np.empty((len(rows), MIDDLE_SIZE + 1), np.float32)
+            self.forms = forms = Forms(rows, longer=kind is BFloat16Bounds)
+        error = shortening_error(forms.dim, forms.size) if forms.size < forms.dim else 0.0
+        self.bounds = kind(len(rows), forms.size, error)
+        self.middle = None if forms.middle_basis is None else np.empty((len(rows), MIDDLE_SIZE + 1), np.float32)
+        self.squares = np.empty(len(rows))
         self._fill_forms()
         self.clusters: Clusters | None = None
         if isinstance(self.bounds, Float32Bounds) and len(rows) >= FEWEST_ROWS:
             self.clusters = Clusters(self.bounds, len(rows))
 
-    @staticmethod
-    def _choose_basis(sample: np.ndarray, kind: type[Bounds]) -> np.ndarray | None:
-        """A product of bfloat16 is cheap enough for longer forms, which leave fewer candidates."""
-        if kind is Float32Bounds:
-            return choose_basis(sample)
-        enough = LONG_EXPLAINED if sample.shape[1] <= LONG_SIZES[-1] else ENOUGH
-        return choose_basis(sample, possible_sizes=LONG_SIZES, explained=LONG_EXPLAINED, enough=enough)
-
     def _fill_forms(self) -> None:
         """The rows' side of the product, and their middle form."""
 
         def fill(start: int) -> None:
-            part = slice(start, start + 2048)
-            short, middle, _ = self._forms(self.rows[part])
-            self.bounds.put(start, short, self.squares[part])
+            part = slice(start, min(start + 2048, len(self.rows)))
+            short, middle, self.squares[part] = self.forms.of_rows(self.rows[part])
+            self.bounds.put(part, short, self.squares[part])
             if self.middle is not None:
                 self.middle[part] = middle
 
         with block_mapper(self.threads) as map_blocks:
             map_blocks(fill, range(0, len(self.rows), 2048))
 
-    def _centered(self, raw: np.ndarray) -> np.ndarray:
-        result: np.ndarray = raw.astype(np.float64)
-        result -= self.center
-        return result
+    def revised(self, rows: np.ndarray, source: np.ndarray) -> ExactSearch:
+        """The search in `rows` (row, dim): row i is own row `source[i]`, to the bit, or another one where that is -1.
 
-    def _forms(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Short forms, middle forms where there are any, and squared norms of rows, centered and scaled."""
-        parts = []
-        for part in _in_cache(raw):
-            centered = self._centered(part)
-            centered *= self.scale
-            squares = _squares(centered)
-            parts.append((*self._forms_in_cache(centered, squares), squares))
-        short, middle, squares = zip(*parts, strict=True)
-        joined = None if self.middle_basis is None else np.concatenate(middle)
-        return np.concatenate(short), joined, np.concatenate(squares)
-
-    def _forms_in_cache(self, centered: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        if self.basis is None:
-            return centered, None
-        if self.middle_basis is None:
-            return shorten(centered, squares, self.basis), None
-        middle = shorten(centered, squares, self.middle_basis)
-        size = self.basis.shape[1]
-        short = np.empty((len(centered), size + 1))
-        short[:, :-1] = middle[:, :size]
-        short[:, -1] = np.sqrt(np.maximum(squares - _squares(short[:, :-1]), 0.0))
-        with np.errstate(over="ignore"):  # of a query that is too far away for forms
-            return short, middle.astype(np.float32)
+        Forms, directions and clusters are those of this search, so that few rows have to be prepared.
+        """
+        new = np.flatnonzero(source < 0)
+        short, middle, squares = self.forms.of_rows(rows[new])
+        if squares.max(initial=0.0) > 1.0:
+            return ExactSearch(rows, threads=self.threads)  # forms are for rows within the largest norm
+        search = copy.copy(self)
+        search.rows, search.squares = rows, self.squares[source]
+        search.squares[new] = squares
+        if self.middle is not None:
+            search.middle = self.middle[source]
+            search.middle[new] = middle
+        places = source if self.clusters is None else np.argsort(self.clusters.order)[source]
+        search.bounds = bounds = self.bounds.taken(places)
+        bounds.put(new, short, squares)
+        if self.clusters is not None and isinstance(bounds, Float32Bounds):
+            search.clusters = self.clusters.revised(bounds, places, new)
+        return search
 
     def search(self, queries: np.ndarray, num_neighbors: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """(distances float32, not squared; indices int64), both (queries, k), nearest first, k at most the rows.
@@ -180,19 +140,19 @@ class ExactSearch:
 
     def _search_block(self, queries: np.ndarray, kept: int, buffer: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Distances of all rows whose bound leaves them a chance; by clusters where no buffer is given."""
-        short, middle, squares = self._forms(queries)
-        if squares.max() > SAFE_NORM**2 or (self.moderate and np.abs(queries).max() > MODERATE):
+        forms = self.forms.of_queries(queries)
+        if not forms.squares.max() <= SAFE_NORM**2 or (self.forms.moderate and np.abs(queries).max() > MODERATE):
             return self._measure_all(queries, kept)
         if buffer is not None:
-            rows, numbers, reach = self._candidates(queries, short, squares, kept, buffer)
-        elif (found := self._clustered_candidates(queries, short, squares)) is not None:
+            rows, numbers, reach = self._candidates(queries, forms, kept, buffer)
+        elif (found := self._clustered_candidates(queries, forms)) is not None:
             rows, numbers, reach = found
         else:
             half = len(queries) // 2
             first, second = (self._search_block(part, 1, None) for part in (queries[:half], queries[half:]))
             return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
-        if middle is not None and self.middle is not None and len(rows) > 2 * kept * len(queries):
-            keep = self._within_reach(middle, squares, rows, numbers, reach * self.scale**2)
+        if self.middle is not None and len(rows) > 2 * kept * len(queries):
+            keep = self._within_reach(forms, rows, numbers, self._reach(reach, forms.middle_error))
             rows, numbers = rows[keep], numbers[keep]
 
         at_least, at_most = self._measure32(queries, numbers, rows)
@@ -202,33 +162,38 @@ class ExactSearch:
         return _first_of_each(measured, numbers, rows, len(queries), kept)
 
     def _candidates(
-        self, queries: np.ndarray, short: np.ndarray, squares: np.ndarray, kept: int, buffer: np.ndarray
+        self, queries: np.ndarray, forms: QueryForms, kept: int, buffer: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Bounds of all: pairs (row, query number) within reach, and the squared reach of each query."""
-        product, smallest = self.bounds.bounds(short, squares, buffer)
+        product, smallest = self.bounds.bounds(forms.short, forms.squares, buffer)
         rows, numbers = self._inside(*_promising(product, smallest, kept))
         reach = _kth_smallest(self._measure32(queries, numbers, rows)[1], numbers, len(queries), kept)
-        limit = self.bounds.limit(reach * self.scale**2, squares)
+        limit = self.bounds.limit(self._reach(reach, forms.error), forms.squares)
         runs, numbers = _nonzero(smallest <= limit)
         return *self._inside(*_rows_of_runs(product, runs, numbers, limit[numbers])), reach
 
     def _clustered_candidates(
-        self, queries: np.ndarray, short: np.ndarray, squares: np.ndarray
+        self, queries: np.ndarray, forms: QueryForms
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """The same for the nearest row, cluster by cluster; None where there are too many pairs to hold."""
         clusters = self.clusters
         assert clusters is not None
-        left = clusters.bounds.left(short)
-        near, to_centers = clusters.nearby(left, squares)
+        left = clusters.bounds.left(forms.short)
+        near, to_centers = clusters.nearby(left, forms.squares)
         numbers = np.repeat(np.arange(len(queries)), near.shape[1])
         reach = self._measure32(queries, numbers, clusters.order[near.reshape(-1)])[1].reshape(near.shape).min(axis=1)
         parts, pairs = [], 0
-        for part in clusters.within(left, squares, to_centers, reach * self.scale**2):
+        for part in clusters.within(left, forms.squares, to_centers, self._reach(reach, forms.error)):
             parts.append(part)
             pairs += len(part[0])
             if pairs > MOST_PAIRS and len(queries) > QUERIES_OF_CLUSTERS[0]:
                 return None
         return clusters.order[np.concatenate([p[0] for p in parts])], np.concatenate([p[1] for p in parts]), reach
+
+    def _reach(self, squared: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """Squared reach in forms, scaled, of a raw squared reach (query,) and the error of the queries' forms."""
+        reach: np.ndarray = (np.sqrt(squared) * self.forms.scale + error) ** 2
+        return reach
 
     def _inside(self, rows: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Without the rows that pad the last run, and by their own numbers."""
@@ -242,30 +207,29 @@ class ExactSearch:
 
         Each term is off by 3u of itself, their sum by dim u more (u = 2^-24), beside underflow.
         """
-        if not self.moderate:
+        if not self.forms.moderate:
             squares = _squared_differences(queries, numbers, self.rows, rows)
             return squares, squares
         squares = np.empty(len(numbers))
         for part in _steps(len(numbers), 4 * self.rows.shape[1]):
             difference = queries[numbers[part]]
             difference -= self.rows[rows[part]]
-            squares[part] = _squares(difference)
+            squares[part] = squared_norms(difference)
         dim = self.rows.shape[1]
         error = squares * ((dim + 8) * FLOAT32_UNIT) + dim * 1e-37
         return squares - error, squares + error
 
-    def _within_reach(
-        self, middle: np.ndarray, squares: np.ndarray, rows: np.ndarray, numbers: np.ndarray, reach: np.ndarray
-    ) -> np.ndarray:
+    def _within_reach(self, forms: QueryForms, rows: np.ndarray, numbers: np.ndarray, reach: np.ndarray) -> np.ndarray:
         """Which pairs the middle forms do not rule out; bool (pairs,)."""
         assert self.middle is not None
+        assert forms.middle is not None
         unit = (MIDDLE_SIZE + 16) * FLOAT32_UNIT + shortening_error(self.rows.shape[1], MIDDLE_SIZE)
         keep = np.empty(len(rows), bool)
         for part in _steps(len(rows), 4 * self.middle.shape[1]):
             difference = self.middle[rows[part]]
-            difference -= middle[numbers[part]]
-            margin = unit * (squares[numbers[part]] + self.squares[rows[part]]) + 1e-37
-            keep[part] = _squares(difference) - margin <= reach[numbers[part]]
+            difference -= forms.middle[numbers[part]]
+            margin = unit * (forms.squares[numbers[part]] + self.squares[rows[part]]) + 1e-37
+            keep[part] = squared_norms(difference) - margin <= reach[numbers[part]]
         return keep
 
     def _measure_all(self, queries: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
@@ -282,15 +246,6 @@ class ExactSearch:
             for i in range(len(queries))
         ]
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-
-
-def _squares(rows: np.ndarray) -> np.ndarray:
-    result: np.ndarray = np.einsum("ij,ij->i", rows, rows)
-    return result
-
-
-def _in_cache(rows: np.ndarray) -> Iterator[np.ndarray]:
-    return (rows[start : start + FORM_ROWS] for start in range(0, len(rows), FORM_ROWS))
 
 
 def _steps(pairs: int, bytes_of_each: int) -> Iterator[slice]:
@@ -340,7 +295,7 @@ def _squared_differences(queries: np.ndarray, numbers: np.ndarray, rows: np.ndar
     for part in _steps(len(numbers), 8 * rows.shape[1]):
         difference = queries[numbers[part]].astype(np.float64)
         difference -= rows[chosen[part]]
-        result[part] = _squares(difference)
+        result[part] = squared_norms(difference)
     return result
 
 

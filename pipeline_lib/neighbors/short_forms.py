@@ -12,7 +12,7 @@ import numpy as np
 
 FLOAT32_UNIT = 2.0**-24  # largest relative rounding error
 POWER_STEPS = 2
-SIZES = (16, 32, 48, 64, 96, 128)
+SIZES: tuple[int, ...] = (16, 32, 48, 64, 96, 128)
 EXPLAINED = 0.9  # share of the variance that the kept directions hold
 ENOUGH = 0.75  # where no size holds that much, the largest one still pays if it holds this
 
@@ -37,22 +37,23 @@ def choose_basis(
     possible_sizes: Sequence[int] = SIZES,
     explained: float = EXPLAINED,
     enough: float = ENOUGH,
+    known: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray | None:
     """The fewest directions that hold `explained` of the variance; None where half of all do not suffice.
 
-    `sample` is float64 (rows, dim), centered.
+    `sample` is float64 (rows, dim), centered; `known` its `principal_basis` of at least the largest size.
     """
     dim = sample.shape[1]
     sizes = [size for size in possible_sizes if 2 * size <= dim and 2 * size <= len(sample)]
     total = float(np.einsum("ij,ij->", sample, sample)) / len(sample)
     if not sizes or not total > 0:
         return None
-    basis, variances = principal_basis(sample, sizes[-1])
+    basis, variances = known or principal_basis(sample, sizes[-1])
     held = np.cumsum(variances) / total
     for size in sizes:
         if held[size - 1] >= explained:
             return np.ascontiguousarray(basis[:, :size])
-    return np.ascontiguousarray(basis) if held[-1] >= enough else None
+    return np.ascontiguousarray(basis[:, : sizes[-1]]) if held[sizes[-1] - 1] >= enough else None
 
 
 def shorten(centered: np.ndarray, squares: np.ndarray, basis: np.ndarray) -> np.ndarray:
@@ -60,10 +61,20 @@ def shorten(centered: np.ndarray, squares: np.ndarray, basis: np.ndarray) -> np.
 
     `squares` are the rows' squared norms, (rows,).
     """
-    result = np.empty((len(centered), basis.shape[1] + 1))
-    np.matmul(centered, basis, out=result[:, :-1])
-    held = np.einsum("ij,ij->i", result[:, :-1], result[:, :-1])
-    np.sqrt(np.maximum(squares - held, 0.0), out=result[:, -1])
+    return with_rest(centered @ basis, squares)
+
+
+def with_rest(coordinates: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """float64 (rows, size + 1): coordinates (rows, size) of rows, and the norm of what they leave of them."""
+    result = np.empty((len(coordinates), coordinates.shape[1] + 1))
+    result[:, :-1] = coordinates
+    np.sqrt(np.maximum(squares - squared_norms(result[:, :-1]), 0.0), out=result[:, -1])
+    return result
+
+
+def squared_norms(rows: np.ndarray) -> np.ndarray:
+    """Sum of squares of each row, in the rows' own dtype."""
+    result: np.ndarray = np.einsum("ij,ij->i", rows, rows)
     return result
 
 

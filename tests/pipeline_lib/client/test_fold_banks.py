@@ -125,12 +125,13 @@ def test_a_folds_bank_is_that_of_the_patches_that_are_left(
     bank, sent = federation(store, tables, target=target, num_rounds=num_rounds, **lossy)
     part = part_of(bank, sent["b"], tables["b"], store)
     for images in (tables["b"].iloc[2:4], tables["b"].iloc[:1], tables["b"]):
-        found = bank_without(bank.rows, part, images, store)
+        found, source = bank_without(bank.rows, part, images, store)
         expected = slow_bank_without(bank, sent, store, tables, set(images.image_id))
         assert found.dtype == np.float32
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, atol=2e-5)
-    untouched = bank_without(bank.rows, part, tables["a"], store)
+        assert found[source >= 0].tobytes() == bank.rows[source[source >= 0]].tobytes()
+    untouched, _ = bank_without(bank.rows, part, tables["a"], store)
     assert untouched.tobytes() == bank.rows.tobytes()  # another client's images are not in its cells
 
 
@@ -140,7 +141,7 @@ def test_a_row_goes_with_its_last_patch_and_one_that_stands_for_none_is_left_out
     bank, sent = federation(store, {"b": table}, target=500, num_rounds=1, ratio=1.0)
     part = part_of(bank, sent["b"], table, store)
     assert len(bank.rows) == 120  # every patch is its own row
-    left = bank_without(bank.rows, part, table.iloc[:2], store)
+    left, _ = bank_without(bank.rows, part, table.iloc[:2], store)
     assert sorted(row.tobytes() for row in left) == sorted(
         row.tobytes()
         for manifest in list(image_manifests(table))[2:]
@@ -148,7 +149,7 @@ def test_a_row_goes_with_its_last_patch_and_one_that_stands_for_none_is_left_out
     )
     assert part.moved.counts.tolist() == [1] * 120
     part.moved.counts[7] = 0
-    assert len(bank_without(bank.rows, part, features_of(store, "z", 4), store)) == 119
+    assert len(bank_without(bank.rows, part, features_of(store, "z", 4), store)[0]) == 119
 
 
 def test_out_of_fold_scores_are_those_of_banks_that_are_averaged_again(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def with_nine_bits(values: np.ndarray) -> np.ndarray:
 def bounds_of(kind: type[Bounds], rows: np.ndarray, queries: np.ndarray) -> tuple[Bounds, np.ndarray, np.ndarray]:
     made = kind(len(rows), rows.shape[1], 0.0)
     half = len(rows) // 2
-    made.put(0, rows[:half], squares(rows[:half]))
-    made.put(half, rows[half:], squares(rows[half:]))
+    made.put(slice(half), rows[:half], squares(rows[:half]))
+    made.put(slice(half, len(rows)), rows[half:], squares(rows[half:]))
     buffer = np.empty(padded_rows(len(rows)) * len(queries), made.dtype)
     return made, *made.bounds(queries, squares(queries), buffer)
 

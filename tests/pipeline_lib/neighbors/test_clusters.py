@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline_lib.neighbors import clusters, exact
+from pipeline_lib.neighbors.bfloat16_products import bfloat16_product_is_accurate
 from pipeline_lib.neighbors.bounds import Float32Bounds
 from pipeline_lib.neighbors.exact import ExactSearch
 
@@ -74,9 +75,39 @@ def test_far_clusters_are_left_out() -> None:
     search = ExactSearch(bank, threads=1)
     assert search.clusters is not None
     assert isinstance(search.bounds, Float32Bounds)
-    short, _, squares = search._forms(bank[:100] + np.float32(0.01))
-    left = search.bounds.left(short)
-    _, to_centers = search.clusters.nearby(left, squares)
-    reach = np.full(100, (0.1 * search.scale) ** 2)
-    pairs = sum(len(places) for places, _ in search.clusters.within(left, squares, to_centers, reach))
+    queries = search.forms.of_queries(bank[:100] + np.float32(0.01))
+    left = search.bounds.left(queries.short)
+    _, to_centers = search.clusters.nearby(left, queries.squares)
+    reach = np.full(100, (0.1 * search.forms.scale) ** 2)
+    pairs = sum(len(places) for places, _ in search.clusters.within(left, queries.squares, to_centers, reach))
     assert 100 <= pairs < 100 * 800 / 5
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 10_000),
+    rows=st.sampled_from([30, 45, 300, 800]),
+    dim=st.sampled_from([3, 150, 600]),
+    spread=st.sampled_from([0.0, 0.3]),
+    moved=st.sampled_from([0.0, 0.1, 100.0]),
+    fast=st.booleans(),
+)
+def test_a_revised_search_answers_as_one_made_anew(
+    seed: int, rows: int, dim: int, spread: float, moved: float, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "has_fast_bfloat16", lambda: fast and bfloat16_product_is_accurate())
+    bank = grouped(rows, dim, spread=spread, seed=seed)
+    rng = np.random.default_rng(seed)
+    source = np.flatnonzero(rng.random(rows) < rng.choice([0.1, 0.8, 1.0]))
+    source = source if len(source) else np.array([rows - 1])
+    left = bank[source]
+    changed = rng.random(len(left)) < rng.choice([0.0, 0.3, 1.0])
+    left[changed] += (moved * rng.normal(size=(changed.sum(), dim))).astype(np.float32)
+    search = ExactSearch(bank, threads=1)
+    before = search.search(bank[:40])
+    revised = search.revised(left, np.where(changed, -1, source))
+    queries = np.concatenate([left[:30], bank[:40]]) + np.float32(0.01)
+    for kept in (1, 3):
+        found, expected = revised.search(queries, kept), ExactSearch(left, threads=1).search(queries, kept)
+        assert [part.tobytes() for part in found] == [part.tobytes() for part in expected]
+    assert [part.tobytes() for part in search.search(bank[:40])] == [part.tobytes() for part in before]
