@@ -15,6 +15,7 @@ from data_contracts.errors import DatasetError
 from data_contracts.manifests import Cells
 from data_contracts.settings import ScoringSettings
 from pipeline_lib.bank.memory_bank import MemoryBank
+from pipeline_lib.neighbors.halves import widened
 from pipeline_lib.storage.artifact_store import ArtifactStore
 from pipeline_lib.storage.references import image_manifests
 
@@ -124,9 +125,9 @@ def search_recall(table: pd.DataFrame, store: ArtifactStore, bank: MemoryBank) -
         return None
     manifests = list(image_manifests(table))
     images = np.unique(np.linspace(0, len(manifests) - 1, RECALL_IMAGES).astype(int))
-    patches = np.concatenate([store.read_array(manifests[image]) for image in images]).astype(np.float32)
+    patches = np.concatenate([store.read_array(manifests[image]) for image in images])
     step = max(1, len(patches) // RECALL_PATCHES)
-    return round(bank.recall(patches[::step]), 4)
+    return round(bank.recall(widened(patches[::step])), 4)
 
 
 def _image_chunks(table: pd.DataFrame, store: ArtifactStore, *, images_per_chunk: int) -> Iterator[np.ndarray]:
@@ -134,4 +135,4 @@ def _image_chunks(table: pd.DataFrame, store: ArtifactStore, *, images_per_chunk
     manifests = list(image_manifests(table))
     for start in range(0, len(manifests), images_per_chunk):
         chunk = [store.read_array(m) for m in manifests[start : start + images_per_chunk]]
-        yield np.stack(chunk).astype(np.float32)
+        yield widened(np.stack(chunk))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline_lib.neighbors.exact import ExactSearch, check_matrix, exact_distances
+from pipeline_lib.neighbors.halves import widened
 
 BLOCK_ROWS = 8192  # points that are held in float64 at a time
 
@@ -77,9 +78,9 @@ def sums_of_cells(
     """
     sums = np.zeros((n_rows, points.shape[1]))
     for block in _blocks(len(points)):
-        values = points[block].astype(np.float64)
+        values = widened(points[block], np.float64)
         if weights is not None:
-            values *= weights[block, None]
+            values = values * weights[block, None]
         for row, value in zip(cell[block].tolist(), values, strict=True):  # numpy's own sums have no fixed order
             if row >= 0:
                 sums[row] += value
@@ -105,7 +106,7 @@ def _nearest(points: np.ndarray, centers: np.ndarray, threads: int | None) -> np
 
 def _largest_distance(points: np.ndarray, centers: np.ndarray, cell: np.ndarray) -> float:
     return max(
-        float(exact_distances(points[block].astype(np.float32), centers, cell[block, None]).max())
+        float(exact_distances(widened(points[block]), centers, cell[block, None]).max())
         for block in _blocks(len(points))
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 from data_contracts.errors import FedpatchError
 from pipeline_lib.coreset.selection import refuse_non_finite
 from pipeline_lib.neighbors.block_threads import Mapper
+from pipeline_lib.neighbors.halves import widened
 from pipeline_lib.neighbors.short_forms import FLOAT32_UNIT, choose_basis, squared_norms
 from pipeline_lib.storage.scratch import scratch_array
 
@@ -40,7 +41,7 @@ class CenteredFeatures:
         """
         self.features = features
         rows, self.dim = features.shape
-        sample = features[:: max(1, rows // SAMPLED_ROWS)].astype(np.float64)
+        sample = np.array(widened(features[:: max(1, rows // SAMPLED_ROWS)], np.float64))
         if not np.isfinite(sample).all():
             refuse_non_finite(features)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -100,8 +101,7 @@ class CenteredFeatures:
 
     def raw(self, index: slice | np.ndarray | int) -> np.ndarray:
         """float64 rows in the coordinates that came in."""
-        result: np.ndarray = self.features[index].astype(np.float64)
-        return result
+        return widened(self.features[index], np.float64)
 
     def columns(self, rows: np.ndarray) -> np.ndarray:
         """float32 (len(rows), dim + 1): centered and scaled rows, and a column of ones."""
@@ -120,7 +120,7 @@ class CenteredFeatures:
         squares, step = np.empty(len(rows), dtype), self._block_rows(dtype)
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
-            squares[part] = squared_norms(np.subtract(self.features[rows[part]], centers[part], dtype=dtype))
+            squares[part] = squared_norms(np.subtract(widened(self.features[rows[part]]), centers[part], dtype=dtype))
         return self._upwards(squares) * self.scale**2
 
     def _block_rows(self, dtype: np.dtype) -> int:
@@ -140,13 +140,13 @@ class CenteredFeatures:
         """Raw rows, minus the center, scaled: float32 where that is as good for products in float32."""
         if not self.in_float32:
             return self.scaled64(values)
-        result: np.ndarray = np.subtract(values, self._float32_center, dtype=np.float32)
+        result: np.ndarray = np.subtract(widened(values), self._float32_center, dtype=np.float32)
         result *= np.float32(self.scale)
         return result
 
     def scaled64(self, values: np.ndarray) -> np.ndarray:
         """Raw rows, minus the center, scaled, in float64."""
-        result: np.ndarray = values.astype(np.float64) - self.center
+        result: np.ndarray = widened(values, np.float64) - self.center
         result *= self.scale
         return result
 

@@ -45,6 +45,7 @@ from pipeline_lib.features.image_batches import (
 from pipeline_lib.maps.map_files import resize_map
 from pipeline_lib.maps.saved_maps import smooth_map
 from pipeline_lib.models.saved_model import Inference, load_extractor, read_model, write_model
+from pipeline_lib.neighbors.halves import widened
 from pipeline_lib.upload.counts import rows_of
 
 logger = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ class PatchCore:
 
     def score_extracted(self, item: ImagePatches) -> ScoredImage:
         """Score an image whose patches are there already."""
-        patches = item.patches[None].astype(np.float32)
+        patches = widened(item.patches[None])
         by_patch, scores = score_patches(self.memory_bank, patches, self.inference.scoring)
         return ScoredImage(item.info, by_patch[0].reshape(item.grid), float(scores[0]), item.cells)
 

@@ -103,7 +103,8 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
 
     clients = sorted(map(client_selection, plan.clients), reverse=True)
     merges = sorted(map(merge, plan.bank_rows), reverse=True)
-    bank = max(plan.bank_rows.values(), default=0) * (dim * 4 * 2 + 260 * 4 + (321 * 4 if dim >= 512 else 0) + 16)
+    rows, forms = max(plan.bank_rows.values(), default=0), 260 * 4 + (321 * 4 if dim >= 512 else 0) + 16
+    bank = rows * (dim * 4 * 2 + forms)
     again = 0 if config.runtime.keep_features else resized * 3 * 4 * MAPS_OF_A_FORWARD_PASS + native * 9
     scoring = again + bank + 32_768 * dim * 4 * 4 + 20 * MIB * config.runtime.threads
     measuring = max(
@@ -118,9 +119,9 @@ def memory_bytes(plan: ExperimentPlan) -> dict[str, int]:
         "measure": PROCESS_BYTES + min(workers, max(1, len(plan.test))) * measuring,
     }
     if config.decision.blocks:  # a bank, and its rows without those of a block; of means, what a block put into them
-        rows = max(plan.bank_rows.values(), default=0) * dim * 4
+        revised = rows * (dim * 4 + forms)
         own = max((n for client in plan.clients for n in client.coreset_rows.values()), default=0) * dim * 16
-        found["calibrate"] = PROCESS_BYTES + clients_at_once * (scoring + rows + (own if means else 0))
+        found["calibrate"] = PROCESS_BYTES + clients_at_once * (scoring + revised + (own if means else 0))
     if config.evaluation.coverage:
         banks = 1 if config.aggregation.bank_scope == "global" else len(plan.bank_rows)  # a client opens all of its own
         largest = max((client.patches for client in plan.clients), default=0)
