@@ -24,6 +24,7 @@ from benchmarks.rows import seconds
 from benchmarks.score_rows import CATEGORY, IMAGES, warm_scorer
 from pipeline_lib.coreset.kcenter import greedy_coreset_selection
 from pipeline_lib.neighbors.exact import ExactSearch
+from pipeline_lib.neighbors.halves import widened
 
 SHOWN = 7
 OWN = str(Path(__file__).parents[1] / "pipeline_lib")
@@ -52,6 +53,7 @@ def main() -> None:
             print(f"  {share:6.1%}  {function}")
     print_limits()
     print_pairs()
+    print_widening()
 
 
 def tiles_search(kind: Kind) -> Callable[[], object]:
@@ -70,15 +72,15 @@ def print_pairs() -> None:
             if (clusters := search.clusters) is None:
                 return
             queries = features(kind, category, "test", rows=8192)[::8]
-            short, _, squares = search._forms(queries)
-            found = search._clustered_candidates(queries, short, squares)
+            forms = search.forms.of_queries(queries)
+            found = search._clustered_candidates(queries, forms)
             assert found is not None
             rows, _, reach = found
-            _, to_centers = clusters.nearby(clusters.bounds.left(short), squares)
-            may = clusters.may_hold(squares, to_centers, reach * search.scale**2)
+            _, to_centers = clusters.nearby(clusters.bounds.left(forms.short), forms.squares)
+            may = clusters.may_hold(forms.squares, to_centers, search._reach(reach, forms.error))
             multiplied = (may @ (clusters.ends - clusters.starts)).mean() / len(search.rows)
             print(
-                f"{kind} {category}: short form of {short.shape[1]} values, {multiplied:.0%} of the rows multiplied, "
+                f"{kind} {category}: short form of {search.forms.size} values, {multiplied:.0%} of the rows, "
                 f"{len(rows) / len(queries):.0f} left to be measured"
             )
 
@@ -95,6 +97,14 @@ def print_limits() -> None:
     left, right = torch.randn(2048, 2048), torch.randn(2048, 2048)
     best = min(seconds(lambda: torch.mm(left, right)) for _ in range(20))
     print(f"  float32 product of 2048 x 2048 on all cores: {2 * 2048**3 / best / 1e9:.0f} billion operations a second")
+
+
+def print_widening() -> None:
+    """Features of an image from float16 to float32: NumPy's time beside torch's."""
+    halves = np.random.default_rng(0).normal(size=(64, 1536)).astype(np.float16)
+    ours = min(seconds(lambda: widened(halves)) for _ in range(50))
+    numpys = min(seconds(lambda: halves.astype(np.float32)) for _ in range(50))
+    print(f"float16 to float32: NumPy takes {numpys / ours:.0f} times as long as torch")
 
 
 def select(matrix: np.ndarray, size: int) -> object:
