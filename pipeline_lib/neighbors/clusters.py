@@ -79,7 +79,8 @@ class Clusters:
         """
         to_centers = _squares_less_own(self.centers, left[:, :-1]) + squares[:, None]
         count = min(NEARBY, len(self.centers))
-        nearest = np.argpartition(to_centers, count - 1, axis=1)[:, :count]
+        parts = np.array_split(np.arange(len(self.centers)), count)  # the nearest of each: faster than a partition
+        nearest = np.stack([part[0] + to_centers[:, part[0] : part[-1] + 1].argmin(axis=1) for part in parts], axis=1)
         places = np.empty(nearest.shape, np.int64)
         order = np.argsort(nearest, axis=None, kind="stable")
         firsts = np.searchsorted(nearest.reshape(-1)[order], np.arange(len(self.centers) + 1))

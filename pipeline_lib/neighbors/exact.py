@@ -152,9 +152,7 @@ class ExactSearch:
             first, second = (self._search_block(part, 1, None) for part in (queries[:half], queries[half:]))
             return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
         if self.middle is not None and len(rows) > 2 * kept * len(queries):
-            keep = self._within_reach(forms, rows, numbers, self._reach(reach, forms.middle_error))
-            rows, numbers = rows[keep], numbers[keep]
-
+            rows, numbers = self._left_by_middle_forms(queries, forms, rows, numbers, reach, kept)
         at_least, at_most = self._measure32(queries, numbers, rows)
         keep = at_least <= _kth_smallest(at_most, numbers, len(queries), kept)[numbers]
         rows, numbers = rows[keep], numbers[keep]
@@ -219,18 +217,30 @@ class ExactSearch:
         error = squares * ((dim + 8) * FLOAT32_UNIT) + dim * 1e-37
         return squares - error, squares + error
 
-    def _within_reach(self, forms: QueryForms, rows: np.ndarray, numbers: np.ndarray, reach: np.ndarray) -> np.ndarray:
-        """Which pairs the middle forms do not rule out; bool (pairs,)."""
+    def _left_by_middle_forms(
+        self,
+        queries: np.ndarray,
+        forms: QueryForms,
+        rows: np.ndarray,
+        numbers: np.ndarray,
+        reach: np.ndarray,
+        kept: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs that the middle forms do not rule out, within a reach that the nearest by these forms shorten first."""
         assert self.middle is not None
         assert forms.middle is not None
         unit = (MIDDLE_SIZE + 16) * FLOAT32_UNIT + shortening_error(self.rows.shape[1], MIDDLE_SIZE)
-        keep = np.empty(len(rows), bool)
+        bounds = np.empty(len(rows))
         for part in _steps(len(rows), 4 * self.middle.shape[1]):
             difference = self.middle[rows[part]]
             difference -= forms.middle[numbers[part]]
             margin = unit * (forms.squares[numbers[part]] + self.squares[rows[part]]) + 1e-37
-            keep[part] = squared_norms(difference) - margin <= reach[numbers[part]]
-        return keep
+            bounds[part] = squared_norms(difference) - margin
+        nearest = bounds <= _kth_smallest(bounds, numbers, len(queries), kept)[numbers]
+        _, at_most = self._measure32(queries, numbers[nearest], rows[nearest])
+        reach = np.minimum(reach, _kth_smallest(at_most, numbers[nearest], len(queries), kept))
+        keep = bounds <= self._reach(reach, forms.middle_error)[numbers]
+        return rows[keep], numbers[keep]
 
     def _measure_all(self, queries: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
         """Queries too far away for float32 products: every row by differences."""
