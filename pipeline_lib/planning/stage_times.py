@@ -38,7 +38,8 @@ from pipeline_lib.storage.artifact_store import ArtifactStore, sha256_of_file
 
 INDEX_S_PER_MPX = 0.03  # reading, decoding, and hashing file and pixels
 SELECTION_PRODUCTS = 1.2  # a selection takes as long as so many products of all patches with all its rows
-SEARCH_PRODUCTS = 0.65
+SEARCH_PRODUCTS = 0.65  # and a search, of features with few values; of many it multiplies
+SEARCH_VALUES = 250  # of a row at most, in short forms: between what random weights (fewer) and tiles (more) take
 MEASURE_S_PER_MPX = 0.13  # all of test and both halves, without intervals
 RESAMPLE_S_PER_CATEGORY = 1e-3  # of the intervals, for each resample: a category with its splits and halves,
 RESAMPLE_S_PER_IMAGE = 4e-6  # and each of its images
@@ -86,17 +87,12 @@ def stage_seconds(plan: ExperimentPlan, probe: Probe | None = None, steps: Steps
     native = sum(_megapixels(part) for part in [*plan.train.values(), *plan.test.values()])
     measured = sum(map(_megapixels, plan.test.values())) * MEASURE_S_PER_MPX + _resampled_s(plan)
     rate = {n: probe.multiplications_per_second(plan, n) for n in {clients_at_once, tests_at_once}}
-    products = SELECTION_PRODUCTS
+    values, search_values = SELECTION_PRODUCTS * plan.dim, min(SEARCH_PRODUCTS * plan.dim, SEARCH_VALUES)
     if plan.config.model.rows == "cell_means":  # every step searches all patches in all rows
-        products += SEARCH_PRODUCTS * plan.config.model.lloyd_steps
-    selected = (
-        products
-        * plan.dim
-        * sum(_selected(client, plan.config.model) for client in plan.clients)
-        / rate[clients_at_once]
-    )
-    searched = SEARCH_PRODUCTS * _searched(plan, plan.train) / rate[clients_at_once]
-    scored = SEARCH_PRODUCTS * _searched(plan, plan.test) / rate[tests_at_once]
+        values += search_values * plan.config.model.lloyd_steps
+    selected = values * sum(_selected(client, plan.config.model) for client in plan.clients) / rate[clients_at_once]
+    searched = search_values * _searched(plan, plan.train) / rate[clients_at_once]
+    scored = search_values * _searched(plan, plan.test) / rate[tests_at_once]
 
     def once(step: str, key: str, seconds: float) -> float:
         return seconds if steps.is_new(step, key) else 0.0
@@ -152,9 +148,9 @@ def _selected(client: PlannedClient, model: ModelConfig) -> float:
 
 
 def _searched(plan: ExperimentPlan, parts: Mapping[str, PlannedImages]) -> float:
-    """Multiplications of a brute-force search of all patches in their banks."""
+    """Patches times rows of their banks."""
     rows = {category: plan.bank_rows.get(GLOBAL_BANK, plan.bank_rows.get(category, 0)) for category in parts}
-    return float(plan.dim * sum(part.patches * rows[category] for category, part in parts.items()))
+    return float(sum(part.patches * rows[category] for category, part in parts.items()))
 
 
 def _seconds_per_image(plan: ExperimentPlan, category: str, part: PlannedImages, at_once: int) -> float:

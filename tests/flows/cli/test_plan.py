@@ -108,13 +108,13 @@ def test_means_cost_a_search_of_all_patches_a_step_and_their_counts() -> None:
     clients = [PlannedClient("a", 3, 1000, {"clip": 20, "bolt": 30}, 0), PlannedClient("b", 1, 400, {"clip": 8}, 0)]
     probe: Any = SimpleNamespace(multiplications_per_second=lambda plan, at_once: 1e4)
 
-    def planned(**model: Any) -> ExperimentPlan:
+    def planned(dim: int = 4, **model: Any) -> ExperimentPlan:
         config = ExperimentConfig.model_validate({"federated": {"num_clients": 2}, "model": model})
         backbone = BackboneSettings(
             backbone="b", layers=("a",), weights_source="", weights_sha256="", weights_path=None, seed=0,
             mean=(0, 0, 0), std=(1, 1, 1), neighborhood_size=3,
         )  # fmt: skip
-        return ExperimentPlan(config, 4, {}, {}, clients, {"clip": 5, "bolt": 3}, backbone)
+        return ExperimentPlan(config, dim, {}, {}, clients, {"clip": 5, "bolt": 3}, backbone)
 
     plans = [planned(rows="picks"), planned(), planned(lloyd_steps=3), planned(rows="picks", shard_patches=300)]
     picks, one, three, in_shards = (stage_times.stage_seconds(plan, probe)["coresets"] for plan in plans)
@@ -122,6 +122,10 @@ def test_means_cost_a_search_of_all_patches_a_step_and_their_counts() -> None:
     assert in_shards == pytest.approx(picks / 2)  # two shards of each client's bank
     search = stage_times.SEARCH_PRODUCTS * 4 * pairs / 1e4
     assert [one - picks, three - picks] == pytest.approx([search, 3 * search])
+    wide, many = (
+        stage_times.stage_seconds(planned(1536, rows=rows), probe)["coresets"] for rows in ("picks", "cell_means")
+    )
+    assert many - wide == pytest.approx(stage_times.SEARCH_VALUES * pairs / 1e4)
     disk = [resources.disk_bytes(plan) for plan in plans]
     assert disk[1]["uploads"] - disk[0]["uploads"] == 1400 * 4
     assert disk[1]["memory banks"] - disk[0]["memory banks"] == 2 * (8 * 12 + 58 * 4 + 2 * 2 * 8)
