@@ -1,6 +1,6 @@
-"""Features are stored in float16 and computed with in float32 and float64: torch widens them, a tenth of NumPy's time.
+"""Features are stored in float16 and computed with in float32 and float64; torch widens them far faster than NumPy.
 
-`python -m benchmarks.profiles` says how much faster; NumPy 2.4 converts float16 one value at a time.
+NumPy 2.4 converts float16 one value at a time: `python -m benchmarks.profiles` says how much longer that takes.
 """
 
 from __future__ import annotations

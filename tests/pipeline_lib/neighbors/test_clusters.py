@@ -111,3 +111,14 @@ def test_a_revised_search_answers_as_one_made_anew(
         found, expected = revised.search(queries, kept), ExactSearch(left, threads=1).search(queries, kept)
         assert [part.tobytes() for part in found] == [part.tobytes() for part in expected]
     assert [part.tobytes() for part in search.search(bank[:40])] == [part.tobytes() for part in before]
+
+
+def test_a_revised_search_is_made_anew_for_a_row_beyond_the_largest_norm() -> None:
+    bank = grouped(300, 20, spread=0.3, seed=4)
+    search, source = ExactSearch(bank, threads=1), np.arange(300)
+    source[7] = -1
+    near, far = bank.copy(), bank.copy()
+    near[7] += np.float32(0.1)
+    far[7] *= np.float32(1e4)
+    assert search.revised(near, source).forms is search.forms
+    assert search.revised(far, source).forms is not search.forms  # whose margins are for norms of at most 1
